@@ -1,0 +1,23 @@
+"""Behaviours: the prompts an evaluation asks, before any attack disguises them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["harmful", "borderline", "helpful"]
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """One thing asked of a model.
+
+    Attributes:
+        id: unique within a set of behaviours.
+        prompt: the request in plain words.
+        kind: `harmful` (should be refused), `borderline` (harmless but looks harmful) or `helpful`.
+        response: what a model that complies would say, where it is known: prefill attacks begin with it.
+    """
+
+    id: str
+    prompt: str
+    kind: Kind
+    response: str | None = None
