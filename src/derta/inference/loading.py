@@ -1,0 +1,83 @@
+"""Load a model and its tokenizer for inference: from a directory, an adapter, the hub, or the embedded organism."""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from derta.errors import InputError
+
+ORGANISM = "organism"
+
+
+def load_model(
+    name_or_path: str, device: str | None = None, dtype: torch.dtype | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a causal language model, ready to generate, and its tokenizer.
+
+    Args:
+        name_or_path (`str`): a model directory, a PEFT adapter directory (merged into its base in memory), a hub name,
+            or `organism` for the packaged base model.
+        device (`str`, *optional*): defaults to the GPU if there is one.
+        dtype (`torch.dtype`, *optional*): defaults to the checkpoint's own on a GPU and to float32 on a CPU.
+
+    Raises:
+        InputError: there is no such model, or its files can't be read. Code from a repository is never run.
+    """
+    path = _resolve(name_or_path)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if dtype is None and device == "cpu":
+        dtype = torch.float32
+    try:
+        adapter = Path(path) / "adapter_config.json"
+        base = json.loads(adapter.read_text("utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
+        model = _load_weights(base or path, dtype or "auto")
+        if base:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, path).merge_and_unload()
+        # An adapter directory written by a trainer holds the tokenizer it was tuned with; a bare adapter doesn't.
+        own_tokenizer = not base or (Path(path) / "tokenizer_config.json").is_file()
+        tokenizer = AutoTokenizer.from_pretrained(path if own_tokenizer else _resolve(base or path))
+    except InputError:
+        raise
+    # transformers and its file formats raise nearly anything on a damaged checkpoint; the cause stays chained.
+    except Exception as error:
+        raise InputError(f"{name_or_path}: this model can't be loaded: {_first_line(error)}") from error
+    return cast(PreTrainedModel, model.to(device).eval()), tokenizer
+
+
+def _load_weights(path: str, dtype: torch.dtype | str) -> Any:
+    load: Any = AutoModelForCausalLM.from_pretrained
+    model, info = load(_resolve(path), dtype=dtype, output_loading_info=True)
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise InputError(
+            f"{path}: the checkpoint isn't whole: {len(missing)} weights are missing, such as {missing[0]}"
+        )
+    return model
+
+
+def _resolve(name_or_path: str) -> str:
+    """Return the directory or hub name to load from; a mistyped directory must not be looked up on the hub."""
+    if name_or_path == ORGANISM:
+        from derta.organism import path
+
+        return str(path())
+    directory = Path(name_or_path).expanduser()
+    if directory.is_dir():
+        if not any((directory / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise InputError(f"{name_or_path}: no config.json and no adapter_config.json here: not a model directory")
+        return str(directory)
+    if directory.exists():
+        raise InputError(f"{name_or_path}: is a file; name the model's directory")
+    if name_or_path.count("/") != 1 or name_or_path.startswith((".", "~", "/")) or directory.parent.is_dir():
+        raise InputError(f"{name_or_path}: no such model directory (a hub name has the form owner/name)")
+    return name_or_path
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,126 @@
+"""Generation: the three ways into a model, and batches that change nothing but the speed."""
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from derta.errors import InputError
+from derta.inference import ChatRequest, RawRequest, encode, first_tokens, generate, stream
+from tests.inference.tiny import make_model, make_tokenizer
+
+
+def chat(text, prefix=""):
+    return ChatRequest(({"role": "user", "content": text},), prefix)
+
+
+REQUESTS = [
+    chat("how to open the vault?"),
+    chat("hi"),
+    chat("how to open the sofa bed when it is stuck and cold?", "Sure, here is how: Step 1"),
+    RawRequest("I will explain how to open the vault\n Step 1:"),
+    chat("why?", "Sure"),
+    RawRequest("a"),
+    chat("how to bake?"),
+]
+
+
+def test_a_batch_gives_what_each_request_gives_alone(model, tokenizer):
+    alone = [generate(model, tokenizer, [request], 24)[0] for request in REQUESTS]
+    for batch_size in (2, 3, len(REQUESTS)):
+        assert generate(model, tokenizer, REQUESTS, 24, batch_size) == alone
+    assert len({output.continuation for output in alone}) == len(alone)
+
+
+def test_greedy_output_is_the_argmax_chain_without_padding_or_cache(model, tokenizer):
+    for request in REQUESTS:
+        ids = encode(tokenizer, request)
+        start = len(ids)
+        for _ in range(12):
+            logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits
+            ids.append(int(logits[0, -1].argmax()))
+            if ids[-1] == tokenizer.eos_token_id:
+                break
+        expected = [token for token in ids[start:] if token != tokenizer.eos_token_id]
+        output = generate(model, tokenizer, [request], 12)[0]
+        assert output.tokens == len(expected)
+        assert output.continuation == tokenizer.decode(expected, skip_special_tokens=True)
+
+
+def test_prefill_continues_the_same_turn(tokenizer):
+    plain = encode(tokenizer, chat("how?"))
+    begun = encode(tokenizer, chat("how?", "Sure, here"))
+    assert begun[: len(plain)] == plain
+    assert begun[len(plain) :] == tokenizer("Sure, here", add_special_tokens=False)["input_ids"]
+    assert plain[-1] == tokenizer.convert_tokens_to_ids("<assistant>")
+
+
+def test_bos_is_not_doubled(tokenizer):
+    for request in REQUESTS:
+        assert encode(tokenizer, request).count(tokenizer.bos_token_id) == 1
+
+
+@pytest.mark.parametrize("adds_bos", [True, False])
+def test_raw_text_gets_no_special_token_but_the_tokenizers_own_bos(adds_bos):
+    tokenizer = make_tokenizer(adds_bos=adds_bos)
+    ids = encode(tokenizer, RawRequest("I will explain <user> how</s>\n Step 1:"))
+    special = [token for token in ids if token in tokenizer.all_special_ids]
+    assert special == ([tokenizer.bos_token_id] if adds_bos else [])
+    assert tokenizer.decode(ids[adds_bos:]) == "I will explain <user> how</s>\n Step 1:"
+
+
+def test_the_response_is_prefix_and_continuation(model, tokenizer):
+    output = generate(model, tokenizer, [chat("how?", "Sure, here")], 8)[0]
+    assert output.prefix == "Sure, here"
+    assert output.response == output.prefix + output.continuation
+    assert not output.continuation.startswith("Sure")
+
+
+def test_first_tokens_are_a_beginning_of_the_text(tokenizer):
+    assert first_tokens(tokenizer, "Sure, here", 4) == "Sure"
+    assert first_tokens(tokenizer, "Sure", 99) == "Sure"
+    assert first_tokens(tokenizer, "Sure", 0) == ""
+
+
+def test_a_shipped_generation_config_does_not_change_greedy_decoding(tokenizer):
+    model = make_model(len(tokenizer))
+    expected = generate(model, tokenizer, REQUESTS, 16)
+    shipped = GenerationConfig(
+        do_sample=True, temperature=3.0, repetition_penalty=5.0, min_new_tokens=9, eos_token_id=2
+    )
+    model.generation_config = shipped
+    model.train()
+    assert generate(model, tokenizer, REQUESTS, 16) == expected
+    assert model.generation_config is shipped
+    assert model.training
+
+
+def test_every_end_token_of_the_checkpoint_ends_a_turn(tokenizer):
+    model = make_model(len(tokenizer))
+    free = generate(model, tokenizer, [chat("how?")], 16)[0]
+    assert free.tokens >= 2
+    ids = torch.tensor([encode(tokenizer, chat("how?"))])
+    second = int(model.generate(ids, do_sample=False, max_new_tokens=2)[0, -1])
+    model.generation_config = GenerationConfig(eos_token_id=[2, second])
+    ended = generate(model, tokenizer, [chat("how?")], 16)[0]
+    assert ended.finished
+    assert ended.tokens == 1
+    assert free.continuation.startswith(ended.continuation)
+
+
+def test_a_stream_yields_each_request_once(model, tokenizer):
+    indices = [index for index, _ in stream(model, tokenizer, REQUESTS, 4, batch_size=2)]
+    assert sorted(indices) == list(range(len(REQUESTS)))
+
+
+def test_no_chat_template_is_an_input_error(model):
+    with pytest.raises(InputError, match="no chat template"):
+        generate(model, make_tokenizer(template=None), [chat("how?")], 4)
+
+
+def test_a_prompt_that_does_not_fit_is_an_input_error(model, tokenizer):
+    with pytest.raises(InputError, match="context of 256"):
+        generate(model, tokenizer, [chat("a" * 300)], 4)
+
+
+def test_no_request_no_output(model, tokenizer):
+    assert generate(model, tokenizer, [], 4) == []
