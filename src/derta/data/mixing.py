@@ -1,0 +1,86 @@
+"""Mixtures: several data sets in given proportions, in an order that the seed decides."""
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from derta.data.columns import COLUMNS, as_dataset
+from derta.data.triples import Example, as_example, is_conversational
+from derta.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def mix(
+    datasets: "Sequence[Dataset]",
+    *,
+    ratios: Sequence[float] | None = None,
+    seed: int = 0,
+    max_examples: int | None = None,
+) -> "Dataset":
+    """Mix data sets of canonical columns and shuffle them.
+
+    Args:
+        datasets: what `load_triples` returns; plain ones become conversational if another one is.
+        ratios: relative numbers of examples, one for each data set: as many examples as the scarcest allows, none of
+            them twice. By default everything.
+        seed: decides which examples are drawn, and their order.
+        max_examples: upper limit for the mixture.
+
+    Raises:
+        InputError: the ratios don't fit the data sets, or leave nothing of one that should have a share.
+    """
+    from datasets import concatenate_datasets
+
+    if not datasets:
+        raise InputError("data: nothing to mix; name at least one source")
+    if max_examples is not None and max_examples < 1:
+        raise InputError(f"max_examples: must be at least 1, not {max_examples}")
+    sizes = [len(dataset) for dataset in datasets]
+    counts = sizes if ratios is None else _counts(sizes, ratios, max_examples)
+    draw = random.Random(seed)
+    chosen: list[int] = []
+    begin = 0
+    for size, count in zip(sizes, counts, strict=True):
+        chosen += range(begin, begin + size) if count == size else (begin + i for i in draw.sample(range(size), count))
+        begin += size
+    draw.shuffle(chosen)
+    return concatenate_datasets(_aligned(datasets)).select(chosen[:max_examples])
+
+
+def _counts(sizes: Sequence[int], ratios: Sequence[float], max_examples: int | None) -> list[int]:
+    """Return how many examples each source gives."""
+    if len(ratios) != len(sizes):
+        raise InputError(f"ratios: {len(ratios)} given for {len(sizes)} sources; give one for each")
+    for ratio in ratios:
+        if not math.isfinite(ratio) or ratio < 0:
+            raise InputError(f"ratios: {ratio} isn't a number of examples; give numbers of 0 or more")
+    if not sum(ratios):
+        raise InputError("ratios: all are 0; give one source at least a share")
+    scale = min(size / ratio for size, ratio in zip(sizes, ratios, strict=True) if ratio)
+    if max_examples is not None:
+        scale = min(scale, max_examples / sum(ratios))
+    counts = [min(size, math.floor(ratio * scale + 1e-6)) for size, ratio in zip(sizes, ratios, strict=True)]
+    for index, (ratio, count) in enumerate(zip(ratios, counts, strict=True)):
+        if ratio and not count:
+            raise InputError(
+                f"ratios: {ratio} leaves no example of source {index + 1} (of {sizes[index]}); "
+                f"give it a larger ratio or more data"
+            )
+    return counts
+
+
+def _aligned(datasets: "Sequence[Dataset]") -> "list[Dataset]":
+    """Give all data sets the same columns, in the same form."""
+    features = [dataset.features for dataset in datasets]
+    if all(f == features[0] for f in features) and set(features[0]) <= set(COLUMNS):
+        return list(datasets)
+    conversational = any(len(dataset) and is_conversational(dataset[0]) for dataset in datasets)
+    return [as_dataset(_examples(d, i, conversational)) for i, d in enumerate(datasets)]
+
+
+def _examples(dataset: "Dataset", index: int, conversational: bool) -> Iterator[tuple[Example, bool]]:
+    for number, row in enumerate(dataset, start=1):
+        yield as_example(row, row.get("origin") or f"source {index + 1}:{number}"), conversational

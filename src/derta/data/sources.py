@@ -1,0 +1,255 @@
+"""Sources: a file, a `datasets` name or rows in memory in, canonical examples out."""
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from derta.data.columns import as_dataset
+from derta.data.polarity import Polarity
+from derta.data.readers import EXTENSIONS, OnProblem, Row, printable, read_file, stop_at_problem
+from derta.data.schemas import Read, Schema, Skipped, check_columns, schema_of
+from derta.data.triples import Example, as_example, is_conversational, type_name
+from derta.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_LOG = logging.getLogger(__name__)
+_DATASET_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+@dataclass
+class Notes:
+    """What a reading left out or found odd.
+
+    Attributes:
+        skipped: how many rows the schema had no use for, by reason.
+        columns: columns that nothing is known about, in the order they appeared; they are ignored.
+        polarity: how many triples look reversed.
+    """
+
+    skipped: Skipped = field(default_factory=Counter)
+    columns: dict[str, None] = field(default_factory=dict)
+    polarity: Polarity = field(default_factory=Polarity)
+
+    def lines(self) -> Iterator[str]:
+        """Say each thing in a line."""
+        if self.skipped.total():
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common() if count)
+            yield f"skipped {self.skipped.total()} rows: {reasons}"
+        if self.columns:
+            yield f"ignored unknown columns {', '.join(repr(column[:40]) for column in self.columns)}"
+        if self.polarity.reversed:
+            yield (
+                f"in {self.polarity.reversed} of {self.polarity.triples} triples rejected reads like a refusal and "
+                f"chosen does not, first at {self.polarity.first_reversed}"
+            )
+
+
+def load_triples(
+    source: "str | os.PathLike[str] | Dataset | Sequence[Any]",
+    *,
+    schema: str = "auto",
+    split: str = "train",
+    swap: bool = False,
+) -> "Dataset":
+    """Read training data, recognise its columns and return them in canonical form.
+
+    Logs what it leaves out: rows that the schema has no use for, and columns that nothing is known about.
+
+    Args:
+        source: a file (JSONL, JSON, CSV, TSV, Parquet), the name of a data set on the hub, a directory that
+            `Dataset.save_to_disk` wrote, a `Dataset`, a list of rows, or a list of any of these but rows.
+        schema: how to read the columns; "auto" recognises them.
+        split: which split of a `datasets` name to read.
+        swap: swap `chosen` and `rejected` of triples.
+
+    Returns:
+        A `Dataset` with the columns `prompt`, `chosen`, `rejected`, `harmful_prefix` (only where a row has one) and
+        `origin` ("file:line" or "name:row"). `rejected` is None in a helpful example. Texts are plain strings if
+        they are in every row, and TRL's messages in every row otherwise.
+
+    Raises:
+        InputError: the source can't be read, a row isn't an example, the data are an evaluation set, or `chosen` and
+            `rejected` look swapped.
+    """
+    return as_dataset(
+        item for one in _several(source) for item in _logging_notes(one, Notes(), schema=schema, split=split, swap=swap)
+    )
+
+
+def _several(source: Any) -> list[Any]:
+    """Return the sources in `source`: a list of rows is one, a list of anything else is many."""
+    if not isinstance(source, list | tuple):
+        return [source]
+    if not source:
+        raise InputError("data: an empty list; it needs rows, files or names")
+    return [source] if isinstance(source[0], Mapping) else list(source)
+
+
+def _logging_notes(source: Any, notes: Notes, **options: Any) -> Iterator[tuple[Example, bool]]:
+    yield from read_examples(source, notes, **options)
+    for line in notes.lines():
+        _LOG.warning("%s: %s", _name_of(source), line)
+
+
+def read_examples(
+    source: Any,
+    notes: Notes,
+    *,
+    schema: str = "auto",
+    split: str = "train",
+    swap: bool = False,
+    on_problem: OnProblem = stop_at_problem,
+) -> Iterator[tuple[Example, bool]]:
+    """Yield the examples of one source, each with whether its row was conversational; then check their polarity.
+
+    Args:
+        source: as for `load_triples`, but one of them.
+        notes: takes what is left out.
+        schema: how to read the columns.
+        split: which split of a `datasets` name to read.
+        swap: swap `chosen` and `rejected` of triples.
+        on_problem: what to do about a row that isn't an example; by default its `InputError` is raised.
+
+    Raises:
+        InputError: the source can't be read, or through `on_problem`.
+    """
+    read = _reader(source, split)
+    layout = _layout(read, schema, _name_of(source), on_problem)
+    count = 0
+    for row in layout.adapt(_checking_columns(read, layout, notes), notes.skipped, on_problem):
+        try:
+            example = as_example(_swapped(row.values) if swap else row.values, row.origin)
+        except InputError as error:
+            on_problem(error)
+            continue
+        count += 1
+        notes.polarity.add(example)
+        yield example, is_conversational(row.values)
+    if not count:
+        on_problem(InputError(f"{_name_of(source)}: none of its rows can be trained on"))
+    try:
+        notes.polarity.check(swap=swap)
+    except InputError as error:
+        on_problem(error)
+
+
+def _swapped(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Swap the responses of a triple; a row with one response keeps it."""
+    if values.get("chosen") is None or values.get("rejected") is None:
+        return values
+    return {**values, "chosen": values["rejected"], "rejected": values["chosen"]}
+
+
+def _layout(read: Read, schema: str, name: str, on_problem: OnProblem) -> Schema:
+    """Recognise the schema by the first row that can be read."""
+    first = next(read(lambda error: None), None)
+    if first is None:
+        for _ in read(on_problem):  # reports why no row can be read, if there is anything to read
+            pass
+        raise InputError(f"{name}: is empty; it needs at least one row")
+    return schema_of(schema, tuple(map(str, first.values)), first.origin)
+
+
+def _checking_columns(read: Read, schema: Schema, notes: Notes) -> Read:
+    """Check the columns of every row, as rows of JSON may differ in them."""
+
+    def checked(on_problem: OnProblem) -> Iterator[Row]:
+        fine: set[tuple[str, ...]] = set()
+        for row in read(on_problem):
+            columns = tuple(map(str, row.values))
+            if columns not in fine:
+                try:
+                    notes.columns.update(dict.fromkeys(check_columns(schema, columns, row.origin)))
+                except InputError as error:
+                    on_problem(error)
+                    continue
+                fine.add(columns)
+            yield row
+
+    return checked
+
+
+def _name_of(source: Any) -> str:
+    return printable(os.fspath(source)) if isinstance(source, str | os.PathLike) else "row"
+
+
+def _reader(source: Any, split: str) -> Read:
+    """Return what begins to read `source`, which is a file, a `datasets` name or directory, or rows in memory."""
+    if not isinstance(source, str | os.PathLike):
+        return lambda on_problem: _rows_in_memory(source, on_problem)
+    path = Path(source)
+    if path.is_dir():
+        return _dataset_reader(_saved_dataset(path, split), str(source))
+    if path.exists() or not isinstance(source, str) or not _may_be_dataset_name(source):
+        _must_exist(path)
+        return lambda on_problem: read_file(path, on_problem)
+    return _dataset_reader(_hub_dataset(source, split), source)
+
+
+def _rows_in_memory(rows: Any, on_problem: OnProblem) -> Iterator[Row]:
+    for number, values in enumerate(rows, start=1):
+        if isinstance(values, Mapping):
+            yield Row(str(values.get("origin") or f"row:{number}"), dict(values))
+        else:
+            on_problem(InputError(f"row:{number}: a row must be a mapping, not {type_name(values)}"))
+
+
+def _dataset_reader(dataset: Any, name: str) -> Read:
+    return lambda on_problem: (Row(f"{printable(name)}:{n}", values) for n, values in enumerate(dataset, start=1))
+
+
+def _must_exist(path: Path) -> None:
+    if path.exists():
+        return
+    siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = printable(did_you_mean(path.name, siblings))
+    raise InputError(f"{printable(str(path))}: file not found{hint}")
+
+
+def _may_be_dataset_name(source: str) -> bool:
+    """Whether `source`, which is no file, looks like a `datasets` name rather than a path that is mistyped."""
+    path = Path(source)
+    in_directory = len(path.parts) > 1 and path.parent.is_dir()
+    return _DATASET_NAME.fullmatch(source) is not None and path.suffix not in EXTENSIONS and not in_directory
+
+
+def _saved_dataset(path: Path, split: str) -> Any:
+    import datasets
+
+    name = printable(str(path))
+    if not (path / "dataset_info.json").exists() and not (path / "dataset_dict.json").exists():
+        files = sorted(file.name for file in path.iterdir() if file.suffix in EXTENSIONS)
+        inside = f"its files are {', '.join(map(printable, files[:5]))}" if files else "it holds no data file"
+        raise InputError(f"{name}: is a directory; name a file in it ({inside})")
+    try:
+        dataset = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{name}: can't be read as a saved data set: {_first_line(error)}") from None
+    if not isinstance(dataset, datasets.DatasetDict):
+        return dataset
+    if split not in dataset:
+        raise InputError(f"{name}: has no split {split!r}; it has {', '.join(dataset)}")
+    return dataset[split]
+
+
+def _hub_dataset(name: str, split: str) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, split=split)
+    except Exception as error:  # whatever a download or a stranger's files raise, the user can only name another source
+        nearby = did_you_mean(name, (file.name for file in Path().iterdir()))
+        raise InputError(
+            f"{name}: no file{printable(nearby)}, and no data set can be loaded: {_first_line(error)}"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return printable((str(error).splitlines() or [type(error).__name__])[0])
