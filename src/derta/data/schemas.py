@@ -277,8 +277,8 @@ def check_columns(schema: Schema, columns: tuple[str, ...], origin: str) -> list
     missing = [column for column in schema.required if column in absent]
     if missing:
         raise InputError(
-            f"{origin}: column {missing[0]!r} is missing; schema {schema.name} needs {', '.join(schema.required)}, "
-            f"found {_listed(columns)}"
+            f"{origin}: column {missing[0]!r} is missing: schema {schema.name} needs {', '.join(schema.required)}; "
+            f"found {_listed(columns)}; add it, or name another schema with --schema"
         )
     return unknown
 

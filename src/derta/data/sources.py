@@ -25,14 +25,16 @@ _DATASET_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 @dataclass
 class Notes:
-    """What a reading left out or found odd.
+    """What a reading recognised, left out or found odd.
 
     Attributes:
+        schema: name of the schema that the columns fit.
         skipped: how many rows the schema had no use for, by reason.
         columns: columns that nothing is known about, in the order they appeared; they are ignored.
         polarity: how many triples look reversed.
     """
 
+    schema: str = ""
     skipped: Skipped = field(default_factory=Counter)
     columns: dict[str, None] = field(default_factory=dict)
     polarity: Polarity = field(default_factory=Polarity)
@@ -122,6 +124,7 @@ def read_examples(
     """
     read = _reader(source, split)
     layout = _layout(read, schema, _name_of(source), on_problem)
+    notes.schema = layout.name
     count = 0
     for row in layout.adapt(_checking_columns(read, layout, notes), notes.skipped, on_problem):
         try:
@@ -235,7 +238,7 @@ def _saved_dataset(path: Path, split: str) -> Any:
     if not isinstance(dataset, datasets.DatasetDict):
         return dataset
     if split not in dataset:
-        raise InputError(f"{name}: has no split {split!r}; it has {', '.join(dataset)}")
+        raise InputError(f"{name}: has no split {split!r}; it has {printable(', '.join(dataset))}")
     return dataset[split]
 
 

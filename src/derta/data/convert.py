@@ -1,0 +1,71 @@
+"""`derta data convert`: any data that can be trained on, written as canonical JSON lines."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+from rich.text import Text
+
+from derta.data.readers import printable
+from derta.data.sources import Notes, read_examples
+from derta.data.triples import Example, canonical_row
+from derta.errors import InputError
+
+
+def convert_command(files: Sequence[str], *, out: Path, schema: str, swap: bool) -> int:
+    """Write the examples of all files to `out`, which appears only when all of them could be read.
+
+    Raises:
+        InputError: a file can't be read, or `out` can't be written or is one of the files.
+    """
+    _check_out(out, files)
+    console = Console(highlight=False)
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+            counts = [_write(file, name, schema=schema, swap=swap) for name in files]
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(out)
+    except OSError as error:
+        raise InputError(f"{printable(str(out))}: can't be written: {error.strerror or error}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+    for name, (count, notes) in zip(files, counts, strict=True):
+        for line in (f"{count:,} examples ({notes.schema})", *notes.lines()):
+            console.print(Text(f"{printable(name)}: {line}"), soft_wrap=True)
+    console.print(
+        Text(f"wrote {sum(count for count, _ in counts):,} examples to {printable(str(out))}"), soft_wrap=True
+    )
+    return 0
+
+
+def json_line(example: Example, *, conversational: bool) -> str:
+    """Return an example as one line of canonical JSON; only an explicit null tells an RTO row's missing `chosen`."""
+    row = canonical_row(example, conversational=conversational)
+    del row["origin"]
+    kept = {column: value for column, value in row.items() if value is not None or column == "chosen"}
+    return json.dumps(kept, ensure_ascii=False) + "\n"
+
+
+def _check_out(out: Path, files: Sequence[str]) -> None:
+    name = printable(str(out))
+    if out.suffix.lower() != ".jsonl":
+        raise InputError(f"--out: {name}: JSON lines are written; give it the extension .jsonl")
+    if out.is_dir():
+        raise InputError(f"--out: {name}: is a directory; name a file")
+    for file in files:
+        if out.exists() and Path(file).exists() and out.samefile(file):
+            raise InputError(f"--out: {name}: is an input file; write to another one")
+
+
+def _write(file: IO[str], name: str, *, schema: str, swap: bool) -> tuple[int, Notes]:
+    notes, count = Notes(), 0
+    for example, conversational in read_examples(name, notes, schema=schema, swap=swap):
+        file.write(json_line(example, conversational=conversational))
+        count += 1
+    return count, notes
