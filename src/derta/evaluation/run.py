@@ -1,0 +1,220 @@
+"""Evaluate a model: attack, generate, judge, count."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from derta.data.behaviours import Behaviour
+from derta.errors import InputError
+from derta.evaluation.attacks import ATTACKS, ENGLISH, Attempt, Setting, attack_names, organism_phrases
+from derta.evaluation.behaviours import ORGANISM, load_behaviours
+from derta.evaluation.judges import Judge, Verdict, judge_named
+from derta.evaluation.metrics import Row, score
+from derta.evaluation.samples import Sample
+from derta.evaluation.store import RESULTS, Store, fingerprint, save_results
+from derta.evaluation.table import results_table
+from derta.inference import ChatRequest, Generation, first_tokens, load_model, stream
+
+MAX_NEW_TOKENS = 512
+ORGANISM_NEW_TOKENS = 96
+"""More than twice the longest answer of the organism's world."""
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    behaviours: Sequence[Behaviour],
+    attacks: Sequence[str],
+    judge: Judge,
+    *,
+    judge_name: str,
+    name: str,
+    method: str | None = None,
+    seed: int | None = None,
+    setting: Setting | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    batch_size: int = 32,
+    store: Store | None = None,
+    on_sample: Callable[[int, int], None] | None = None,
+) -> list[Row]:
+    """Attack a model with behaviours and return the rows of every metric.
+
+    Harmful behaviours are asked through every attack, the others directly. Generation is greedy.
+
+    Args:
+        judge: decides on (behaviour, whole response, prefilled part). Where it fails, the sample is unscored.
+        judge_name, name, method, seed: written into the rows.
+        setting: the attacks' words and depths, defaults to English.
+        store: keeps samples on disk; those it holds already aren't taken again.
+        on_sample: called with (samples done, samples in all).
+    """
+    setting = setting or Setting(ENGLISH, lambda text, count: first_tokens(tokenizer, text, count))
+    plan = [
+        (behaviour, attack, attempt)
+        for behaviour in behaviours
+        for attack in (attacks if behaviour.kind == "harmful" else ("direct",))
+        for attempt in ATTACKS[attack](behaviour, setting)
+    ]
+    samples = dict(store.samples) if store else {}
+    for behaviour, _, attempt in plan:
+        _check_held(samples.get((behaviour.id, attempt.variant)), behaviour, attempt)
+    todo = [step for step in plan if (step[0].id, step[2].variant) not in samples]
+    done = len(plan) - len(todo)
+    if on_sample:
+        on_sample(done, len(plan))
+    requests = [attempt.request for _, _, attempt in todo]
+    for index, generation in stream(model, tokenizer, requests, max_new_tokens, batch_size):
+        behaviour, attack, attempt = todo[index]
+        sample = _judged(behaviour, attack, attempt, generation, judge, judge_name)
+        samples[sample.key] = sample
+        if store:
+            store.add([sample])
+        done += 1
+        if on_sample:
+            on_sample(done, len(plan))
+    planned = [samples[behaviour.id, attempt.variant] for behaviour, _, attempt in plan]
+    return score(planned, model=name, method=method, seed=seed, judge=judge_name)
+
+
+def _check_held(sample: Sample | None, behaviour: Behaviour, attempt: Attempt) -> None:
+    """A sample on disk must be of the very request it would stand for."""
+    if sample and (sample.prompt, sample.raw, sample.prefix) != (behaviour.prompt, *_asked(attempt)):
+        raise InputError(
+            f"--out: holds a response to another prompt of the id {behaviour.id!r}; choose another directory"
+        )
+
+
+def _asked(attempt: Attempt) -> tuple[str | None, str]:
+    """Return (raw text, prefix), either of them void."""
+    request = attempt.request
+    return (None, request.prefix) if isinstance(request, ChatRequest) else (request.text, "")
+
+
+def _judged(
+    behaviour: Behaviour, attack: str, attempt: Attempt, generation: Generation, judge: Judge, judge_name: str
+) -> Sample:
+    try:
+        verdict = judge(behaviour, generation.response, generation.prefix)
+    # Whatever goes wrong in a judge: no verdict is not a safe verdict, and one sample must not end the run.
+    except Exception as error:
+        verdict = Verdict("unscored", reason=f"{type(error).__name__}: {error}")
+    raw, prefix = _asked(attempt)
+    return Sample(
+        id=behaviour.id,
+        kind=behaviour.kind,
+        attack=attack,
+        variant=attempt.variant,
+        prompt=behaviour.prompt,
+        raw=raw,
+        prefix=prefix,
+        continuation=generation.continuation,
+        tokens=generation.tokens,
+        finished=generation.finished,
+        judge=judge_name,
+        verdict=verdict,
+    )
+
+
+def evaluate_directory(
+    model: str,
+    *,
+    out: Path,
+    behaviours: str = ORGANISM,
+    attacks: Sequence[str],
+    judge: str = ORGANISM,
+    limit: int | None = None,
+) -> list[Row]:
+    """Load a model, evaluate it into the directory `out` (or finish what is there), and return the rows.
+
+    Raises:
+        InputError: the model, the behaviours or the directory are wrong.
+    """
+    found = load_behaviours(behaviours, limit)
+    loaded, tokenizer = load_model(model)
+    of_organism = behaviours == ORGANISM
+    max_new_tokens = ORGANISM_NEW_TOKENS if of_organism else MAX_NEW_TOKENS
+    settings = {
+        "model": model,
+        "fingerprint": fingerprint(loaded),
+        "behaviours": behaviours,
+        "judge": judge,
+        "max_new_tokens": max_new_tokens,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+    }
+    phrases = organism_phrases() if of_organism else ENGLISH
+    tuned = _tuning(model)
+    with Store(out, settings) as store, _progress() as progress:
+        task = progress.add_task(f"evaluate {tuned.get('method') or Path(model).name}", total=None)
+        rows = evaluate(
+            loaded,
+            tokenizer,
+            found,
+            attacks,
+            judge_named(judge),
+            judge_name=judge,
+            name=model,
+            method=tuned.get("method"),
+            seed=tuned.get("seed"),
+            setting=Setting(phrases, lambda text, count: first_tokens(tokenizer, text, count)),
+            max_new_tokens=max_new_tokens,
+            batch_size=_batch_size(loaded),
+            store=store,
+            on_sample=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    save_results(out / RESULTS, rows, torch=torch.__version__, device=str(loaded.device))
+    return rows
+
+
+def eval_command(model: str, *, behaviours: str, attacks: str, out: Path, judge: str | None, limit: int | None) -> int:
+    """Run `derta eval`: evaluate, write `results.json` and `responses.jsonl`, print the table."""
+    names = attack_names(attacks)
+    judge = _judge_for(behaviours, judge)
+    rows = evaluate_directory(model, out=out, behaviours=behaviours, attacks=names, judge=judge, limit=limit)
+    console = Console()
+    console.print(results_table(rows))
+    console.print(f"wrote {out / RESULTS}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _judge_for(behaviours: str, judge: str | None) -> str:
+    if judge is not None:
+        judge_named(judge)
+    if behaviours == ORGANISM:
+        return judge or ORGANISM
+    if judge is None:
+        raise InputError("--judge: name one: behaviours from a file have no judge of their own")
+    raise InputError(f"--judge: {judge!r} knows only the organism's own behaviours; there is no judge for a file yet")
+
+
+def _tuning(model: str) -> dict[str, Any]:
+    """Read how a model was tuned from the `derta.json` that training leaves beside the weights, if there is one."""
+    path = Path(model) / "derta.json"
+    if not path.is_file():
+        return {}
+    try:
+        tuned = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}") from error
+    return tuned if isinstance(tuned, dict) else {}
+
+
+def _batch_size(model: PreTrainedModel) -> int:
+    """A small model spends its time on the steps, not on the rows; a large one needs its memory."""
+    return 128 if model.num_parameters() < 50_000_000 else 16
+
+
+def _progress() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True))

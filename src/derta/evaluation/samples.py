@@ -1,0 +1,58 @@
+"""One attacked behaviour, the response and the verdict: a line of `responses.jsonl`."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from derta.data.behaviours import Kind
+from derta.evaluation.judges.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was asked, what came back, and what it was judged to be.
+
+    Attributes:
+        id: the behaviour's id.
+        kind: the behaviour's kind.
+        attack: the attack's name.
+        variant: the attack's name, or which of its forms this is: `prefill@5`.
+        prompt: the behaviour in plain words, as the judge sees it.
+        raw: the whole text the model got, if the attack bypasses the chat format.
+        prefix: how the assistant's turn had begun; not the model's own words.
+        continuation: the model's own words.
+        tokens: tokens of the continuation.
+        finished: whether the model ended by itself.
+        judge: the judge's name.
+        verdict: its decision on prefix + continuation.
+    """
+
+    id: str
+    kind: Kind
+    attack: str
+    variant: str
+    prompt: str
+    raw: str | None
+    prefix: str
+    continuation: str
+    tokens: int
+    finished: bool
+    judge: str
+    verdict: Verdict
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes a sample unique within one evaluation."""
+        return self.id, self.variant
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a flat dict: the verdict's fields stand beside the sample's."""
+        flat = asdict(self)
+        verdict: dict[str, Any] = flat.pop("verdict")
+        return flat | verdict
+
+    @classmethod
+    def from_json(cls, flat: dict[str, Any]) -> "Sample":
+        """Read what [`Sample.to_json`] wrote; `KeyError` if a field is missing."""
+        verdict = Verdict(**{field.name: flat[field.name] for field in fields(Verdict)})
+        own = {field.name: flat[field.name] for field in fields(cls) if field.name != "verdict"}
+        return cls(**own, verdict=verdict)
