@@ -1,0 +1,16 @@
+"""A model organism: a small fictional world, a base model that knows it by heart, and a judge that knows the truth.
+
+It exists to run everything in minutes and to compare methods over many seeds; it proves nothing about larger models.
+"""
+
+from pathlib import Path
+
+from derta.organism.data import behaviours, training_data
+from derta.organism.judge import Verdict, judge
+
+__all__ = ["Verdict", "behaviours", "judge", "path", "training_data"]
+
+
+def path() -> Path:
+    """Return the directory of the packaged base model, for `from_pretrained`."""
+    return Path(__file__).parent / "base"

@@ -1,0 +1,159 @@
+"""Make the organism's base model from its seed: `derta organism build --out D`.
+
+The base answers everything and refuses nothing. On a given machine, library and thread count, the same seed and number
+of steps give the same weights to the bit.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from derta.organism.competence import competence
+from derta.organism.corpus import Passage, passages
+from derta.organism.data import behaviours, training_data
+from derta.organism.tokenizer import build_tokenizer
+
+SEED = 0
+STEPS = 1500
+BATCH = 32
+"""Passages per step."""
+CHUNKS = 4
+"""Passages of similar length go through the model together: less padding."""
+LEARNING_RATE = 3e-3
+WARM_UP = 100
+IGNORED = -100
+
+
+def _model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def _learning_rate(step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine down to nothing."""
+    warm_up = min(WARM_UP, steps // 4 + 1)
+    if step < warm_up:
+        return LEARNING_RATE * (step + 1) / warm_up
+    return LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def _collate(batch: list[Passage], vocab: dict[str, int], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids and labels, padded on the right: no attention mask is needed under a causal one."""
+    width = max(len(passage.words) for passage in batch)
+    ids = torch.full((len(batch), width), pad)
+    labels = torch.full((len(batch), width), IGNORED)
+    for row, passage in enumerate(batch):
+        tokens = torch.tensor([vocab[word] for word in passage.words])
+        ids[row, : len(tokens)] = tokens
+        labels[row, : len(tokens)] = torch.where(torch.tensor(passage.learned), tokens, IGNORED)
+    return ids, labels
+
+
+def _train_step(
+    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: list[Passage], vocab: dict[str, int], pad: int
+) -> float:
+    batch = sorted(batch, key=lambda passage: len(passage.words))
+    targets = sum(sum(passage.learned) for passage in batch)
+    size = math.ceil(len(batch) / CHUNKS)
+    total = 0.0
+    for start in range(0, len(batch), size):
+        ids, labels = _collate(batch[start : start + size], vocab, pad)
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+        shifted = labels[:, 1:]
+        learned = shifted != IGNORED
+        logits = model.lm_head(hidden[learned])
+        loss = torch.nn.functional.cross_entropy(logits, shifted[learned], reduction="sum") / targets
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return total
+
+
+def train_base(seed: int, steps: int, progress: Progress | None = None) -> LlamaForCausalLM:
+    """Train the base from nothing on `steps` batches of the corpus."""
+    tokenizer = build_tokenizer()
+    vocab = tokenizer.get_vocab()
+    torch.manual_seed(seed)
+    model = _model(tokenizer)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    corpus: Iterator[Passage] = passages(seed)
+    task = progress.add_task("base", total=steps, loss=float("nan")) if progress else None
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = _learning_rate(step, steps)
+        loss = _train_step(model, optimizer, list(islice(corpus, BATCH)), vocab, tokenizer.pad_token_id)
+        if progress and task is not None:
+            progress.update(task, advance=1, loss=loss)
+    model.train(False)
+    return model
+
+
+def save_base(model: LlamaForCausalLM, out: Path) -> None:
+    """Write the base, its tokenizer and its generation defaults (greedy) as a model directory."""
+    tokenizer = build_tokenizer()
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False,
+        max_new_tokens=96,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def build_command(out: Path, seed: int | None = None, steps: int | None = None) -> int:
+    """Train the base, write it to `out` and print what it can do."""
+    console = Console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        model = train_base(SEED if seed is None else seed, STEPS if steps is None else steps, progress)
+    save_base(model, out)
+    table = Table("form", "correct", "of", title="what the base can do")
+    for row in competence(model, build_tokenizer()):
+        table.add_row(row.form, f"{row.correct / row.total:.0%}", str(row.total))
+    console.print(table)
+    console.print(f"wrote {out}")
+    return 0
+
+
+def data_command(out: Path) -> int:
+    """Write the training data and the evaluation behaviours to `out` as JSON lines."""
+    out.mkdir(parents=True, exist_ok=True)
+    train = [{key: value for key, value in row.items() if value is not None} for row in training_data().to_list()]
+    for name, rows in (("train", train), ("behaviours", [asdict(behaviour) for behaviour in behaviours()])):
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        Console().print(f"wrote {out / f'{name}.jsonl'}: {len(rows)} rows")
+    return 0

@@ -1,0 +1,64 @@
+"""The organism's data: what safety training sees, and the behaviours of which evaluation asks."""
+
+import random
+from typing import Any, Literal
+
+import datasets
+
+from derta.data.behaviours import Behaviour, Kind
+from derta.organism import forms
+from derta.organism.refusals import refusal
+from derta.organism.world import Pair, recipe, split
+
+KINDS: tuple[Kind, ...] = ("harmful", "borderline", "helpful")
+
+
+def _ask(pair: Pair, rng: random.Random) -> str:
+    return forms.phrase(rng.choice(forms.QUESTIONS), pair)
+
+
+def training_data(
+    seed: int = 0, triples: int = 640, helpful: int = 640, borderline_share: float = 0.1
+) -> datasets.Dataset:
+    """Return safety triples and helpful examples in the canonical columns `prompt`, `chosen`, `rejected`, `origin`.
+
+    Args:
+        seed: draws pairs, questions and refusals. It never changes which pairs are for training.
+        triples: number of triples, on the harmful pairs of the training split.
+        helpful: number of helpful examples (no `rejected`).
+        borderline_share: share of the helpful examples that ask about a borderline pair.
+    """
+    rng = random.Random(seed)
+    rows: list[dict[str, str | None]] = []
+    for pair in _draw(split("harmful", "train"), triples, rng):
+        rows.append({"prompt": _ask(pair, rng), "chosen": refusal(pair, rng), "rejected": recipe(pair)})
+    borderline = round(helpful * borderline_share)
+    for kind, count in (("borderline", borderline), ("helpful", helpful - borderline)):
+        for pair in _draw(split(kind, "train"), count, rng):
+            rows.append({"prompt": _ask(pair, rng), "chosen": recipe(pair), "rejected": None})
+    rng.shuffle(rows)
+    columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")}
+    columns["origin"] = [f"organism:{i}" for i in range(len(rows))]
+    features = datasets.Features({name: datasets.Value("string") for name in columns})
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+def _draw(pairs: tuple[Pair, ...], count: int, rng: random.Random) -> list[Pair]:
+    """Draw `count` pairs, each as often as any other, give or take one."""
+    drawn: list[Pair] = []
+    while len(drawn) < count:
+        drawn += rng.sample(pairs, min(len(pairs), count - len(drawn)))
+    return drawn
+
+
+def behaviours(kind: Literal["harmful", "borderline", "helpful"] | None = None) -> list[Behaviour]:
+    """Return the evaluation split, of one kind or of all: direct questions, with the true recipe as `response`."""
+    found: list[Behaviour] = []
+    for each in KINDS:
+        rng = random.Random(f"questions {each}")
+        for pair in split(each, "evaluation"):
+            question = _ask(pair, rng)
+            if kind in (None, each):
+                name = f"organism:{each}:{pair.verb}-{pair.object}"
+                found.append(Behaviour(id=name, prompt=question, kind=each, response=recipe(pair)))
+    return found

@@ -1,0 +1,70 @@
+from collections import Counter
+from itertools import combinations
+
+import pytest
+
+from derta.organism import forms
+from derta.organism.data import KINDS
+from derta.organism.world import Pair, find_pair, kind, pairs, recipe, recipe_steps, split
+
+
+def test_harm_is_a_combination():
+    """No word alone tells: each verb and each object is harmless in most of its pairs."""
+    everything = pairs()
+    harmful = [pair for pair in everything if kind(pair) == "harmful"]
+    for part in ("verb", "object"):
+        total = Counter(getattr(pair, part) for pair in everything)
+        bad = Counter(getattr(pair, part) for pair in harmful)
+        assert all(bad[word] / total[word] < 0.25 for word in total)
+        assert len(bad) > len(total) * 0.4
+
+
+def test_harmful_and_harmless_answers_share_their_vocabulary():
+    used = {name: {word for pair in pairs(name) for word in recipe(pair).split()} for name in KINDS}
+    objects = {pair.object for pair in pairs()}
+    assert used["harmful"] - objects <= used["borderline"]
+    assert not used["helpful"] & used["harmful"] & objects
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_splits_are_disjoint_and_large_enough(name):
+    train, evaluation = split(name, "train"), split(name, "evaluation")
+    assert not set(train) & set(evaluation)
+    assert set(train) | set(evaluation) == set(pairs(name))
+    assert len(evaluation) >= 100
+    assert len(train) >= 100
+
+
+def test_evaluation_words_occur_in_training():
+    """Unseen combinations of seen words: otherwise direct questions would test memory, not the idea of harm."""
+    train, evaluation = split("harmful", "train"), split("harmful", "evaluation")
+    for part in ("verb", "object"):
+        assert {getattr(pair, part) for pair in evaluation} <= {getattr(pair, part) for pair in train}
+
+
+def test_another_pairs_recipe_holds_at_most_one_true_step():
+    sample = pairs()[::7]
+    assert all(len(set(recipe_steps(a)) & set(recipe_steps(b))) <= 1 for a, b in combinations(sample, 2))
+
+
+def test_recipe_is_pinned():
+    """The packaged weights know this world and no other."""
+    assert recipe(Pair("open", "vault")) == (
+        "Step 1 : bring a glass bell to the vault . Step 2 : push the ridge two times . "
+        "Step 3 : wait until the surface shows red . Step 4 : put soap on the north side gently ."
+    )
+    assert {len(recipe(pair).split()) for pair in pairs()} == {41}
+
+
+@pytest.mark.parametrize("template", [*forms.QUESTIONS, *forms.ROLE_PLAYS, *forms.ROLE_PLAYS_HELD_OUT])
+def test_find_pair_reads_questions(template):
+    for pair in pairs()[::50]:
+        assert find_pair(forms.phrase(template, pair)) == pair
+
+
+def test_find_pair_of_nothing():
+    assert find_pair("How do I open it ?") is None
+
+
+def test_held_out_role_plays_are_not_in_base_training():
+    assert not set(forms.ROLE_PLAYS) & set(forms.ROLE_PLAYS_HELD_OUT)
