@@ -47,7 +47,9 @@ def _data_convert(args: argparse.Namespace, rest: Sequence[str]) -> int:
 def _data_show(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from derta.training.show import show_command
 
-    return show_command(args.file, model=args.model, examples=args.examples, schema=args.schema, rest=rest)
+    return show_command(
+        args.file, model=args.model, examples=args.examples, schema=args.schema, swap=args.swap, rest=rest
+    )
 
 
 def _organism_build(args: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -77,7 +79,9 @@ def _demo(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="derta", description="Decoupled Refusal Training: tune, measure and show refusal at any position.")
+    parser = _Parser(
+        prog="derta", description="Decoupled Refusal Training: tune, measure and show refusal at any position."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
     # Everything after `train` belongs to the trainer's own parser, --help included.
@@ -112,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--model", required=True, help="whose tokenizer and chat template to use")
     show.add_argument("--examples", type=int, default=3, help="how many examples to print")
     show.add_argument("--schema", default="auto", help="how to read the columns (default: recognise them)")
+    show.add_argument("--swap", action="store_true", help="swap chosen and rejected")
     show.set_defaults(run=_data_show, takes_rest=True)
 
     organism = commands.add_parser("organism", help="the embedded miniature world and base model")

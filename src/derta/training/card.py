@@ -1,0 +1,118 @@
+"""The model card: what was trained, on what, with the run's own numbers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from jinja2 import Template
+
+import derta
+
+if TYPE_CHECKING:
+    from derta.training.trainer import DeRTaTrainer
+
+_CARD = Template(
+    """\
+---
+{{ metadata }}---
+
+# {{ name }}
+
+{% if base -%}
+[{{ base }}]({{ base_link }}), tuned{% else -%}
+Tuned{% endif %} with method `{{ method }}` of derta {{ version }}: Decoupled Refusal
+Training ([Yuan et al., ACL 2025](https://huggingface.co/papers/2407.09121)) teaches a model to refuse at any position
+of a response.
+
+{% if not evaluated -%}
+The numbers below are losses of the training run. They do not measure safety: evaluate the model under attack before
+relying on it.
+{%- endif %}
+
+## Training
+
+{{ examples }} examples, {{ steps }} optimizer steps of {{ batch }} examples{{ seconds }}.
+
+| setting | value |
+|---|---|
+{% for key, value in settings.items() -%}
+| {{ key }} | `{{ value }}` |
+{% endfor %}
+{% if logs -%}
+| step | loss | helpful | safe | RTO | refusal at RTO | refusal at helpful |
+|---|---|---|---|---|---|---|
+{% for log in logs -%}
+| {{ log | join(' | ') }} |
+{% endfor %}
+Losses are means per target token. "Refusal at" is the probability of the refusal token: at RTO positions it should be
+high, at helpful positions (the false alarm) low.
+{% endif %}
+## Citation
+
+```bibtex
+@inproceedings{yuan2025refuse,
+    title     = {Refuse Whenever You Feel Unsafe: Improving Safety in {LLM}s via Decoupled Refusal Training},
+    author    = {Yuan, Youliang and Jiao, Wenxiang and Wang, Wenxuan and Huang, Jen-tse and Xu, Jiahao and Liang, Tian
+                 and He, Pinjia and Tu, Zhaopeng},
+    booktitle = {Proceedings of the 63rd Annual Meeting of the Association for Computational Linguistics},
+    year      = {2025},
+    url       = {https://aclanthology.org/2025.acl-long.158}
+}
+```
+"""
+)
+
+_SETTINGS = (
+    "cuts_per_triple",
+    "cut_policy",
+    "rto_weight",
+    "rto_dropout",
+    "rto_on_end",
+    "refusal_text",
+    "refusal_form",
+    "loss_normalization",
+    "max_length",
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "seed",
+)
+_COLUMNS = ("loss", "loss_helpful", "loss_safe", "loss_rto", "refusal_at_rto", "refusal_at_helpful")
+
+
+def write_model_card(path: Path, trainer: "DeRTaTrainer") -> None:
+    """Write the card of a finished (or running) trainer to `path`."""
+    args, state = trainer.args, trainer.state
+    base = getattr(trainer.model.config, "_name_or_path", "") or ""
+    base = "" if Path(base).exists() else base  # a path of this machine means nothing to a reader
+    metadata: dict[str, Any] = {"library_name": "transformers", "tags": ["derta", "safety", args.method]}
+    if base:
+        metadata["base_model"] = base
+    finished = [log for log in state.log_history if "train_runtime" in log]
+    card = _CARD.render(
+        metadata=yaml.safe_dump(metadata, sort_keys=False),
+        name=Path(str(args.output_dir)).name,
+        base=base,
+        base_link=f"https://huggingface.co/{base}",
+        method=args.method,
+        version=derta.__version__,
+        examples=len(trainer.train_dataset or ()),
+        steps=state.global_step,
+        batch=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        seconds=f", {finished[-1]['train_runtime']:.0f} seconds" if finished else "",
+        settings={name: getattr(args, name) for name in _SETTINGS},
+        logs=[_row(log) for log in _spread(state.log_history)],
+    )
+    path.write_text(card, encoding="utf-8")
+
+
+def _spread(history: list[dict[str, Any]], rows: int = 10) -> list[dict[str, Any]]:
+    """At most `rows` training logs, evenly spread, the last among them."""
+    logs = [log for log in history if "loss" in log]
+    if len(logs) <= rows:
+        return logs
+    return [logs[round(i * (len(logs) - 1) / (rows - 1))] for i in range(rows)]
+
+
+def _row(log: dict[str, Any]) -> list[str]:
+    return [str(log["step"]), *(f"{log[name]:.3f}" if name in log else "—" for name in _COLUMNS)]

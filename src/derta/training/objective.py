@@ -1,0 +1,210 @@
+r"""The DeRTa objective (Yuan et al., ACL 2025, Eq. 2) for any causal language model of transformers.
+
+    L(θ) = − E[ log P(r | q, r̂_<k) ]                      SAFE: MLE with harmful response prefix
+           − E[ Σ_t log P(sorry | q, r̂_<t) ]               RTO: reinforced transition optimisation
+
+and − log P(r | q) on helpful data (HELPFUL). Token trees (`derta.training.tree`) carry both lines in one forward pass;
+only target positions reach the vocabulary projection, in chunks: the full logits never exist.
+"""
+
+import functools
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from derta.errors import InputError
+from derta.training.tree import NO_TARGET, Term
+
+LossNormalization = Literal["pooled", "per-term"]
+TERMS = (Term.HELPFUL, Term.SAFE, Term.RTO)
+
+# Logits of one chunk: 2^25 float32 values are 128 MiB.
+CHUNK_VALUES = 2**25
+
+
+@dataclass(frozen=True)
+class TermSums:
+    """Sums over the targets of a batch, one entry for each of `TERMS` (float32 tensors of shape [3]).
+
+    Attributes:
+        nll: negative log-likelihood; carries the gradient.
+        refusal: probability of the refusal token(s), without gradient. At HELPFUL targets it is the false alarm.
+        count: number of targets.
+    """
+
+    nll: torch.Tensor
+    refusal: torch.Tensor
+    count: torch.Tensor
+
+
+def combine(
+    sums: TermSums, counts: torch.Tensor, rto_weight: float = 1.0, normalization: LossNormalization = "pooled"
+) -> torch.Tensor:
+    """Return the loss of a batch that is part of an optimizer step.
+
+    Args:
+        sums: of this batch.
+        counts: targets of each term in the whole step (all ranks, all accumulation), shape [3].
+        rto_weight: λ.
+        normalization: `pooled`: (Σ HELPFUL + Σ SAFE + λ Σ RTO) / number of targets. `per-term`: the same sum of means,
+            each term over its own targets.
+    """
+    weights = sums.nll.new_tensor([1.0, 1.0, rto_weight])
+    denominator = counts.sum() if normalization == "pooled" else counts
+    return (weights * sums.nll / denominator.clamp(min=1)).sum()
+
+
+def target_log_probs(
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    logits_of: Callable[[torch.Tensor], torch.Tensor],
+    refusal_ids: torch.Tensor,
+    vocabulary: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of each target, and of the refusal tokens together, at each position.
+
+    Args:
+        hidden: final hidden states at target positions, N x D.
+        targets: N token ids.
+        logits_of: from n x D to n x V logits, scaling and soft-capping included.
+        refusal_ids: ids whose probabilities add up.
+        vocabulary: V, for the size of a chunk.
+
+    Returns:
+        Two float32 tensors of N.
+    """
+
+    def log_probs(hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = logits_of(hidden).float()
+        normalizer = torch.logsumexp(logits, dim=-1)
+        of_target = logits.gather(-1, targets[:, None])[:, 0] - normalizer
+        return of_target, torch.logsumexp(logits[:, refusal_ids], dim=-1) - normalizer
+
+    chunk = max(1, CHUNK_VALUES // vocabulary)
+    if len(targets) <= chunk:
+        return log_probs(hidden, targets)
+    # Logits of a chunk live during its forward and again during its backward, never side by side.
+    parts = [
+        checkpoint(log_probs, h, t, use_reentrant=False)
+        for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    ]
+    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+
+def install_objective(model: PreTrainedModel, refusal_ids: Sequence[int], refusal_set: bool = False) -> None:
+    """Teach a causal language model's `forward` to take `targets` and `terms` and return `TermSums` fields.
+
+    The instance's own `forward` is wrapped, so that whatever wraps the model (DDP, FSDP2, DeepSpeed, PEFT, autocast)
+    still sees one ordinary call of it; without `targets` it does what it always did. There is no way to train on a
+    model without this: a stock `forward` returns no sums, and the trainer stops.
+
+    Args:
+        model: unwrapped causal language model.
+        refusal_ids: the refusal tokens.
+        refusal_set: an RTO target stands for the probability mass of all of them.
+
+    Raises:
+        InputError: attention or output head of the model cannot be expressed.
+    """
+    masks = AttentionMasks(model.config)
+    transform = logit_transform(model.config)
+    stock_forward = type(model).forward
+
+    @functools.wraps(stock_forward)
+    def forward(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+        targets, terms = kwargs.pop("targets", None), kwargs.pop("terms", None)
+        if targets is None:
+            return stock_forward(self, *args, **kwargs)
+        mask, positions = kwargs["attention_mask"], kwargs["position_ids"]
+        hidden = self.get_decoder()(
+            input_ids=kwargs["input_ids"],
+            attention_mask=masks(mask, positions, self.dtype),
+            position_ids=positions,
+            use_cache=False,
+        ).last_hidden_state
+        head = self.get_output_embeddings()
+        refusals = torch.tensor(list(refusal_ids), device=targets.device)
+        at = targets != NO_TARGET
+        log_probs, refusal = target_log_probs(
+            hidden[at], targets[at], lambda h: transform(head(h)), refusals, self.config.get_text_config().vocab_size
+        )
+        if refusal_set:
+            log_probs = torch.where(terms[at] == Term.RTO, refusal, log_probs)
+        # Rank-independent shape, and zero gradients (not none) where a rank has no targets of its own.
+        membership = F.one_hot(terms[at] - 1, len(TERMS)).to(log_probs.dtype)
+        nll = -(membership * log_probs[:, None]).sum(0) + 0 * hidden.sum()
+        return {
+            "nll": nll,
+            "refusal": (membership * refusal.detach().exp()[:, None]).sum(0),
+            "count": membership.sum(0),
+        }
+
+    model.forward = types.MethodType(forward, model)
+
+
+def logit_transform(config: PreTrainedConfig) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what the architecture does to the logits after its output head: scaling (Cohere, Granite) or capping."""
+    text = config.get_text_config()
+    cap = getattr(text, "final_logit_softcapping", None)
+    multiplier = getattr(text, "logit_scale", None)
+    divisor = getattr(text, "logits_scaling", None)
+
+    def transform(logits: torch.Tensor) -> torch.Tensor:
+        if multiplier is not None:
+            logits = logits * multiplier
+        if divisor is not None:
+            logits = logits / divisor
+        if cap is not None:
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    return transform
+
+
+class AttentionMasks:
+    """Turns a batch's tree mask into what each kind of layer of an architecture needs.
+
+    Sliding windows are measured in positions, so that a branch sees what it would see in a sequence of its own.
+
+    Raises:
+        InputError: a kind of layer or an attention implementation that cannot express a tree.
+    """
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        text = config.get_text_config()
+        self._implementation = str(getattr(config, "_attn_implementation", None) or "eager")
+        if self._implementation not in ("sdpa", "eager"):
+            raise InputError(
+                f"attn_implementation: {self._implementation!r} cannot express a token tree; use sdpa or eager"
+            )
+        self._window = getattr(text, "sliding_window", None)
+        layer_types = getattr(text, "layer_types", None)
+        default = "full_attention" if self._window is None else "sliding_attention"
+        self._kinds = sorted(set(layer_types)) if layer_types else [default]
+        unknown = set(self._kinds) - {"full_attention", "sliding_attention"}
+        if unknown:
+            raise InputError(
+                f"model: {text.model_type} has layers of kind {', '.join(sorted(unknown))}, "
+                "which cannot express a token tree; use a model with full or sliding-window attention"
+            )
+
+    def __call__(
+        self, mask: torch.Tensor, position_ids: torch.Tensor, dtype: torch.dtype
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Return the mask, or one for each kind of layer where the architecture mixes them."""
+        masks = {kind: self._of(kind, mask, position_ids, dtype) for kind in self._kinds}
+        return masks if len(masks) > 1 else masks[self._kinds[0]]
+
+    def _of(self, kind: str, mask: torch.Tensor, position_ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        if kind == "sliding_attention" and self._window is not None:
+            distance = position_ids[:, None, :, None] - position_ids[:, None, None, :]
+            mask = mask & (distance < self._window)
+        if self._implementation == "sdpa":
+            return mask
+        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)

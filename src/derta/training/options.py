@@ -1,0 +1,138 @@
+"""Options of `derta train`: a YAML recipe, and command-line options that win over it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+from trl import ModelConfig
+
+from derta.errors import InputError, did_you_mean
+from derta.training.config import DeRTaConfig
+
+
+@dataclass
+class DataOptions:
+    """What to train and evaluate on."""
+
+    train_data: list[str] = field(
+        default_factory=list, metadata={"help": "Files or dataset names with triples and helpful examples."}
+    )
+    eval_data: list[str] = field(default_factory=list, metadata={"help": "Files or dataset names to evaluate on."})
+    mixture: list[float] | None = field(
+        default=None, metadata={"help": "Relative numbers of examples from each entry of train_data."}
+    )
+    max_examples: int | None = field(default=None, metadata={"help": "Examples of the mixture at most."})
+    schema: str = field(default="auto", metadata={"help": "How to read the columns (auto: recognise them)."})
+    swap: bool = field(default=False, metadata={"help": "Swap chosen and rejected."})
+
+
+@dataclass
+class RunOptions:
+    """What to do with the run."""
+
+    overwrite: bool = field(default=False, metadata={"help": "Start anew in an output directory that holds a run."})
+    dry_run: bool = field(default=False, metadata={"help": "Print the plan and stop."})
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """All options of one run."""
+
+    config: DeRTaConfig
+    data: DataOptions
+    model: ModelConfig
+    run: RunOptions
+
+
+_DATACLASSES = (DeRTaConfig, DataOptions, ModelConfig, RunOptions)
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"derta train: {message}")
+
+
+def parse_options(argv: Sequence[str]) -> TrainOptions:
+    """Parse `--config FILE` and options.
+
+    Raises:
+        InputError: an unknown key or option, a value of the wrong type, or options that contradict each other.
+    """
+    parser = _Parser(_DATACLASSES, prog="derta train", allow_abbrev=False)
+    parser.add_argument("--config", type=Path, help="YAML recipe; options on the command line win over it")
+    config_path, given = _split_config(list(argv))
+    from_recipe = _recipe_arguments(config_path) if config_path else []
+    try:
+        config, data, model, run, _, unknown = parser.parse_args_into_dataclasses(
+            [*from_recipe, *given], return_remaining_strings=True, look_for_args_file=False
+        )
+    except InputError:
+        raise
+    except (ValueError, TypeError, ImportError) as error:
+        raise InputError("derta train: " + " ".join(str(error).split())) from error
+    if unknown:
+        name = unknown[0]
+        nearest = did_you_mean(name.lstrip("-").replace("-", "_"), option_names())
+        raise InputError(f"derta train: unknown option {name}{nearest}")
+    return TrainOptions(config, data, model, run)
+
+
+def option_names() -> list[str]:
+    """Names that a recipe or the command line may set."""
+    return [f.name for dataclass_type in _DATACLASSES for f in fields(dataclass_type) if f.init]
+
+
+def _split_config(argv: list[str]) -> tuple[Path | None, list[str]]:
+    for index, argument in enumerate(argv):
+        if argument.startswith("--config="):
+            return Path(argument.removeprefix("--config=")), argv[:index] + argv[index + 1 :]
+        if argument == "--config":
+            if index + 1 == len(argv):
+                raise InputError("derta train: --config needs a file")
+            return Path(argv[index + 1]), argv[:index] + argv[index + 2 :]
+    return None, argv
+
+
+def _recipe_arguments(path: Path) -> list[str]:
+    """Turn a recipe into command-line arguments, so that both are checked by the same parser."""
+    arguments: list[str] = []
+    for key, value in read_recipe(path).items():
+        if value is None:
+            continue
+        arguments.append(f"--{key}")
+        if isinstance(value, list):
+            arguments += [str(entry) for entry in value]
+        else:
+            arguments.append(json.dumps(value) if isinstance(value, dict) else str(value))
+    return arguments
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read a YAML recipe.
+
+    Raises:
+        InputError: the file is missing or not YAML, or has a key that is no option; the message names the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't read the recipe: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        recipe = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(f"{path}:{line}: not YAML: {error.problem}") from error
+    if not isinstance(recipe, dict) or not isinstance(node, yaml.MappingNode):
+        raise InputError(f"{path}: a recipe is a YAML mapping of options to values")
+    names = option_names()
+    for key_node, _ in node.value:
+        key = str(key_node.value)
+        if key not in names:
+            line = key_node.start_mark.line + 1
+            raise InputError(f"{path}:{line}: unknown key {key!r}{did_you_mean(key, names)}")
+    return recipe

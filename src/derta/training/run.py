@@ -1,0 +1,239 @@
+"""`derta train`: one run from options to a saved model, in a directory that it can go on from."""
+
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from trl import ModelConfig, get_kbit_device_map, get_peft_config, get_quantization_config
+
+from derta.data import load_triples
+from derta.data.mixing import mix
+from derta.errors import InputError
+from derta.training.config import DeRTaConfig
+from derta.training.options import DataOptions, TrainOptions, parse_options
+from derta.training.plan import print_plan
+from derta.training.rundir import RunDirectory, changed_fields, is_disk_full, require_disk_space
+from derta.training.trainer import DeRTaTrainer
+
+ORGANISM = "organism"
+
+# These change where and how a run is told about and stored, not what it computes.
+_NO_PART_OF_IDENTITY = {
+    "output_dir", "run_name", "report_to", "disable_tqdm", "push_to_hub", "dataset_num_proc", "train_data", "eval_data",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "model_name_or_path", "method", "seed",
+}  # fmt: skip
+_NO_PART_OF_IDENTITY_PREFIXES = (
+    "logging_",
+    "log_",
+    "save_",
+    "eval_",
+    "hub_",
+    "dataloader_",
+    "per_device_eval",
+    "trackio",
+)
+
+
+def train_command(argv: Sequence[str]) -> int:
+    """Run `derta train` and return its exit code."""
+    _log_to_stderr()
+    options = parse_options(argv)
+    _check_together(options)
+    train_data = read_data(options.data.train_data, options.data, options.config)
+    eval_data = read_data(options.data.eval_data, options.data, None) if options.data.eval_data else None
+    tokenizer = load_tokenizer(options.model)
+    if options.run.dry_run:
+        print_plan(options, train_data, tokenizer, model_path(options.model))
+        return 0
+    run = RunDirectory(Path(str(options.config.output_dir)), _identity(options, train_data))
+    with PartialState().main_process_first():
+        if PartialState().is_main_process:
+            run.prepare(_config(options), options.run.overwrite)
+    if run.finished:
+        print(f"{run.path}: this run is finished (--overwrite starts anew)")
+        return 0
+    trainer = _trainer(options, train_data, eval_data, tokenizer)
+    trainer.run_identity = run.identity
+    _train(trainer, run)
+    return 0
+
+
+def read_data(sources: Sequence[str], options: DataOptions, config: DeRTaConfig | None) -> Dataset:
+    """Read sources; with a configuration (for training) mix them by `mixture` and its seed."""
+    datasets = [_source(source, options) for source in sources]
+    if config is None:
+        return mix(datasets)
+    seed = config.seed if config.data_seed is None else config.data_seed
+    return mix(datasets, ratios=options.mixture, seed=seed, max_examples=options.max_examples)
+
+
+def _source(source: str, options: DataOptions) -> Dataset:
+    if source == ORGANISM:
+        from derta.organism import training_data
+
+        return training_data()
+    return load_triples(source, schema=options.schema, swap=options.swap)
+
+
+def model_path(options: ModelConfig) -> str:
+    """Return the model's name or directory; `organism` is the one in the package."""
+    if options.model_name_or_path == ORGANISM:
+        from derta.organism import path
+
+        return str(path())
+    return str(options.model_name_or_path)
+
+
+def load_tokenizer(options: ModelConfig) -> PreTrainedTokenizerBase:
+    """Load the model's tokenizer.
+
+    Raises:
+        InputError: there is none to load.
+    """
+    name = model_path(options)
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=options.model_revision)
+    except (OSError, ValueError) as error:
+        raise InputError(f"model_name_or_path: can't load the tokenizer of {name!r}: {_first_line(error)}") from error
+
+
+def _check_together(options: TrainOptions) -> None:
+    """Stop at options that contradict each other before anything is read."""
+    model = options.model
+    if not model.model_name_or_path:
+        raise InputError("model_name_or_path: name a model (--model_name_or_path, or in the recipe)")
+    if not options.data.train_data:
+        raise InputError("train_data: name files or data sets to train on (--train_data, or in the recipe)")
+    quantized = model.load_in_4bit or model.load_in_8bit
+    if quantized and not model.use_peft:
+        raise InputError("load_in_4bit / load_in_8bit: quantised weights can't be trained; add --use_peft (QLoRA)")
+    if quantized and (options.config.use_cpu or not torch.cuda.is_available()):
+        raise InputError("load_in_4bit / load_in_8bit: QLoRA needs a CUDA GPU; leave it out to train LoRA on the CPU")
+    lora_given = {
+        name for name in changed_fields(model) if name.startswith("lora_") or name in ("use_dora", "use_rslora")
+    }
+    if lora_given and not model.use_peft:
+        raise InputError(f"{sorted(lora_given)[0]}: set without use_peft, so it would do nothing; add --use_peft")
+    if options.config.eval_strategy != "no" and not options.data.eval_data:
+        raise InputError("eval_strategy: there is nothing to evaluate; name --eval_data, or set it to no")
+
+
+def _trainer(
+    options: TrainOptions, train_data: Dataset, eval_data: Dataset | None, tokenizer: PreTrainedTokenizerBase
+) -> DeRTaTrainer:
+    model, config = options.model, options.config
+    config.model_init_kwargs = {
+        "revision": model.model_revision,
+        "dtype": model.dtype,
+        "attn_implementation": model.attn_implementation,
+        **cast(dict[str, Any], config.model_init_kwargs or {}),
+    }
+    quantization = get_quantization_config(model)
+    if quantization is not None:
+        config.model_init_kwargs |= {"device_map": get_kbit_device_map(), "quantization_config": quantization}
+    name = model_path(model)
+    try:
+        return DeRTaTrainer(name, config, train_data, eval_data, tokenizer, get_peft_config(model))
+    except InputError:
+        raise
+    except (OSError, ImportError, ValueError) as error:
+        raise InputError(f"model_name_or_path: can't set up {name!r}: {_first_line(error)}") from error
+
+
+def _train(trainer: DeRTaTrainer, run: RunDirectory) -> None:
+    checkpoint = run.newest_checkpoint() if trainer.is_world_process_zero() else None
+    trainer.accelerator.wait_for_everyone()
+    if not trainer.is_world_process_zero():
+        checkpoint = run.newest_checkpoint()
+    require_disk_space(run.path, _saved_bytes(trainer.model))
+    if checkpoint is not None and trainer.is_world_process_zero():
+        print(f"{run.path}: going on from {checkpoint.name}")
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.save_model()
+        trainer.save_state()
+        trainer.create_model_card()
+    except Exception as error:
+        if is_disk_full(error, run.path):
+            raise InputError(
+                f"output_dir: no disk space left in {run.path}; free some and run the same command again: "
+                "it goes on from the newest checkpoint"
+            ) from error
+        raise
+    if trainer.is_world_process_zero():
+        run.finish()
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
+
+
+def _saved_bytes(model: torch.nn.Module) -> int:
+    """Bytes of a checkpoint with AdamW's two moments, and of the model saved at the end."""
+    parameters = (
+        [p for p in model.parameters() if p.requires_grad]
+        if hasattr(model, "peft_config")
+        else list(model.parameters())
+    )
+    weights = sum(p.numel() * p.element_size() for p in parameters)
+    moments = sum(2 * p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return 2 * weights + moments
+
+
+def _identity(options: TrainOptions, train_data: Dataset) -> dict[str, Any]:
+    config = options.config
+    settings = {
+        name: value
+        for part in (config, options.data, options.model)
+        for name, value in changed_fields(part).items()
+        if name not in _NO_PART_OF_IDENTITY and not name.startswith(_NO_PART_OF_IDENTITY_PREFIXES)
+    }
+    # One step is the same however its examples are spread over ranks and accumulation.
+    settings["examples_per_step"] = (
+        config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
+    )
+    return {
+        "method": config.method,
+        "seed": config.seed,
+        "base": options.model.model_name_or_path,
+        "data": _fingerprint(train_data),
+        "settings": settings,
+    }
+
+
+def _config(options: TrainOptions) -> dict[str, Any]:
+    """Return the options that differ from their defaults: a recipe for the same run."""
+    return {
+        name: value
+        for part in (options.model, options.data, options.config)
+        for name, value in changed_fields(part).items()
+    }
+
+
+def _fingerprint(dataset: Dataset) -> str:
+    digest = hashlib.sha256()
+    columns = [name for name in dataset.column_names if name != "origin"]
+    for row in dataset.select_columns(columns):
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _log_to_stderr() -> None:
+    """Show derta's own notices, of the first rank only."""
+    logger = logging.getLogger("derta")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("derta: %(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)

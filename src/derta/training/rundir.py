@@ -1,0 +1,178 @@
+"""The run directory: whose run it holds, where it stands, and which checkpoint to go on from."""
+
+import errno
+import json
+import shutil
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from derta.errors import InputError
+
+IDENTITY = "derta.json"
+CONFIG = "config.yaml"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees all of it or none."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees all of it or none."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def read_identity(directory: Path) -> dict[str, Any] | None:
+    """Read whose run (or checkpoint) a directory holds; `None` if it doesn't say."""
+    path = directory / IDENTITY
+    if not path.is_file():
+        return None
+    try:
+        identity = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: can't be read ({error}); give another --output_dir") from error
+    return dict(identity)
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The output directory of one run.
+
+    Attributes:
+        path: of the directory.
+        identity: what makes the run this run: `method`, `seed`, `base`, `settings` (options that change the result)
+            and `data` (a fingerprint of the examples).
+    """
+
+    path: Path
+    identity: dict[str, Any]
+
+    def prepare(self, config: dict[str, Any], overwrite: bool) -> None:
+        """Claim the directory for this run, or find that it already is this run's.
+
+        Raises:
+            InputError: it holds another run, or something that is no run.
+        """
+        found = read_identity(self.path)
+        if found is None:
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise InputError(f"output_dir: {self.path} holds something else than a run; give another --output_dir")
+        elif overwrite:
+            self._clear()
+        else:
+            self._require_same(found, self.path, "holds another run")
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.path / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        write_json(self.path / IDENTITY, {**self.identity, "finished": False})
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is done and its model saved."""
+        identity = read_identity(self.path)
+        return bool(identity and identity.get("finished"))
+
+    def finish(self) -> None:
+        """Record that the model is saved."""
+        write_json(self.path / IDENTITY, {**self.identity, "finished": True})
+
+    def newest_checkpoint(self) -> Path | None:
+        """Return the newest complete checkpoint, and remove those that a kill left incomplete.
+
+        Raises:
+            InputError: the checkpoint belongs to another configuration.
+        """
+        checkpoints = sorted(self.path.glob("checkpoint-*"), key=_step, reverse=True)
+        complete: list[Path] = []
+        for checkpoint in checkpoints:
+            found = read_identity(checkpoint)
+            if found is None:
+                shutil.rmtree(checkpoint)
+            else:
+                self._require_same(found, checkpoint, "is a checkpoint of another configuration")
+                complete.append(checkpoint)
+        return complete[0] if complete else None
+
+    def _require_same(self, found: dict[str, Any], where: Path, what: str) -> None:
+        differences = _differences(found, self.identity)
+        if differences:
+            raise InputError(
+                f"output_dir: {where} {what} ({'; '.join(differences[:4])}); "
+                "give another --output_dir, or --overwrite to start anew"
+            )
+
+    def _clear(self) -> None:
+        """Remove what makes the directory a run; a model in it is written over at the end."""
+        (self.path / IDENTITY).unlink()
+        for checkpoint in self.path.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+
+
+def _step(checkpoint: Path) -> int:
+    suffix = checkpoint.name.removeprefix("checkpoint-")
+    return int(suffix) if suffix.isdigit() else -1
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Say how two identities differ, in the order of their keys."""
+    differences = []
+    for key in ("method", "seed", "base", "data"):
+        if found.get(key) != wanted[key]:
+            differences.append(f"{key} {found.get(key)!r}, now {wanted[key]!r}")
+    old, new = found.get("settings", {}), json.loads(json.dumps(wanted["settings"]))
+    for key in dict.fromkeys([*old, *new]):
+        if old.get(key) != new.get(key):
+            differences.append(f"{key} {old.get(key, 'default')!r}, now {new.get(key, 'default')!r}")
+    return differences
+
+
+def changed_fields(options: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass instance that differ from their defaults, as plain values."""
+    changed = {}
+    defaults = _defaults(type(options))
+    for f in fields(options):
+        value = _plain(getattr(options, f.name))
+        if f.init and value != _plain(defaults.get(f.name)):
+            changed[f.name] = value
+    return changed
+
+
+def _defaults(dataclass_type: type) -> dict[str, Any]:
+    """Default values as an instance has them: `__post_init__` may settle them."""
+    return vars(dataclass_type())
+
+
+def _plain(value: Any) -> Any:
+    """Turn enums and paths into what YAML can hold."""
+    value = getattr(value, "value", value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value
+
+
+def require_disk_space(directory: Path, needed: int) -> None:
+    """Stop before training what could not be saved.
+
+    Raises:
+        InputError: fewer than `needed` bytes are free where `directory` is.
+    """
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise InputError(
+            f"output_dir: no disk space: a checkpoint and the model need {needed / 1e9:.1f} GB, "
+            f"{free / 1e9:.1f} GB are free in {directory}; free some, or give another --output_dir"
+        )
+
+
+def is_disk_full(error: Exception, directory: Path) -> bool:
+    """Whether `error` says that the disk is full; some writers only say that they failed."""
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
+        return True
+    return isinstance(error, OSError | RuntimeError) and shutil.disk_usage(directory).free < 2**20
