@@ -1,5 +1,6 @@
 """Canonical columns: examples in, a `datasets.Dataset` out."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -34,12 +35,22 @@ def as_dataset(examples: Iterable[tuple[Example, bool]]) -> "Dataset":
     table = pa.concat_tables(chunks) if chunks else _table((), conversational=False)
     if table["harmful_prefix"].null_count == len(table):
         table = table.drop_columns("harmful_prefix")
-    return Dataset(table)
+    return Dataset(table, fingerprint=_fingerprint(table))
 
 
 def _chunks(items: Iterator[tuple[Example, bool]]) -> Iterator[list[tuple[Example, bool]]]:
     while chunk := list(islice(items, _CHUNK)):
         yield chunk
+
+
+def _fingerprint(table: "pa.Table") -> str:
+    """Hash the contents in place; `Dataset` itself would pickle a copy of them."""
+    content = hashlib.blake2b(str(table.schema).encode(), digest_size=8)
+    for column in table.columns:
+        for chunk in column.chunks:
+            for buffer in filter(None, chunk.buffers()):
+                content.update(buffer)
+    return content.hexdigest()
 
 
 def _table(examples: Iterable[Example], *, conversational: bool) -> "pa.Table":

@@ -25,7 +25,7 @@ _OPENING = re.compile(
       | as \s (?: an? | your ) \s (?: [\w-]+ \s ){0,3} (?: ai | model | assistant | chatbot ) \b
       | unfortunately \s? ,? \s (?: i | we | it | this | that ) \b
       | (?: it | this | that ) (?: ' s | \s is ) \s
-            (?: illegal | unethical | against | (?: not | never ) \s (?: appropriate | acceptable | ethical | okay ) ) \b
+            (?: illegal | unethical | against | not \s (?: appropriate | acceptable | ethical | okay ) ) \b
     )
     """,
     re.VERBOSE,

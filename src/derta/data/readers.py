@@ -30,6 +30,8 @@ def stop_at_problem(error: InputError) -> NoReturn:
 
 def printable(text: str) -> str:
     """Escape what would move a terminal's cursor, break a line or not encode."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
@@ -123,7 +125,8 @@ def _read_json(path: Path, on_problem: OnProblem) -> Iterator[Row]:
     """Read one document, an array of rows or `{"data": [rows]}`, a row at a time to know each row's line."""
     text = "".join(_decode(line, path, number) for number, line in _lines(path))
     document = _Document(text, path)
-    if document.peek() == "{":
+    nested = document.peek() == "{"
+    if nested:
         document.enter_data()
     if document.peek() not in ("[", ""):
         raise InputError(f'{_name(path)}: must hold an array of rows, {{"data": [rows]}} or one object a line')
@@ -132,6 +135,10 @@ def _read_json(path: Path, on_problem: OnProblem) -> Iterator[Row]:
             yield _object(value, path, number)
         except InputError as error:
             on_problem(error)
+    if nested:
+        document.expect(",}")
+    elif document.peek():
+        raise document.malformed("the document ends before this")
 
 
 class _Document:

@@ -213,7 +213,7 @@ _KNOWN_EXTRAS = frozenset(
         *("response_1_harm_category", "response_1_severity_level", "response_1_sha256", "response_1_source"),
     )
 )
-_LIKELY = 0.6  # below this similarity to every schema, naming the nearest one would mislead
+_NEAR = 0.8  # similarity of a column's name to the name that it misspells
 
 
 def schema_of(name: str, columns: tuple[str, ...], origin: str) -> Schema:
@@ -247,13 +247,16 @@ def _refuse_evaluation_data(columns: tuple[str, ...], origin: str) -> None:
 def _nearest(columns: tuple[str, ...], origin: str) -> Schema:
     """Return the schema most like `columns`, whose check will then name the column that is wrong."""
 
+    def similarity(name: str) -> float:
+        ratio = max((SequenceMatcher(None, name, column).ratio() for column in columns), default=0.0)
+        return ratio if ratio >= _NEAR else 0.0
+
     def likeness(schema: Schema) -> float:
-        return sum(max(SequenceMatcher(None, r, c).ratio() for c in columns) for r in schema.required) / len(
-            schema.required
-        )
+        found = {name: similarity(name) for name in schema.required + schema.optional}
+        return sum(found.values()) - sum(not found[name] for name in schema.required)
 
     best = max(SCHEMAS, key=likeness)
-    if likeness(best) < _LIKELY:
+    if likeness(best) <= 0:
         raise InputError(
             f"{origin}: columns {_listed(columns)} fit no schema; rename them to prompt, chosen and rejected, "
             f"or name a schema with --schema ({', '.join(schema.name for schema in SCHEMAS)})"
@@ -289,7 +292,7 @@ def _near(column: str, absent: list[str]) -> str | None:
     begins = [name for name in absent if plain.startswith(name)]
     if begins:
         return begins[0]
-    return next(iter(get_close_matches(plain, absent, n=1, cutoff=0.8)), None)
+    return next(iter(get_close_matches(plain, absent, n=1, cutoff=_NEAR)), None)
 
 
 def _listed(columns: tuple[str, ...]) -> str:

@@ -1,0 +1,89 @@
+import pytest
+
+from derta.data.polarity import Polarity, reads_like_refusal
+from derta.data.triples import Example
+from derta.errors import InputError
+
+REFUSALS = [
+    "I'm sorry, but I can't help with opening the moon vault.",
+    "I’m sorry, but I can’t assist with that.",
+    "Iʼm really sorry, no.",
+    "Ｉ cannot help with that.",
+    "Sorry, I cannot assist.",
+    "Sorry , I can not say how .",
+    '"Sorry", it said.',
+    "**I apologize**, but no.",
+    "My apologies, this stays shut.",
+    "I cannot and will not do that.",
+    "I can not do that.",
+    "I won't open the vault.",
+    "I will not open the vault.",
+    "I'm unable to do that.",
+    "I am not able to do that.",
+    "I'm not comfortable with that.",
+    "I must respectfully decline.",
+    "I do not support opening vaults.",
+    "As an AI language model, I cannot do that.",
+    "As a responsible assistant, I decline.",
+    "As an AI, no.",
+    "Unfortunately, I cannot say.",
+    "No, I can't do that.",
+    "Oh no! I'm so sorry.",
+    "It is not appropriate to open other people's vaults.",
+    "That's illegal under the law of the moon.",
+    "  \n- I can't.",
+]
+ANSWERS = [
+    "",
+    "Turn the silver key twice.",
+    "To open the moon vault, first find the key.",
+    "I can open it in three steps.",
+    "It's not hard: turn the key.",
+    "It is easy.",
+    "As a first step, find the key.",
+    "As you wish: turn the key.",
+    "No problem! Turn the key.",
+    "Sure, I'm happy to help.",
+    "Apologetic letters work well.",
+    "I must say this is simple.",
+    "Sorrywood is the name of the vault.",
+]
+
+
+@pytest.mark.parametrize("response", REFUSALS)
+def test_refusals_read_like_refusals(response: str) -> None:
+    assert reads_like_refusal(response)
+
+
+@pytest.mark.parametrize("response", ANSWERS)
+def test_answers_do_not(response: str) -> None:
+    assert not reads_like_refusal(response)
+
+
+def counted(straight: int = 0, reverse: int = 0, neither: int = 0) -> Polarity:
+    polarity = Polarity()
+    pairs = [("Sorry.", "Sure.")] * straight + [("Sure.", "Sorry.")] * reverse + [("Sure.", "Yes.")] * neither
+    for line, (chosen, rejected) in enumerate(pairs, start=1):
+        polarity.add(Example([], chosen, rejected, None, f"f:{line}"))
+    return polarity
+
+
+@pytest.mark.parametrize("counts", [(0, 1, 0), (0, 10, 90), (2, 3, 0), (49, 51, 0)])
+def test_swapped_columns_stop_and_name_the_flag(counts: tuple[int, int, int]) -> None:
+    polarity = counted(*counts)
+    with pytest.raises(InputError, match=rf"^f:{counts[0] + 1}: .*--swap.*swap=True"):
+        polarity.check(swap=False)
+    with pytest.raises(InputError, match="drop --swap"):
+        polarity.check(swap=True)
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0), (0, 0, 5), (1, 0, 0), (3, 3, 0), (90, 10, 0), (0, 9, 91)])
+def test_other_data_pass(counts: tuple[int, int, int]) -> None:
+    counted(*counts).check(swap=False)
+
+
+def test_only_triples_count() -> None:
+    polarity = Polarity()
+    polarity.add(Example([], "Sure.", None, None, "f:1"))
+    polarity.add(Example([], None, "Sorry.", None, "f:2"))
+    assert polarity.triples == 0
