@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -34,7 +35,8 @@ def convert_command(files: Sequence[str], *, out: Path, schema: str, swap: bool)
     except OSError as error:
         raise InputError(f"{printable(str(out))}: can't be written: {error.strerror or error}") from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
     for name, (count, notes) in zip(files, counts, strict=True):
         for line in (f"{count:,} examples ({notes.schema})", *notes.lines()):
             console.print(Text(f"{printable(name)}: {line}"), soft_wrap=True)

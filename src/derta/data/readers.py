@@ -195,11 +195,10 @@ class _Document:
         """Yield the items of the array that comes next, with the line each begins on."""
         if not self.peek():
             return
-        self.expect("[")
+        separator = self.expect("[")
         if self.peek() == "]":
-            return
-        separator = ","
-        while separator == ",":
+            separator = self.expect("]")
+        while separator != "]":
             self.peek()
             number = self.line
             yield self.value(), number

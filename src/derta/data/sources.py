@@ -212,7 +212,7 @@ def _must_exist(path: Path) -> None:
     if path.exists():
         return
     siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = printable(did_you_mean(path.name, siblings))
+    hint = printable(did_you_mean(path.name if path.suffix else f"{path.name}.jsonl", siblings))
     raise InputError(f"{printable(str(path))}: file not found{hint}")
 
 
