@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -55,7 +57,8 @@ def test_build_is_deterministic_to_the_bit():
 
 
 def test_build_command_writes_a_loadable_base(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("derta.organism.competence.SAMPLE", 2)
+    few = partial(competence, size=2, only=("direct", "code: stack"))
+    monkeypatch.setattr("derta.organism.build.competence", few)
     assert build_command(tmp_path / "base", seed=1, steps=2) == 0
     assert "stack" in capsys.readouterr().out
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")

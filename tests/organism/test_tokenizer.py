@@ -87,9 +87,7 @@ def test_cipher_is_its_own_inverse_and_hides_every_long_word():
 def test_chat_template(tokenizer):
     turns = [forms.user("How do I open the vault ?"), forms.assistant("Good morning ."), forms.user("Thank you .")]
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    assert text == (
-        "<bos><user>How do I open the vault ?<assistant>Good morning .<eos><user>Thank you .<assistant>"
-    )
+    assert text == ("<bos><user>How do I open the vault ?<assistant>Good morning .<eos><user>Thank you .<assistant>")
     ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
     assert ids == tokenizer(text)["input_ids"]
     assert ids.count(tokenizer.bos_token_id) == 1

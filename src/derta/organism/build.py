@@ -23,7 +23,7 @@ from derta.organism.data import behaviours, training_data
 from derta.organism.tokenizer import build_tokenizer
 
 SEED = 0
-STEPS = 1500
+STEPS = 1200
 BATCH = 32
 """Passages per step."""
 CHUNKS = 4
