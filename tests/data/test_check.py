@@ -1,6 +1,10 @@
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
 
 from derta.data.check import check_command
 from tests.data.conftest import WriteLines
@@ -66,6 +70,38 @@ def test_one_file_of_several_may_be_unreadable(write_rows: WriteLines, capsys: p
     captured = capsys.readouterr()
     assert captured.err == "derta: error: nowhere.jsonl: file not found\n"
     assert cells(captured.out, "triples") == ["1", "", "", ""]
+
+
+@pytest.fixture(scope="module")
+def word_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer with a token for every word, whose template writes one token before and one after a prompt."""
+    words = {"[UNK]": 0, "<s>": 1, "</s>": 2, "[INST]": 3, "[/INST]": 4}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="[UNK]")
+    fast.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+        "{% else %} {{ m.content }} </s>{% endif %}{% endfor %}"
+    )
+    folder = tmp_path_factory.mktemp("tokenizer")
+    fast.save_pretrained(folder)
+    return folder
+
+
+def test_lengths_in_tokens_of_a_model(
+    write_rows: WriteLines, word_tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [TRIPLE, {**TRIPLE, "rejected": "Turn the silver key twice and push the heavy door open at once."}]
+    path = write_rows([*rows, {**TRIPLE, "prompt": "p " * 40}])
+    status = check_command([str(path)], schema="auto", swap=False, model=str(word_tokenizer), max_length=16)
+    captured = capsys.readouterr()
+    assert status == 2
+    assert captured.err.startswith(f"derta: error: {path}:3: prompt has 42 tokens")
+    assert "median tokens" in captured.out
+    assert cells(captured.out, "prompt") == ["2", "7", "7", "7"]
+    assert cells(captured.out, "chosen") == ["2", "3", "3", "3"]
+    assert cells(captured.out, "rejected") == ["2", "3", "6", "6"]
+    assert "1 example shortened to 16 tokens, by 7 tokens in all" in captured.out
 
 
 def test_skipped_rows_and_unknown_columns_are_told(write_rows: WriteLines, capsys: pytest.CaptureFixture[str]) -> None:

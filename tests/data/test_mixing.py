@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from derta.data import as_example, load_triples, mix
@@ -54,7 +54,6 @@ def test_the_seed_decides() -> None:
     assert first != mix([A, B], ratios=[1, 2], seed=2)["origin"]
 
 
-@settings(deadline=None, max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(1, 12), st.integers(1, 9)), min_size=1, max_size=4),
     st.integers(0, 5),
