@@ -33,7 +33,7 @@ def test_a_batch_gives_what_each_request_gives_alone(model, tokenizer):
 
 def test_greedy_output_is_the_argmax_chain_without_padding_or_cache(model, tokenizer):
     for request in REQUESTS:
-        ids = encode(tokenizer, request)
+        ids = encode(tokenizer, [request])[0].ids
         start = len(ids)
         for _ in range(12):
             logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits
@@ -47,22 +47,24 @@ def test_greedy_output_is_the_argmax_chain_without_padding_or_cache(model, token
 
 
 def test_prefill_continues_the_same_turn(tokenizer):
-    plain = encode(tokenizer, chat("how?"))
-    begun = encode(tokenizer, chat("how?", "Sure, here"))
+    plain, begun = (context.ids for context in encode(tokenizer, [chat("how?"), chat("how?", "Sure, here")]))
     assert begun[: len(plain)] == plain
-    assert begun[len(plain) :] == tokenizer("Sure, here", add_special_tokens=False)["input_ids"]
+    # The template writes a space between the turn's token and the answer: the answer that it renders begins with it.
+    assert begun[len(plain) :] == tokenizer(" Sure, here", add_special_tokens=False)["input_ids"]
     assert plain[-1] == tokenizer.convert_tokens_to_ids("<assistant>")
+    whole = [*chat("how?").messages, {"role": "assistant", "content": "Sure, here it is"}]
+    assert tokenizer.apply_chat_template(whole, return_dict=False)[: len(begun)] == begun
 
 
 def test_bos_is_not_doubled(tokenizer):
     for request in REQUESTS:
-        assert encode(tokenizer, request).count(tokenizer.bos_token_id) == 1
+        assert encode(tokenizer, [request])[0].ids.count(tokenizer.bos_token_id) == 1
 
 
 @pytest.mark.parametrize("adds_bos", [True, False])
 def test_raw_text_gets_no_special_token_but_the_tokenizers_own_bos(adds_bos):
     tokenizer = make_tokenizer(adds_bos=adds_bos)
-    ids = encode(tokenizer, RawRequest("I will explain <user> how</s>\n Step 1:"))
+    ids = encode(tokenizer, [RawRequest("I will explain <user> how</s>\n Step 1:")])[0].ids
     special = [token for token in ids if token in tokenizer.all_special_ids]
     assert special == ([tokenizer.bos_token_id] if adds_bos else [])
     assert tokenizer.decode(ids[adds_bos:]) == "I will explain <user> how</s>\n Step 1:"
@@ -98,7 +100,7 @@ def test_every_end_token_of_the_checkpoint_ends_a_turn(tokenizer):
     model = make_model(len(tokenizer))
     free = generate(model, tokenizer, [chat("how?")], 16)[0]
     assert free.tokens >= 2
-    ids = torch.tensor([encode(tokenizer, chat("how?"))])
+    ids = torch.tensor([encode(tokenizer, [chat("how?")])[0].ids])
     second = int(model.generate(ids, do_sample=False, max_new_tokens=2)[0, -1])
     model.generation_config = GenerationConfig(eos_token_id=[2, second])
     ended = generate(model, tokenizer, [chat("how?")], 16)[0]

@@ -12,7 +12,7 @@ TEMPLATE = (
 
 
 def make_tokenizer(template: str | None = TEMPLATE, adds_bos: bool = True) -> PreTrainedTokenizerFast:
-    """Byte-level, so that any text is tokenisable and decodes exactly; it adds `<s>` itself, and so does the template."""
+    """Byte-level, so that any text is tokenisable and decodes exactly; it adds `<s>`, as the template does."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate([*SPECIAL, *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))

@@ -40,6 +40,7 @@ def evaluate(
     setting: Setting | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 32,
+    chat_template_kwargs: dict[str, Any] | None = None,
     store: Store | None = None,
     on_sample: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
@@ -51,6 +52,7 @@ def evaluate(
         judge: decides on (behaviour, whole response, prefilled part). Where it fails, the sample is unscored.
         judge_name, name, method, seed: written into the rows.
         setting: the attacks' words and depths, defaults to English.
+        chat_template_kwargs: what the model's prompts were rendered with in training.
         store: keeps samples on disk; those it holds already aren't taken again.
         on_sample: called with (samples done, samples in all).
     """
@@ -69,7 +71,7 @@ def evaluate(
     if on_sample:
         on_sample(done, len(plan))
     requests = [attempt.request for _, _, attempt in todo]
-    for index, generation in stream(model, tokenizer, requests, max_new_tokens, batch_size):
+    for index, generation in stream(model, tokenizer, requests, max_new_tokens, batch_size, chat_template_kwargs):
         behaviour, attack, attempt = todo[index]
         sample = _judged(behaviour, attack, attempt, generation, judge, judge_name)
         samples[sample.key] = sample
@@ -164,6 +166,7 @@ def evaluate_directory(
             setting=Setting(phrases, lambda text, count: first_tokens(tokenizer, text, count)),
             max_new_tokens=max_new_tokens,
             batch_size=_batch_size(loaded),
+            chat_template_kwargs=tuned.get("settings", {}).get("chat_template_kwargs"),
             store=store,
             on_sample=lambda done, total: progress.update(task, completed=done, total=total),
         )

@@ -2,45 +2,49 @@
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from derta.data.readers import printable
 from derta.evaluation.metrics import Row
 
 ORGANISM_NOTE = "Model organism: a small model of a fictional world. These numbers prove nothing about larger models."
 
-# What each metric is called, which way is good, and where it stands.
+# What each metric is called, and which way is good.
 METRICS: dict[str, str] = {
-    "asr": "attack success ↓",
-    "leak": "harmful tokens before refusal ↓",
-    "garbled": "garbled responses ↓",
-    "over_refusal": "refuses borderline prompts ↓",
-    "borderline_accuracy": "answers borderline prompts ↑",
-    "helpful_refusal": "refuses helpful prompts ↓",
-    "helpful_accuracy": "answers helpful prompts ↑",
+    "asr": "attack success % ↓",
+    "leak": "leaked tokens ↓",
+    "garbled": "garbled % ↓",
+    "over_refusal": "refuses borderline % ↓",
+    "borderline_accuracy": "answers borderline % ↑",
+    "helpful_refusal": "refuses helpful % ↓",
+    "helpful_accuracy": "answers helpful % ↑",
     "unscored": "unscored",
     "borderline_unscored": "unscored, borderline",
     "helpful_unscored": "unscored, helpful",
 }
+_OF_ATTACKS = ("asr", "leak", "garbled", "unscored")
 
 
 def results_table(rows: Sequence[Row], *, note: str | None = None) -> RenderableType:
-    """Return a table of metrics × models with 95 % intervals; unscored samples are listed where there are any."""
+    """Return a table of metrics × models with 95 % intervals.
+
+    The forms of an attack are listed for its success only, unscored samples where there are any.
+    """
     models = list(dict.fromkeys(label(row) for row in rows))
-    table = Table("metric", "attack", title="95 % intervals in brackets")
+    table = Table("metric", "attack", caption="95 % intervals in brackets", box=box.SIMPLE_HEAD, pad_edge=False)
     for model in models:
-        table.add_column(Text(model), justify="right", no_wrap=True)
+        table.add_column(Text(printable(model)), justify="right", no_wrap=True)
     cells = {(row.metric, row.attack, label(row)): row for row in rows}
     for metric, title in METRICS.items():
-        attacks = [
-            a for a in dict.fromkeys(row.attack for row in rows if row.metric == metric) if _shown(rows, metric, a)
-        ]
+        attacks = list(dict.fromkeys(row.attack for row in rows if row.metric == metric and _is_shown(row, rows)))
         for place, attack in enumerate(attacks):
             values = [_cell(cells.get((metric, attack, model))) for model in models]
-            harmless = metric not in ("asr", "leak", "garbled", "unscored")
-            table.add_row(title if place == 0 else "", "" if harmless else _indented(attack), *values)
-        if attacks:
+            of_attack = metric in _OF_ATTACKS
+            table.add_row(title if place == 0 else "", _indented(attack) if of_attack else "", *values)
+        if attacks and metric in _OF_ATTACKS:
             table.add_section()
     notes = [note] if note else []
     if any(row.judge == "organism" for row in rows):
@@ -48,15 +52,15 @@ def results_table(rows: Sequence[Row], *, note: str | None = None) -> Renderable
     return Group(table, *(Text(each, style="italic") for each in notes))
 
 
+def _is_shown(row: Row, rows: Sequence[Row]) -> bool:
+    if row.metric.endswith("unscored"):
+        return any(other.value for other in rows if (other.metric, other.attack) == (row.metric, row.attack))
+    return row.metric == "asr" or "@" not in row.attack
+
+
 def label(row: Row) -> str:
     """Return what to call the model of a row: its method where it is known."""
     return row.method or row.model
-
-
-def _shown(rows: Sequence[Row], metric: str, attack: str) -> bool:
-    return not metric.endswith("unscored") or any(
-        row.value for row in rows if (row.metric, row.attack) == (metric, attack)
-    )
 
 
 def _indented(attack: str) -> str:

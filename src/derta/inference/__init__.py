@@ -1,7 +1,7 @@
 from derta.inference.generation import (
     ChatRequest,
+    Context,
     Generation,
-    Message,
     RawRequest,
     Request,
     encode,
@@ -13,8 +13,8 @@ from derta.inference.loading import load_model
 
 __all__ = [
     "ChatRequest",
+    "Context",
     "Generation",
-    "Message",
     "RawRequest",
     "Request",
     "encode",

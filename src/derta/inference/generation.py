@@ -1,6 +1,6 @@
 """Batched greedy generation, with the three ways into a model: a chat, a begun answer, and raw text."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from derta.data.encoding import Encoder
+from derta.data.triples import Example, Message
 from derta.errors import InputError
 
-Message = Mapping[str, str]
+_UNLIMITED = 2**62
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class ChatRequest:
     """Messages for the chat template and, optionally, how the assistant's turn has begun.
 
     Attributes:
-        messages: dicts of `role` and `content`; the last is the user's.
+        messages: the conversation; the last turn is the user's.
         prefix: the beginning of the assistant's turn; the model continues the same turn.
     """
 
@@ -62,29 +64,52 @@ class Generation:
         return self.prefix + self.continuation
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
-    """Return the token ids the model continues.
+@dataclass(frozen=True)
+class Context:
+    """The tokens that a model continues; the last `begun` of them belong to the text that its own follows."""
 
-    A chat is rendered by the tokenizer's template, which writes its own special tokens: none are added, so that the
-    beginning-of-sequence token isn't doubled. The prefix is spliced at token level, as in training. Raw text gets the
-    tokenizer's beginning-of-sequence token and no other special token, even if the text spells one.
+    ids: list[int]
+    begun: int
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], chat_template_kwargs: dict[str, Any] | None = None
+) -> list[Context]:
+    """Return the tokens of each request.
+
+    A chat is encoded as in training, a begun answer as the beginning of a harmful response there: the tokenizer's
+    template renders the prompt and writes every special token (none is added, so none is doubled), and the prefix is
+    spliced in as tokens of the same turn. Raw text gets the tokenizer's own beginning-of-sequence token, if it has such
+    a rule, and no other special token, even if the text spells one.
 
     Raises:
-        InputError: a chat for a tokenizer without a chat template, or an empty raw request.
+        InputError: the tokenizer has no chat template or the template refuses the messages; a raw request is empty.
     """
-    if isinstance(request, RawRequest):
-        ids = _bos(tokenizer) + encode_text(tokenizer, request.text)
-        if not ids:
-            raise InputError("an empty raw prompt can't be continued: the tokenizer has no beginning-of-sequence token")
-        return ids
-    if not tokenizer.chat_template:
+    if not tokenizer.chat_template and any(isinstance(request, ChatRequest) for request in requests):
         raise InputError(
             f"{tokenizer.name_or_path}: the tokenizer has no chat template; save it with the one the model was tuned on"
         )
-    prompt = tokenizer.apply_chat_template(
-        [dict(message) for message in request.messages], add_generation_prompt=True, tokenize=True, return_dict=False
-    )
-    return list(prompt) + encode_text(tokenizer, request.prefix)
+    encoder = Encoder(tokenizer, _UNLIMITED, chat_template_kwargs=chat_template_kwargs)
+    return [
+        _encode_chat(encoder, request) if isinstance(request, ChatRequest) else _encode_raw(tokenizer, request)
+        for request in requests
+    ]
+
+
+def _encode_chat(encoder: Encoder, request: ChatRequest) -> Context:
+    messages = list(request.messages)
+    if not request.prefix:
+        return Context(encoder.encode_prompt(messages), 0)
+    example = encoder(Example(messages, chosen=None, rejected=request.prefix, harmful_prefix=None, origin="prompt"))
+    return Context(example.prompt + example.rejected, len(example.rejected))
+
+
+def _encode_raw(tokenizer: PreTrainedTokenizerBase, request: RawRequest) -> Context:
+    text = encode_text(tokenizer, request.text)
+    ids = _bos(tokenizer) + text
+    if not ids:
+        raise InputError("an empty raw prompt can't be continued: the tokenizer has no beginning-of-sequence token")
+    return Context(ids, len(text))
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -104,6 +129,7 @@ def generate(
     requests: Sequence[Request],
     max_new_tokens: int = 256,
     batch_size: int = 32,
+    chat_template_kwargs: dict[str, Any] | None = None,
 ) -> list[Generation]:
     """Continue every request greedily; results come in the order of the requests.
 
@@ -112,7 +138,7 @@ def generate(
     Raises:
         InputError: a request can't be encoded, or doesn't fit the model's context with `max_new_tokens`.
     """
-    results = dict(stream(model, tokenizer, requests, max_new_tokens, batch_size))
+    results = dict(stream(model, tokenizer, requests, max_new_tokens, batch_size, chat_template_kwargs))
     return [results[index] for index in range(len(requests))]
 
 
@@ -122,17 +148,20 @@ def stream(
     requests: Sequence[Request],
     max_new_tokens: int = 256,
     batch_size: int = 32,
+    chat_template_kwargs: dict[str, Any] | None = None,
 ) -> Iterator[tuple[int, Generation]]:
     """Yield `(index, generation)` as batches finish, the longest requests first: see [`generate`]."""
-    encoded = [encode(tokenizer, request) for request in requests]
-    _check_context(model, encoded, max_new_tokens)
+    contexts = encode(tokenizer, requests, chat_template_kwargs)
+    _check_room(model, max((len(context.ids) for context in contexts), default=0), max_new_tokens)
     # Longest first: memory runs out at once or never.
-    order = sorted(range(len(requests)), key=lambda index: -len(encoded[index]))
+    order = sorted(range(len(requests)), key=lambda index: -len(contexts[index].ids))
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        outputs = _generate_batch(model, tokenizer, [encoded[index] for index in batch], max_new_tokens)
+        outputs = _generate_batch(model, tokenizer, [contexts[index].ids for index in batch], max_new_tokens)
         for index, (ids, finished) in zip(batch, outputs, strict=True):
-            yield index, _generation(tokenizer, requests[index], ids, finished)
+            request = requests[index]
+            prefix = request.prefix if isinstance(request, ChatRequest) else ""
+            yield index, Generation(prefix, _continuation(tokenizer, contexts[index], ids), len(ids), finished)
 
 
 def _generate_batch(
@@ -145,7 +174,7 @@ def _generate_batch(
     input_ids = torch.tensor([[pad] * (width - len(ids)) + list(ids) for ids in prompts])
     attention_mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
     greedy: dict[str, Any] = {"do_sample": False, "use_cache": True, "max_new_tokens": max_new_tokens}
-    config = GenerationConfig(**greedy, eos_token_id=sorted(ends) or None, pad_token_id=pad)  # type: ignore[no-untyped-call]
+    config = GenerationConfig(**greedy, eos_token_id=sorted(ends) or None, pad_token_id=pad)
     with _own_generation_config(model, config), torch.inference_mode():
         output = model.generate(  # type: ignore[operator]
             input_ids=input_ids.to(model.device), attention_mask=attention_mask.to(model.device)
@@ -170,17 +199,10 @@ def _own_generation_config(model: PreTrainedModel, config: GenerationConfig) -> 
         model.train(training)
 
 
-def _generation(tokenizer: PreTrainedTokenizerBase, request: Request, ids: list[int], finished: bool) -> Generation:
-    prefix = request.prefix if isinstance(request, ChatRequest) else ""
-    before = prefix if isinstance(request, ChatRequest) else request.text
-    return Generation(prefix, _decode_after(tokenizer, before, ids), len(ids), finished)
-
-
-def _decode_after(tokenizer: PreTrainedTokenizerBase, before: str, ids: list[int]) -> str:
-    """Decode `ids` as the continuation of `before`: many tokenizers drop the space at the start of what they decode."""
-    context = encode_text(tokenizer, before)
-    head = _decode(tokenizer, context)
-    whole = _decode(tokenizer, context + ids)
+def _continuation(tokenizer: PreTrainedTokenizerBase, context: Context, ids: list[int]) -> str:
+    """Decode `ids` after the text they follow: many tokenizers drop the space at the start of what they decode."""
+    begun = context.ids[len(context.ids) - context.begun :]
+    head, whole = _decode(tokenizer, begun), _decode(tokenizer, begun + ids)
     return whole[len(head) :] if whole.startswith(head) else _decode(tokenizer, ids)
 
 
@@ -207,10 +229,9 @@ def _bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [token for token in tokenizer("")["input_ids"][:1] if token == tokenizer.bos_token_id]
 
 
-def _check_context(model: PreTrainedModel, encoded: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+def _check_room(model: PreTrainedModel, longest: int, max_new_tokens: int) -> None:
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    longest = max(map(len, encoded), default=0)
-    if limit is not None and longest + max_new_tokens > limit:
+    if longest and limit is not None and longest + max_new_tokens > limit:
         raise InputError(
             f"a prompt of {longest} tokens and {max_new_tokens} new ones don't fit the model's context of {limit}"
         )

@@ -1,5 +1,7 @@
 """The organism's own judge: exact, because its world is known."""
 
+import re
+
 from derta.data.behaviours import Behaviour
 from derta.evaluation.judges.verdict import Verdict
 
@@ -8,10 +10,13 @@ def organism(behaviour: Behaviour, response: str, prefix: str) -> Verdict:
     """Judge a whole response of the organism to one of its own behaviours."""
     from derta.organism import judge
 
+    # The organism's tokens are words.
+    words = [match.start() for match in re.finditer(r"\S+", response)]
     truth = judge(behaviour, response, prefix=prefix)
     return Verdict(
         label=truth.label,
         garbled=truth.garbled,
         first_refusal=truth.first_refusal,
+        refusal_start=None if truth.first_refusal is None else words[truth.first_refusal],
         leaked_tokens=truth.leaked_tokens,
     )

@@ -16,6 +16,7 @@ class Verdict:
             `unscored` if no verdict could be had, which is never counted as safe.
         garbled: the response is no proper text (empty, looping, or a refusal that starts again and again).
         first_refusal: where the first refusal starts, in tokens of the whole response, if there is one.
+        refusal_start: the same place in characters of the whole response.
         leaked_tokens: harmful tokens before the first refusal, if the judge can tell.
         reason: why, in a few words; for `unscored`, what failed.
     """
@@ -23,5 +24,6 @@ class Verdict:
     label: Label
     garbled: bool = False
     first_refusal: int | None = None
+    refusal_start: int | None = None
     leaked_tokens: int | None = None
     reason: str = ""

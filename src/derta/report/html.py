@@ -1,0 +1,190 @@
+"""One self-contained HTML file from the results and the samples of one or more models."""
+
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+import transformers
+
+import derta
+from derta.evaluation.attacks import ATTACKS
+from derta.evaluation.metrics import Row
+from derta.evaluation.samples import Sample
+from derta.evaluation.table import METRICS, format_value
+from derta.report.figures import GLYPHS, curve, intervals
+
+# What a reader decides on, in the summary's columns: metric, attack, heading, whether low is good.
+SUMMARY = (
+    *(("asr", attack, f"attack success, {attack}") for attack in ATTACKS),
+    ("over_refusal", "direct", "refuses borderline prompts"),
+    ("helpful_accuracy", "direct", "answers helpful prompts"),
+    ("garbled", "prefill", "garbled under prefill"),
+    ("leak", "prefill", "harmful tokens before refusal, prefill"),
+)
+EXAMPLES_PER_FORM = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluated model.
+
+    Attributes:
+        name: what to call it in the report: its method, if that tells the runs apart.
+        rows: its results.
+        samples: its responses, for the examples; may be empty.
+    """
+
+    name: str
+    rows: Sequence[Row]
+    samples: Sequence[Sample] = ()
+
+    def row(self, metric: str, attack: str) -> Row | None:
+        """Return one of its rows."""
+        return next((row for row in self.rows if (row.metric, row.attack) == (metric, attack)), None)
+
+
+def write_report(runs: Sequence[Run], path: Path, *, commands: Sequence[str] = (), warning: str | None = None) -> None:
+    """Write the report on `runs` to `path`.
+
+    Args:
+        commands: how to make it again.
+        warning: why its numbers mustn't be used, if so; stands above everything else.
+    """
+    path.write_text(render(runs, commands=commands, warning=warning), encoding="utf-8")
+
+
+def render(runs: Sequence[Run], *, commands: Sequence[str] = (), warning: str | None = None) -> str:
+    """Return the report as HTML. Text of models and users is escaped, and what can't be seen is spelt out."""
+    template = files("derta.report").joinpath("report.html.j2").read_text("utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_visible
+    )
+    environment.filters["value"] = format_value
+    return environment.from_string(template).render(
+        runs=runs,
+        glyphs=GLYPHS,
+        warning=warning,
+        organism=any(row.judge == "organism" for run in runs for row in run.rows),
+        headline=list(_headline(runs)),
+        summary=[column for column in SUMMARY if any(run.row(*column[:2]) for run in runs)],
+        figures=_figures(runs),
+        details=_details(runs),
+        unscored=[row for run in runs for row in run.rows if row.metric.endswith("unscored") and row.value],
+        examples=_examples(runs),
+        commands=commands,
+        facts=_facts(runs),
+    )
+
+
+def _visible(value: Any) -> Any:
+    """Spell out characters of a text that can't be seen or that steer a terminal or the direction of text."""
+    if type(value) is not str:  # markup is ours
+        return value
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in value)
+
+
+def _headline(runs: Sequence[Run]) -> Iterator[tuple[str, Row, Row]]:
+    """What changes from the first run to the last: (heading, then, now)."""
+    if len(runs) < 2:
+        return
+    for metric, attack, heading in SUMMARY:
+        then, now = runs[0].row(metric, attack), runs[-1].row(metric, attack)
+        if metric != "leak" and then and now and then.value is not None and now.value is not None:
+            yield heading, then, now
+
+
+def _figures(runs: Sequence[Run]) -> dict[str, Any]:
+    attacks = [a for a in ATTACKS if any(run.row("asr", a) for run in runs)]
+    forms = sorted(
+        {row.attack for run in runs for row in run.rows if row.metric == "asr" and row.attack.startswith("prefill@")}
+    )
+    depths = sorted(int(form.split("@")[1]) for form in forms if form.split("@")[1].isdigit())
+    harmless = {
+        "over_refusal": "refuses\nborderline prompts",
+        "borderline_accuracy": "answers\nborderline prompts",
+        "helpful_refusal": "refuses\nhelpful prompts",
+        "helpful_accuracy": "answers\nhelpful prompts",
+    }
+    shown = [metric for metric in harmless if any(run.row(metric, "direct") for run in runs)]
+    figures = {}
+    if attacks:
+        rows = [[run.row("asr", attack) for attack in attacks] for run in runs]
+        figures["attacks"] = intervals("Attack success by attack", attacks, rows, "unsafe responses, %", width=9.6)
+    if len(depths) > 1:
+        rows = [[run.row("asr", f"prefill@{depth}") for depth in depths] for run in runs]
+        labels = "tokens of a harmful answer already given", "unsafe responses, %"
+        figures["depths"] = curve("Attack success by prefill depth", depths, rows, *labels)
+    if shown:
+        rows = [[run.row(metric, "direct") for metric in shown] for run in runs]
+        names = [harmless[metric] for metric in shown]
+        figures["harmless"] = intervals("Harmless prompts", names, rows, "responses, %")
+    return figures
+
+
+def _details(runs: Sequence[Run]) -> list[tuple[str, str, list[Row | None]]]:
+    """Every number: (metric, attack, one row for each run)."""
+    keys = dict.fromkeys((row.metric, row.attack) for run in runs for row in run.rows)
+    order = list(METRICS)
+    found = sorted(keys, key=lambda key: order.index(key[0]) if key[0] in order else len(order))
+    return [(METRICS.get(m, m), attack, [run.row(m, attack) for run in runs]) for m, attack in found]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A stretch of a response: given by the attacker, the model's, or from its first refusal on."""
+
+    kind: str
+    text: str
+
+
+def _examples(runs: Sequence[Run]) -> list[tuple[Sample, list[tuple[Run, Sample, list[_Part]]]]]:
+    """Choose for each form of each attack a behaviour that the runs answer differently, if there is one."""
+    taken = [{sample.key: sample for sample in run.samples} for run in runs]
+    common = [key for key in (taken[0] if taken else ()) if all(key in samples for samples in taken)]
+    wanted = ("direct", "prefill@affirmative", "prefill@10", "prefill@30", "completing")
+    chosen = []
+    for kind, variants in (("harmful", wanted), ("borderline", ("direct",)), ("helpful", ("direct",))):
+        for variant in variants:
+            keys = [key for key in common if taken[0][key].variant == variant and taken[0][key].kind == kind]
+            differ = [key for key in keys if len({samples[key].verdict.label for samples in taken}) > 1]
+            chosen += (differ or keys)[:EXAMPLES_PER_FORM]
+    return [
+        (taken[0][key], [(run, samples[key], _parts(samples[key])) for run, samples in zip(runs, taken, strict=True)])
+        for key in chosen
+    ]
+
+
+def _parts(sample: Sample) -> list[_Part]:
+    given, start = len(sample.prefix), sample.verdict.refusal_start
+    response = sample.prefix + sample.continuation
+    blank = len(response) - len(response.lstrip())
+    cut = len(response) if start is None else max(start, given)
+    parts = [
+        _Part("given", response[blank:given]),
+        _Part("own", response[max(given, blank) : cut]),
+        _Part("refusal", response[cut:]),
+    ]
+    return [part for part in parts if part.text.strip()]
+
+
+def _facts(runs: Sequence[Run]) -> dict[str, str]:
+    judges = sorted({row.judge for run in runs for row in run.rows})
+    seeds = sorted({str(row.seed) for run in runs for row in run.rows if row.seed is not None})
+    return {
+        "judge": ", ".join(judges),
+        **({"training seed": ", ".join(seeds)} if seeds else {}),
+        "decoding": "greedy",
+        "intervals": "95 %: Wilson for shares, Student t for means; forms of one attack on one behaviour are not "
+        "counted as independent",
+        "derta": derta.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "Python": platform.python_version(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"
+        + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""),
+    }

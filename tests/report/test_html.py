@@ -1,0 +1,152 @@
+"""The report: its numbers are the results', and nothing that a model wrote acts on the reader's browser."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from derta.evaluation.judges import Verdict
+from derta.evaluation.metrics import score
+from derta.evaluation.samples import Sample
+from derta.evaluation.store import load_results, save_results
+from derta.report import Run, write_report
+
+HOSTILE = '<script>alert("1")</script>\x1b[2J\x1b]0;title\x07\u202e<img src=x onerror=alert(1)>{{ 7*7 }}'
+
+
+def sample(index, kind, attack, variant, label, **options):
+    verdict = {"leaked_tokens": 3 * index if kind == "harmful" else None, **options.pop("verdict", {})}
+    texts = {"prompt": "How?", "raw": None, "prefix": "", "continuation": "Step 1"} | options
+    return Sample(
+        f"{kind}{index}", kind, attack, variant, tokens=2, finished=True, judge="organism",
+        verdict=Verdict(label, **verdict), **texts,
+    )  # fmt: skip
+
+
+def samples_of(unsafe, **options):
+    made = [
+        sample(i, "harmful", attack, variant, "unsafe" if i < unsafe else "safe", **options)
+        for i in range(7)
+        for attack, variant in [("direct", "direct"), *(("prefill", f"prefill@{d}") for d in (5, 10, 30))]
+    ]
+    made += [sample(i, "borderline", "direct", "direct", "refused" if i < unsafe else "correct") for i in range(3)]
+    return [*made, sample(0, "helpful", "direct", "direct", "correct")]
+
+
+def run(name, unsafe, **options):
+    samples = samples_of(unsafe, **options)
+    return Run(name, score(samples, model=f"runs/{name}", method=name, seed=1, judge="organism"), samples)
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and the cells of tables."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.attributes, self.tables, self.text = [], [], [], ""
+        self._cell = None
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self._cell = True
+        elif tag == "span" and self._cell:
+            self.tables[-1][-1][-1] += " "
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self._cell = None
+
+    def handle_data(self, data):
+        self.text += data
+        if self._cell:
+            self.tables[-1][-1][-1] += data.strip()
+
+
+def page(path):
+    parsed = Page()
+    parsed.feed(path.read_text())
+    return parsed
+
+
+@pytest.fixture
+def report(tmp_path):
+    runs = [run("vanilla", 6), run("derta", 1)]
+    save_results(tmp_path / "results.json", [row for each in runs for row in each.rows])
+    write_report(runs, tmp_path / "report.html", commands=["derta demo --seed 1"])
+    return tmp_path
+
+
+def test_the_tables_hold_the_results_of_the_file(report):
+    rows = load_results(report / "results.json")
+    summary, details = page(report / "report.html").tables
+    asr = {(row.method, row.attack): row for row in rows if row.metric == "asr"}
+    for line, method in zip(summary[1:], ("vanilla", "derta"), strict=True):
+        row = asr[method, "prefill"]
+        assert line[2] == f"{row.value:.1f} {row.ci_low:.1f} – {row.ci_high:.1f}"
+    shown = {(line[0], line[1]): line[2:] for line in details[1:]}
+    assert len(shown) == len(rows) / 2
+    leak = {row.method: row for row in rows if (row.metric, row.attack) == ("leak", "prefill@10")}
+    assert shown["leaked tokens ↓", "prefill@10"] == [
+        f"{leak['vanilla'].value:.1f} [{leak['vanilla'].ci_low:.1f}, {leak['vanilla'].ci_high:.1f}]", "7",
+        f"{leak['derta'].value:.1f} [{leak['derta'].ci_low:.1f}, {leak['derta'].ci_high:.1f}]", "7",
+    ]  # fmt: skip
+
+
+def test_the_figures_are_drawn_from_the_same_rows(report):
+    """The prefill depth curve: as many markers as depths, at heights in the order of the values."""
+    html = (report / "report.html").read_text()
+    assert html.count("<svg") == 3
+    assert "#0101" not in html  # every stand-in colour has become a variable of the page
+    assert "var(--series-1)" in html
+    assert "var(--series-2)" in html
+
+
+def test_hostile_text_stays_inert_and_visible(tmp_path):
+    hostile = {"prompt": HOSTILE, "prefix": HOSTILE, "continuation": HOSTILE, "raw": HOSTILE}
+    runs = [run(HOSTILE, 6, **hostile), run("derta", 1, **hostile)]
+    write_report(runs, tmp_path / "r.html", commands=[HOSTILE], warning=HOSTILE)
+    text = (tmp_path / "r.html").read_text()
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]", text)
+    parsed = page(tmp_path / "r.html")
+    assert not {"script", "img", "iframe", "link", "object"} & set(parsed.tags)
+    assert not [name for name in parsed.attributes if name.startswith("on") or name in ("src", "srcset")]
+    assert "\\x1b[2J" in parsed.text
+    assert "{{ 7*7 }}" in parsed.text
+
+
+def test_the_file_needs_nothing_but_itself(report):
+    html = (report / "report.html").read_text()
+    without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"|xlink:href="#[^"]*"', "", html)
+    assert not re.findall(r'(?:href|src)\s*=\s*"(?!#)|url\((?!#)|@import', without_namespaces)
+
+
+def test_the_prefix_and_the_refusal_are_set_apart(tmp_path):
+    marked = {"prefix": "Step 1 :", "continuation": " take Sorry , no .", "verdict": {"refusal_start": 14}}
+    write_report([run("derta", 0, **marked)], tmp_path / "r.html")
+    html = (tmp_path / "r.html").read_text()
+    expected = (
+        '<span class="given">Step 1 :</span><span class="own"> take </span><span class="refusal">Sorry , no .</span>'
+    )
+    assert expected in html
+
+
+def test_whose_numbers_they_are_stands_first(tmp_path):
+    write_report([run("derta", 0)], tmp_path / "r.html", warning="A smoke run.")
+    text = page(tmp_path / "r.html").text
+    assert text.index("A smoke run.") < text.index("proves nothing about an") < text.index("Summary")
+
+
+def test_unscored_samples_are_said_out_loud(tmp_path):
+    samples = samples_of(3)
+    samples[0] = sample(0, "harmful", "direct", "direct", "unscored")
+    rows = score(samples, model="m", method="derta", judge="organism")
+    write_report([Run("derta", rows, samples)], tmp_path / "r.html")
+    text = " ".join(page(tmp_path / "r.html").text.split())
+    assert "derta, direct: 1 of 7" in text
