@@ -112,7 +112,7 @@ def test_skipped_rows_and_unknown_columns_are_told(write_rows: WriteLines, capsy
     ]
     assert check(write_rows(rows)) == 0
     out = capsys.readouterr().out
-    assert "skipped 1 rows: 1 unsafe without a safe response to pair it with" in out
+    assert "skipped 1 of its rows: 1 unsafe without a safe response to pair it with" in out
     assert "ignored unknown columns 'moon_phase'" in out
 
 

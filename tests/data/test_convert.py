@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 
@@ -60,6 +61,21 @@ def test_a_bad_row_leaves_no_file_and_keeps_the_old_one(write_rows: WriteLines, 
         convert_command([str(bad)], out=out, schema="auto", swap=False)
     assert out.read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "out.jsonl"]
+
+
+def test_a_full_disk_keeps_the_old_file(
+    write_rows: WriteLines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    path, out = write_rows([TRIPLE]), tmp_path / "out.jsonl"
+    out.write_text("precious")
+    with pytest.raises(InputError, match=r"out.jsonl: can't be written: No space left on device"):
+        convert_command([str(path)], out=out, schema="auto", swap=False)
+    assert out.read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "rows.jsonl"]
 
 
 def test_input_files_are_never_overwritten(write_rows: WriteLines, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import derta
 from derta.data import load_triples
+from derta.data.schemas import SCHEMAS
 from derta.data.sources import Notes, read_examples
 from derta.data.triples import Example, as_example, canonical_row
 from derta.errors import InputError
@@ -83,7 +84,7 @@ def test_skipped_rows_are_told(write_rows: WriteLines, caplog: pytest.LogCapture
     with caplog.at_level(logging.WARNING):
         assert len(load_triples(path)) == 1
     assert caplog.messages == [
-        f"{path}: skipped 2 rows: 1 safe without an unsafe response to pair it with, "
+        f"{path}: skipped 2 of its rows: 1 safe without an unsafe response to pair it with, "
         "1 unsafe without a safe response to pair it with"
     ]
 
@@ -151,6 +152,8 @@ def test_a_name_that_can_not_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         ("/nowhere/rows.jsonl", "/nowhere/rows.jsonl: file not found"),
         ("a\nb.jsonl", r"a\\nb.jsonl: file not found"),
         ("", ": file not found|is a directory"),
+        ("x" * 5000, "x: can't be read: File name too long"),
+        ("nul\0.jsonl", r"nul\\x00.jsonl: file not found"),
         ("sub", "sub: is a directory; name a file in it .its files are rows.jsonl"),
     ],
 )
@@ -206,6 +209,53 @@ def test_any_examples_load_as_they_are(drawn: list[tuple[Example, bool]]) -> Non
     rows = [canonical_row(e, conversational=wide or len(e.prompt) > 1) for e, wide in drawn]
     dataset = load_triples(rows)
     assert [as_example(row) for row in dataset] == [example for example, _ in drawn]
+
+
+COLUMN = st.sampled_from(
+    sorted({column for schema in SCHEMAS for column in schema.required + schema.optional} | {"question", "promt", "id"})
+)
+VALUE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.floats(),
+    st.text(max_size=5),
+    st.sampled_from(["true", "vanilla_benign", r"[INST] p [\INST] h", "Sorry."]),
+    st.lists(
+        st.one_of(
+            st.text(max_size=2),
+            st.fixed_dictionaries(
+                {"role": st.sampled_from(["user", "assistant", "system", "usr", None]), "content": st.text(max_size=3)}
+            ),
+        ),
+        max_size=3,
+    ),
+)
+
+
+@given(
+    st.one_of(
+        st.lists(st.dictionaries(COLUMN, VALUE, max_size=8), max_size=3),
+        st.sampled_from(SCHEMAS).flatmap(
+            lambda schema: st.lists(
+                st.fixed_dictionaries(
+                    dict.fromkeys(schema.required, VALUE), optional=dict.fromkeys(schema.optional, VALUE)
+                ),
+                min_size=1,
+                max_size=4,
+            )
+        ),
+    ),
+    st.booleans(),
+)
+def test_any_rows_are_examples_or_one_line(rows: list[dict[str, Any]], swap: bool) -> None:
+    problems: list[InputError] = []
+    try:
+        found = list(read_examples(rows, Notes(), swap=swap, on_problem=problems.append))
+    except InputError as error:
+        problems.append(error)
+    else:
+        assert all(isinstance(example, Example) for example, _ in found)
+    assert not any("\n" in str(problem) for problem in problems)
 
 
 def test_equal_contents_have_equal_fingerprints() -> None:

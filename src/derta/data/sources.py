@@ -43,7 +43,7 @@ class Notes:
         """Say each thing in a line."""
         if self.skipped.total():
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common() if count)
-            yield f"skipped {self.skipped.total()} rows: {reasons}"
+            yield f"skipped {self.skipped.total()} of its rows: {reasons}"
         if self.columns:
             yield f"ignored unknown columns {', '.join(repr(column[:40]) for column in self.columns)}"
         if self.polarity.reversed:
@@ -180,7 +180,7 @@ def _checking_columns(read: Read, schema: Schema, notes: Notes) -> Read:
 
 
 def _name_of(source: Any) -> str:
-    return printable(os.fspath(source)) if isinstance(source, str | os.PathLike) else "row"
+    return printable(os.fspath(source)) if isinstance(source, str | os.PathLike) else "rows in memory"
 
 
 def _reader(source: Any, split: str) -> Read:
@@ -188,9 +188,13 @@ def _reader(source: Any, split: str) -> Read:
     if not isinstance(source, str | os.PathLike):
         return lambda on_problem: _rows_in_memory(source, on_problem)
     path = Path(source)
-    if path.is_dir():
+    try:
+        is_directory, exists = path.is_dir(), path.exists()
+    except OSError as error:  # a name too long, a directory that may not be searched
+        raise InputError(f"{_name_of(source)[:200]}: can't be read: {error.strerror}") from None
+    if is_directory:
         return _dataset_reader(_saved_dataset(path, split), str(source))
-    if path.exists() or not isinstance(source, str) or not _may_be_dataset_name(source):
+    if exists or not isinstance(source, str) or not _may_be_dataset_name(source):
         _must_exist(path)
         return lambda on_problem: read_file(path, on_problem)
     return _dataset_reader(_hub_dataset(source, split), source)
