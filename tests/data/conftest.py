@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 # A deadline would fail on a busy machine, and these properties need no more examples than this.
-settings.register_profile("data", deadline=None, max_examples=50)
+settings.register_profile("data", deadline=None, max_examples=30)
 settings.load_profile("data")
 
 WriteLines = Callable[..., Path]

@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 
 from derta.data.polarity import Polarity, reads_like_refusal
@@ -72,18 +74,32 @@ def counted(straight: int = 0, reverse: int = 0, neither: int = 0) -> Polarity:
 def test_swapped_columns_stop_and_name_the_flag(counts: tuple[int, int, int]) -> None:
     polarity = counted(*counts)
     with pytest.raises(InputError, match=rf"^f:{counts[0] + 1}: .*--swap.*swap=True"):
-        polarity.check(swap=False)
+        polarity.check("f", swap=False)
     with pytest.raises(InputError, match="drop --swap"):
-        polarity.check(swap=True)
+        polarity.check("f", swap=True)
 
 
 @pytest.mark.parametrize("counts", [(0, 0, 0), (0, 0, 5), (1, 0, 0), (3, 3, 0), (90, 10, 0), (0, 9, 91)])
 def test_other_data_pass(counts: tuple[int, int, int]) -> None:
-    counted(*counts).check(swap=False)
+    counted(*counts).check("f", swap=False)
 
 
-def test_only_triples_count() -> None:
+def test_helpful_examples_do_not_count() -> None:
     polarity = Polarity()
-    polarity.add(Example([], "Sure.", None, None, "f:1"))
-    polarity.add(Example([], None, "Sorry.", None, "f:2"))
-    assert polarity.triples == 0
+    polarity.add(Example([], "Sorry.", None, None, "f:1"))
+    polarity.add(Example([], "Sorry.", None, "Turn", "f:2"))
+    assert polarity == Polarity()
+
+
+@pytest.mark.parametrize(("refusals", "answers", "stops"), [(1, 0, True), (2, 1, True), (1, 1, False), (0, 1, False)])
+def test_harmful_responses_that_stand_alone_may_not_be_refusals(refusals: int, answers: int, stops: bool) -> None:
+    polarity = Polarity()
+    for response in ["Sorry."] * refusals + ["Turn the key."] * answers:
+        polarity.add(Example([], None, response, None, "f:1"))
+    context = (
+        nullcontext()
+        if not stops
+        else pytest.raises(InputError, match=r"^f: . of . harmful responses for RTO read like refusals")
+    )
+    with context:
+        polarity.check("f", swap=False)

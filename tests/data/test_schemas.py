@@ -219,6 +219,14 @@ def test_released_rows_of_harmful_prompts_are_known_in_any_order(tmp_path: Path)
     assert load_triples(path)["harmful_prefix"] == [None, "Turn the", "", None]
 
 
+def test_released_rows_with_safe_turned_round_stop(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    turned = [{**row, "safe": "true" if row["safe"] == "false" else "false"} for row in RELEASE[1:2]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in turned))
+    with pytest.raises(InputError, match=r"train.jsonl: 1 of 1 harmful responses for RTO read like refusals"):
+        load_triples(path)
+
+
 def test_the_four_released_rows(released_rows: Path) -> None:
     helpful, cut_at_start, cut_later, rto = load_triples(released_rows)
     assert helpful["prompt"] == "Suggest a suitable card game for a birthday party with 10 year old kids."

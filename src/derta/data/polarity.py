@@ -43,41 +43,57 @@ def reads_like_refusal(response: str) -> bool:
 
 @dataclass
 class Polarity:
-    """Counts over the triples of one source.
+    """Counts over the examples of one source.
 
     Attributes:
-        triples: how many were seen.
+        triples: how many triples were seen.
         straight: of these, only `chosen` reads like a refusal.
         reversed: of these, only `rejected` reads like a refusal.
         first_reversed: origin of the first of those.
+        lone: how many harmful responses for RTO only were seen.
+        lone_refusals: of these, how many read like refusals.
     """
 
     triples: int = 0
     straight: int = 0
     reversed: int = 0
     first_reversed: str | None = None
+    lone: int = 0
+    lone_refusals: int = 0
 
     def add(self, example: Example) -> None:
-        """Count one example; anything but a triple says nothing about polarity."""
-        if example.chosen is None or example.rejected is None:
+        """Count one example; one without a harmful response says nothing about polarity."""
+        if example.rejected is None:
+            return
+        rejected = reads_like_refusal(example.rejected)
+        if example.chosen is None:
+            self.lone += 1
+            self.lone_refusals += rejected
             return
         self.triples += 1
-        chosen, rejected = reads_like_refusal(example.chosen), reads_like_refusal(example.rejected)
+        chosen = reads_like_refusal(example.chosen)
         self.straight += chosen and not rejected
         if rejected and not chosen:
             self.reversed += 1
             self.first_reversed = self.first_reversed or example.origin
 
-    def check(self, *, swap: bool) -> None:
-        """Stop when the columns look swapped: more reversed triples than straight ones, and at least a tenth of all.
+    def check(self, name: str, *, swap: bool) -> None:
+        """Stop when the responses of the source called `name` look swapped.
+
+        Triples do when more are reversed than straight, and at least a tenth of all; harmful responses for RTO only
+        when most of them read like refusals.
 
         Raises:
-            InputError: they do; says which flag swaps them.
+            InputError: they look swapped; says which flag swaps them.
         """
-        if self.reversed <= self.straight or self.reversed < SWAPPED_SHARE * self.triples:
-            return
-        mend = "drop --swap (in Python: swap=False)" if swap else "pass --swap to swap them (in Python: swap=True)"
-        raise InputError(
-            f"{self.first_reversed}: rejected reads like a refusal and chosen does not, in {self.reversed} of "
-            f"{self.triples} triples: chosen and rejected look swapped; {mend}"
-        )
+        if self.reversed > self.straight and self.reversed >= SWAPPED_SHARE * self.triples:
+            mend = "drop --swap (in Python: swap=False)" if swap else "pass --swap to swap them (in Python: swap=True)"
+            raise InputError(
+                f"{self.first_reversed}: rejected reads like a refusal and chosen does not, in {self.reversed} of "
+                f"{self.triples} triples: chosen and rejected look swapped; {mend}"
+            )
+        if 2 * self.lone_refusals > self.lone:
+            raise InputError(
+                f"{name}: {self.lone_refusals} of {self.lone} harmful responses for RTO read like refusals; give "
+                f'harmful ones (in rows of the DeRTa release, safe "true" marks the harmful response)'
+            )

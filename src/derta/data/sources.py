@@ -138,7 +138,7 @@ def read_examples(
     if not count:
         on_problem(InputError(f"{_name_of(source)}: none of its rows can be trained on"))
     try:
-        notes.polarity.check(swap=swap)
+        notes.polarity.check(_name_of(source), swap=swap)
     except InputError as error:
         on_problem(error)
 
