@@ -30,7 +30,8 @@ class EncodedExample:
         chosen: r as it follows the prompt or white space, end-of-turn token included; empty if there is no r.
         chosen_after_text: r as it follows a word (with a leading space, where the tokenizer writes one).
         rejected: r̂ (or a fixed harmful prefix), without an end-of-turn token; empty for helpful examples.
-        word_ends: number of tokens of r̂ after each of its white-space words: where the release cuts.
+        word_ends: number of tokens of r̂ at the end of each of its white-space words, where the release cuts; empty
+            unless asked for.
         fixed_cut: r follows the whole of `rejected` and no cut is drawn (MLE rows of the release).
         rto: RTO applies to `rejected`.
         shortened: how many tokens of r̂ (or of a helpful response) did not fit.
@@ -71,6 +72,7 @@ class EncodingSettings(Protocol):
     max_length: int
     refusal_form: RefusalForm
     chat_template_kwargs: Any
+    cut_policy: str
 
 
 class Encoder:
@@ -83,6 +85,7 @@ class Encoder:
         refusal_form: `bare` spells r after a cut as after the prompt (the release); otherwise a leading space
             follows the text before the cut.
         chat_template_kwargs: passed to the chat template (`{"enable_thinking": False}` for Qwen3).
+        words: find where the words of r̂ end (for the release's cuts), which takes a second pass over it.
 
     Raises:
         InputError: the template drops or rewrites the prompt, or an example cannot fit into `max_length`.
@@ -94,17 +97,20 @@ class Encoder:
         max_length: int,
         refusal_form: RefusalForm = "context",
         chat_template_kwargs: dict[str, Any] | None = None,
+        words: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.refusal_form = refusal_form
         self.chat_template_kwargs = chat_template_kwargs or {}
+        self.words = words
+        self._context_ids: dict[str, list[int]] = {}
 
     @classmethod
     def from_config(cls, tokenizer: PreTrainedTokenizerBase, config: "EncodingSettings") -> "Encoder":
         """Take the settings of a run."""
         kwargs = cast(dict[str, Any] | None, config.chat_template_kwargs)
-        return cls(tokenizer, config.max_length, config.refusal_form, kwargs)
+        return cls(tokenizer, config.max_length, config.refusal_form, kwargs, config.cut_policy == "release")
 
     def __call__(self, example: Example) -> EncodedExample:
         """Encode one example."""
@@ -192,7 +198,7 @@ class Encoder:
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    [dict(message) for message in messages],
+                    [{"role": message["role"], "content": message["content"]} for message in messages],
                     tokenize=False,
                     add_generation_prompt=add_generation_prompt,
                     **self.chat_template_kwargs,
@@ -207,12 +213,17 @@ class Encoder:
 
     def _after(self, context: str, text: str) -> list[int]:
         """Tokens of `text` as they are right after `context`."""
-        before, joined = self._ids(context), self._ids(context + text)
+        if context not in self._context_ids:
+            self._context_ids[context] = self._ids(context)
+        before = self._context_ids[context]
+        joined = self._ids(context + text)
         # A merge across the boundary would change tokens that are already there.
         return joined[len(before) :] if joined[: len(before)] == before else self._ids(text)
 
     def _encode_harmful(self, text: str) -> tuple[list[int], list[int]]:
         ids = self._after(self._turn.start, self._turn.lead + text)
+        if not self.words:
+            return ids, []
         offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         starts = [start for start, _ in offsets]
         # The context may add tokens before the first word (a lone space): they belong to it.

@@ -1,7 +1,7 @@
 """Configuration of `DeRTaTrainer`."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from transformers import TrainingArguments
 
@@ -56,7 +56,7 @@ class DeRTaConfig(TrainingArguments):
             `"pooled"`: one mean over all targets of an optimizer step. `"per-term"`: the sum of the terms' own means.
     """
 
-    _VALID_DICT_FIELDS: ClassVar[list[str]] = [
+    _VALID_DICT_FIELDS = [  # noqa: RUF012  (declared so by the base class)
         *TrainingArguments._VALID_DICT_FIELDS,
         "model_init_kwargs",
         "chat_template_kwargs",
@@ -97,9 +97,9 @@ class DeRTaConfig(TrainingArguments):
         Raises:
             InputError: an option is out of range or contradicts another.
         """
-        super().__post_init__()
-        if isinstance(self.refusal_text, str):
-            self.refusal_text = [self.refusal_text]
+        super().__post_init__()  # type: ignore[no-untyped-call]
+        texts: Any = self.refusal_text
+        self.refusal_text = [texts] if isinstance(texts, str) else list(texts)
         if not 0 <= self.rto_dropout < 1:
             raise InputError(f"rto_dropout: {self.rto_dropout} is not in [0, 1); use method harmful-prefix for no RTO")
         if self.rto_weight < 0:

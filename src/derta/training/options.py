@@ -48,7 +48,7 @@ class TrainOptions:
     run: RunOptions
 
 
-_DATACLASSES = (DeRTaConfig, DataOptions, ModelConfig, RunOptions)
+_DATACLASSES: tuple[Any, ...] = (DeRTaConfig, DataOptions, ModelConfig, RunOptions)
 
 
 class _Parser(HfArgumentParser):
@@ -62,7 +62,7 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
     Raises:
         InputError: an unknown key or option, a value of the wrong type, or options that contradict each other.
     """
-    parser = _Parser(_DATACLASSES, prog="derta train", allow_abbrev=False)
+    parser = _Parser(list(_DATACLASSES), prog="derta train", allow_abbrev=False)
     parser.add_argument("--config", type=Path, help="YAML recipe; options on the command line win over it")
     config_path, given = _split_config(list(argv))
     from_recipe = _recipe_arguments(config_path) if config_path else []

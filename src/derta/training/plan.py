@@ -107,7 +107,7 @@ def estimate_memory(
     """Estimate the memory of one device that holds the whole model.
 
     Activations follow Korthikanti et al. (2022, https://arxiv.org/abs/2205.05198), without dropout and with fused
-    attention: 34 bytes a token, layer and hidden unit in 16-bit training; with gradient checkpointing 2 bytes, and one
+    attention: 34 bytes a token, layer and hidden unit in 16-bit training; with activation checkpointing 2 bytes, and one
     layer at work.
 
     Args:
@@ -126,7 +126,7 @@ def estimate_memory(
     tokens = rows * width
     per_layer = tokens * text.hidden_size * (34 if config.bf16 or config.fp16 else 68)
     stored = text.num_hidden_layers * per_layer
-    if config.gradient_checkpointing:
+    if config.activation_checkpointing:
         stored = text.num_hidden_layers * tokens * text.hidden_size * 2 + per_layer
     logits = 3 * 4 * min(tokens * text.vocab_size, CHUNK_VALUES)
     return Memory(
@@ -188,8 +188,9 @@ def _widest_batch(trees: TreeDataset, config: DeRTaConfig) -> tuple[int, int]:
 
 def _memory_table(memory: Memory, model: torch.nn.Module, trainable: int) -> Table:
     total = sum(p.numel() for p in model.parameters())
-    title = f"Memory estimate of one device that holds the whole model ({total:,} parameters, {trainable:,} trainable)"
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title="Memory estimate, one device", title_justify="left", show_header=False)
+    table.add_row("parameters", f"{total:,}")
+    table.add_row("trainable", f"{trainable:,}")
     for name in ("weights", "gradients", "optimizer", "activations", "total"):
-        table.add_row(name, f"{getattr(memory, name) / 2**30:,.2f} GiB")
+        table.add_row(name, f"{getattr(memory, name) / 2**20:,.0f} MiB")
     return table

@@ -13,7 +13,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from trl import ModelConfig, get_kbit_device_map, get_peft_config, get_quantization_config
+from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from derta.data import load_triples
 from derta.data.mixing import mix
@@ -139,7 +139,10 @@ def _trainer(
     }
     quantization = get_quantization_config(model)
     if quantization is not None:
-        config.model_init_kwargs |= {"device_map": get_kbit_device_map(), "quantization_config": quantization}
+        config.model_init_kwargs |= {
+            "device_map": {"": PartialState().local_process_index},
+            "quantization_config": quantization,
+        }
     name = model_path(model)
     try:
         return DeRTaTrainer(name, config, train_data, eval_data, tokenizer, get_peft_config(model))

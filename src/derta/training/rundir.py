@@ -144,7 +144,7 @@ def changed_fields(options: Any) -> dict[str, Any]:
 
 def _defaults(dataclass_type: type) -> dict[str, Any]:
     """Default values as an instance has them: `__post_init__` may settle them."""
-    return vars(dataclass_type())
+    return dict(vars(dataclass_type()))
 
 
 def _plain(value: Any) -> Any:

@@ -155,7 +155,7 @@ class DeRTaTrainer(Trainer):
     # Data
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
+        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return EpochSampler(len(dataset), multiple=self._examples_at_once(self._train_batch_size), seed=seed)
 
@@ -233,7 +233,7 @@ class DeRTaTrainer(Trainer):
         metrics["loss"] = combine(sums, sums.count, self.args.rto_weight, self.args.loss_normalization).item()
         examples = self.num_examples(dataloader)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        return EvalLoopOutput(predictions=(), label_ids=None, metrics=metrics, num_samples=examples)
+        return EvalLoopOutput(predictions=cast(Any, None), label_ids=None, metrics=metrics, num_samples=examples)
 
     # Logging
 
@@ -281,10 +281,10 @@ def add_adapter(model: PreTrainedModel | PeftModel, peft_config: PeftConfig, arg
     if getattr(model, "is_quantized", False):
         model = prepare_model_for_kbit_training(
             model,
-            use_gradient_checkpointing=args.gradient_checkpointing,
-            gradient_checkpointing_kwargs=args.gradient_checkpointing_kwargs or {"use_reentrant": False},
+            use_gradient_checkpointing=args.activation_checkpointing,
+            gradient_checkpointing_kwargs=args.activation_checkpointing_kwargs or {"use_reentrant": False},
         )
-    elif args.gradient_checkpointing:
+    elif args.activation_checkpointing:
         model.enable_input_require_grads()
     return get_peft_model(model, peft_config)
 
@@ -297,7 +297,7 @@ def check_adapter(peft_config: PeftConfig, model: PreTrainedModel) -> None:
     """
     if not isinstance(peft_config, LoraConfig):
         return
-    output_head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    output_head: Any = model.get_output_embeddings()
     head = next(name for name, module in model.named_modules() if module is output_head)
     targets = peft_config.target_modules
     named = {targets} if isinstance(targets, str) else set(targets or ())
