@@ -109,8 +109,10 @@ def tree_dataset(encoded: Dataset, builder: TreeBuilder, name: str) -> TreeDatas
     """Make a data set of trees.
 
     Raises:
-        InputError: no example has a target under the builder's method.
+        InputError: there are no triples for a method that needs them, or no example has a target under it.
     """
+    if builder.method != "vanilla" and not any(encoded["rto"]) and not any(encoded["fixed_cut"]):
+        raise InputError(f"{name}: method {builder.method!r} needs triples, and no example has a rejected response")
     trees = TreeDataset(encoded, builder)
     if all(trees[0, index] is None for index in range(len(trees))):
         raise InputError(f"{name}: method {builder.method!r} has no use for any of its {len(trees)} examples")

@@ -107,8 +107,8 @@ def estimate_memory(
     """Estimate the memory of one device that holds the whole model.
 
     Activations follow Korthikanti et al. (2022, https://arxiv.org/abs/2205.05198), without dropout and with fused
-    attention: 34 bytes a token, layer and hidden unit in 16-bit training; with activation checkpointing 2 bytes, and one
-    layer at work.
+    attention: 34 bytes a token, layer and hidden unit in 16-bit training; with activation checkpointing 2 bytes, and
+    one layer at work.
 
     Args:
         model: from `empty_model`.

@@ -18,6 +18,7 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 from derta.data import load_triples
 from derta.data.mixing import mix
 from derta.errors import InputError
+from derta.threads import threads_for
 from derta.training.config import DeRTaConfig
 from derta.training.options import DataOptions, TrainOptions, parse_options
 from derta.training.plan import print_plan
@@ -161,7 +162,8 @@ def _train(trainer: DeRTaTrainer, run: RunDirectory) -> None:
     if checkpoint is not None and trainer.is_world_process_zero():
         print(f"{run.path}: going on from {checkpoint.name}")
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with threads_for(trainer.model):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         trainer.save_model()
         trainer.save_state()
         trainer.create_model_card()
