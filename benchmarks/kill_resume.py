@@ -2,8 +2,8 @@
 
     python benchmarks/kill_resume.py --kills 10
 
-Each trial starts the run in a process of its own, sends it SIGKILL at a random moment (while loading, in a step, or
-while saving), and runs the same command again until it ends. The final weights must be the same to the bit. Prints a line
+Each trial starts the run in a process of its own, sends it SIGKILL at a random moment (while loading, in a step, in a
+save), and runs the same command again until it ends. The final weights must be the same to the bit. Prints a line
 per trial and writes raw JSON.
 """
 
