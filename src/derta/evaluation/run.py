@@ -1,8 +1,7 @@
 """Evaluate a model: attack, generate, judge, count."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ from derta.evaluation.samples import Sample
 from derta.evaluation.store import RESULTS, Store, fingerprint, save_results
 from derta.evaluation.table import results_table
 from derta.inference import ChatRequest, Generation, first_tokens, load_model, stream
+from derta.threads import threads_for
 
 MAX_NEW_TOKENS = 512
 ORGANISM_NEW_TOKENS = 96
 """More than twice the longest answer of the organism's world."""
-TINY, SMALL = 5_000_000, 50_000_000
-"""Parameters below which a model is run on one thread, or in large batches."""
+SMALL = 50_000_000
+"""Parameters below which a model is run in large batches."""
 
 
 def evaluate(
@@ -154,7 +154,7 @@ def evaluate_directory(
     }
     phrases = organism_phrases() if of_organism else ENGLISH
     tuned = _tuning(model)
-    with Store(out, settings) as store, _threads_for(loaded), _progress() as progress:
+    with Store(out, settings) as store, threads_for(loaded), _progress() as progress:
         task = progress.add_task(f"evaluate {tuned.get('method') or Path(model).name}", total=None)
         rows = evaluate(
             loaded,
@@ -180,6 +180,8 @@ def evaluate_directory(
 def eval_command(model: str, *, behaviours: str, attacks: str, out: Path, judge: str | None, limit: int | None) -> int:
     """Run `derta eval`: evaluate, write `results.json` and `responses.jsonl`, print the table."""
     names = attack_names(attacks)
+    # What is wrong with a file is worth more to its author than that it has no judge.
+    load_behaviours(behaviours, limit)
     judge = _judge_for(behaviours, judge)
     rows = evaluate_directory(model, out=out, behaviours=behaviours, attacks=names, judge=judge, limit=limit)
     console = Console()
@@ -213,21 +215,6 @@ def _tuning(model: str) -> dict[str, Any]:
 def _batch_size(model: PreTrainedModel) -> int:
     """A small model spends its time on the steps, not on the rows; a large one needs its memory."""
     return 128 if model.num_parameters() < SMALL else 16
-
-
-@contextmanager
-def _threads_for(model: PreTrainedModel) -> Iterator[None]:
-    """Run a very small model on one CPU thread: its products are shorter than the threads' meeting at their end.
-
-    On busy cores, where they also wait for each other to be scheduled, it is several times as fast.
-    """
-    threads = torch.get_num_threads()
-    if model.device.type == "cpu" and model.num_parameters() < TINY:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _progress() -> Progress:

@@ -99,7 +99,8 @@ def _read_samples(path: Path) -> dict[tuple[str, str], Sample]:
             ) from error
         samples.setdefault(sample.key, sample)
         whole += len(line)
-    os.truncate(path, whole)
+    if whole < path.stat().st_size:
+        os.truncate(path, whole)
     return samples
 
 

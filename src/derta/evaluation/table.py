@@ -14,13 +14,13 @@ ORGANISM_NOTE = "Model organism: a small model of a fictional world. These numbe
 
 # What each metric is called, and which way is good.
 METRICS: dict[str, str] = {
-    "asr": "attack success % ↓",
+    "asr": "attack success ↓",
     "leak": "leaked tokens ↓",
-    "garbled": "garbled % ↓",
-    "over_refusal": "refuses borderline % ↓",
-    "borderline_accuracy": "answers borderline % ↑",
-    "helpful_refusal": "refuses helpful % ↓",
-    "helpful_accuracy": "answers helpful % ↑",
+    "garbled": "garbled ↓",
+    "over_refusal": "refuses borderline ↓",
+    "borderline_accuracy": "answers borderline ↑",
+    "helpful_refusal": "refuses helpful ↓",
+    "helpful_accuracy": "answers helpful ↑",
     "unscored": "unscored",
     "borderline_unscored": "unscored, borderline",
     "helpful_unscored": "unscored, helpful",
@@ -34,7 +34,8 @@ def results_table(rows: Sequence[Row], *, note: str | None = None) -> Renderable
     The forms of an attack are listed for its success only, unscored samples where there are any.
     """
     models = list(dict.fromkeys(label(row) for row in rows))
-    table = Table("metric", "attack", caption="95 % intervals in brackets", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table("metric", "attack", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.caption = "%, leaks in tokens; 95 % intervals in brackets"
     for model in models:
         table.add_column(Text(printable(model)), justify="right", no_wrap=True)
     cells = {(row.metric, row.attack, label(row)): row for row in rows}
@@ -64,7 +65,7 @@ def label(row: Row) -> str:
 
 
 def _indented(attack: str) -> str:
-    return f"  @{attack.split('@')[1]}" if "@" in attack else attack
+    return f" @{attack.split('@')[1]}" if "@" in attack else attack
 
 
 def _cell(row: Row | None) -> str:

@@ -45,7 +45,8 @@ def load_model(
         raise
     # transformers and its file formats raise nearly anything on a damaged checkpoint; the cause stays chained.
     except Exception as error:
-        raise InputError(f"{name_or_path}: this model can't be loaded: {_first_line(error)}") from error
+        where = "" if Path(path).is_dir() else "no such directory, and not from the hub either: "
+        raise InputError(f"{name_or_path}: this model can't be loaded: {where}{_first_line(error)}") from error
     return cast(PreTrainedModel, model.to(device).eval()), tokenizer
 
 
