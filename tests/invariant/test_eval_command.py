@@ -84,6 +84,27 @@ def test_a_killed_evaluation_goes_on_and_has_each_sample_once(tmp_path):
     assert set(counts.values()) == {1}
 
 
+def test_an_interrupted_evaluation_exits_with_130_and_keeps_its_responses(tmp_path, monkeypatch, capsys):
+    from derta.evaluation import run
+
+    def interrupted(*args):
+        for number, result in enumerate(stream(*args)):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield result
+
+    stream = run.stream
+    monkeypatch.setattr(run, "stream", interrupted)
+    command = [*EVAL, "--attacks", "direct,prefill", "--out", str(tmp_path / "out")]
+    assert main(command) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert len(load_samples(tmp_path / "out")) == 5
+    assert not (tmp_path / "out" / "results.json").exists()
+    monkeypatch.undo()
+    assert main(command) == 0
+    assert len(load_samples(tmp_path / "out")) == 2 * 6 + 4
+
+
 def test_the_directory_of_another_model_is_refused(evaluated, tmp_path, capsys):
     from derta.inference import load_model
     from derta.organism import path
