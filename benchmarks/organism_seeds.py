@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from derta.demo import train_and_evaluate
+from derta.errors import InputError
 from derta.evaluation.metrics import Row, over_seeds
 from derta.evaluation.store import save_results
 from derta.evaluation.table import results_table
@@ -110,7 +111,11 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON file to write")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
     args = parser.parse_args()
-    rows = measure(args.methods, args.seeds, args.out, args.jobs)
+    try:
+        rows = measure(args.methods, args.seeds, args.out, args.jobs)
+    except InputError as error:
+        print(f"organism_seeds: error: {error}", file=sys.stderr)
+        return 2
     means = over_seeds(rows)
     console = Console()
     console.print(results_table(means, note=f"Means over seeds {args.seeds} with Student t intervals."))

@@ -169,7 +169,7 @@ def _parts(sample: Sample) -> list[_Part]:
         _Part("own", response[max(given, blank) : cut]),
         _Part("refusal", response[cut:]),
     ]
-    return [part for part in parts if part.text.strip()]
+    return [part for part in parts if part.text]
 
 
 def _facts(runs: Sequence[Run]) -> dict[str, str]:
