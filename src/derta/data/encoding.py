@@ -72,7 +72,7 @@ class EncodingSettings(Protocol):
     max_length: int
     refusal_form: RefusalForm
     chat_template_kwargs: Any
-    cut_policy: str
+    cut_policy: Literal["uniform", "release"]
 
 
 class Encoder:

@@ -110,3 +110,6 @@ class DeRTaConfig(TrainingArguments):
         # Trees are built from token ids, not from columns that a model's forward names.
         self.remove_unused_columns = False
         self.label_names = ["targets"]
+        if self.ddp_find_unused_parameters is None:
+            # Every parameter takes part in every batch, even in one without targets.
+            self.ddp_find_unused_parameters = False

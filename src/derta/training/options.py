@@ -22,7 +22,7 @@ class DataOptions:
         default_factory=list, metadata={"help": "Files or dataset names with triples and helpful examples."}
     )
     eval_data: list[str] = field(default_factory=list, metadata={"help": "Files or dataset names to evaluate on."})
-    mixture: list[float] | None = field(
+    ratios: list[float] | None = field(
         default=None, metadata={"help": "Relative numbers of examples from each entry of train_data."}
     )
     max_examples: int | None = field(default=None, metadata={"help": "Examples of the mixture at most."})
@@ -40,12 +40,13 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """All options of one run."""
+    """All options of one run; `given` are those that differ from their defaults, as they were given."""
 
     config: DeRTaConfig
     data: DataOptions
     model: ModelConfig
     run: RunOptions
+    given: dict[str, Any]
 
 
 _DATACLASSES: tuple[Any, ...] = (DeRTaConfig, DataOptions, ModelConfig, RunOptions)
@@ -65,10 +66,11 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
     parser = _Parser(list(_DATACLASSES), prog="derta train", allow_abbrev=False)
     parser.add_argument("--config", type=Path, help="YAML recipe; options on the command line win over it")
     config_path, given = _split_config(list(argv))
-    from_recipe = _recipe_arguments(config_path) if config_path else []
+    arguments = [*(_recipe_arguments(config_path) if config_path else []), *given]
     try:
-        config, data, model, run, _, unknown = parser.parse_args_into_dataclasses(
-            [*from_recipe, *given], return_remaining_strings=True, look_for_args_file=False
+        namespace, unknown = parser.parse_known_args(arguments)
+        config, data, model, run, *_ = parser.parse_args_into_dataclasses(
+            arguments, return_remaining_strings=True, look_for_args_file=False
         )
     except InputError:
         raise
@@ -78,7 +80,9 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
         name = unknown[0]
         nearest = did_you_mean(name.lstrip("-").replace("-", "_"), option_names())
         raise InputError(f"derta train: unknown option {name}{nearest}")
-    return TrainOptions(config, data, model, run)
+    names = option_names()
+    changed = {name: value for name, value in vars(namespace).items() if value != parser.get_default(name)}
+    return TrainOptions(config, data, model, run, {name: changed[name] for name in names if name in changed})
 
 
 def option_names() -> list[str]:

@@ -22,7 +22,7 @@ from derta.threads import threads_for
 from derta.training.config import DeRTaConfig
 from derta.training.options import DataOptions, TrainOptions, parse_options
 from derta.training.plan import print_plan
-from derta.training.rundir import RunDirectory, changed_fields, is_disk_full, require_disk_space
+from derta.training.rundir import RunDirectory, is_disk_full, require_disk_space
 from derta.training.trainer import DeRTaTrainer
 
 ORGANISM = "organism"
@@ -30,7 +30,8 @@ ORGANISM = "organism"
 # These change where and how a run is told about and stored, not what it computes.
 _NO_PART_OF_IDENTITY = {
     "output_dir", "run_name", "report_to", "disable_tqdm", "push_to_hub", "dataset_num_proc", "train_data", "eval_data",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "model_name_or_path", "method", "seed",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "model_name_or_path", "method", "seed", "overwrite",
+    "include_num_input_tokens_seen",
 }  # fmt: skip
 _NO_PART_OF_IDENTITY_PREFIXES = (
     "logging_",
@@ -56,28 +57,31 @@ def train_command(argv: Sequence[str]) -> int:
         print_plan(options, train_data, tokenizer, model_path(options.model))
         return 0
     run = RunDirectory(Path(str(options.config.output_dir)), _identity(options, train_data))
-    with PartialState().main_process_first():
-        if PartialState().is_main_process:
-            run.prepare(_config(options), options.run.overwrite)
-    if run.finished:
+    run.check(options.run.overwrite)
+    if run.finished and not options.run.overwrite:
         print(f"{run.path}: this run is finished (--overwrite starts anew)")
         return 0
     trainer = _trainer(options, train_data, eval_data, tokenizer)
     trainer.run_identity = run.identity
+    # Only a run that can start claims its directory.
+    if trainer.is_world_process_zero():
+        run.claim(_recipe(options), options.run.overwrite)
+    trainer.accelerator.wait_for_everyone()
     _train(trainer, run)
     return 0
 
 
 def read_data(sources: Sequence[str], options: DataOptions, config: DeRTaConfig | None) -> Dataset:
-    """Read sources; with a configuration (for training) mix them by `mixture` and its seed."""
-    datasets = [_source(source, options) for source in sources]
+    """Read sources; with a configuration (for training) mix them by `ratios` and the seed."""
+    datasets = [read_source(source, options) for source in sources]
     if config is None:
         return mix(datasets)
     seed = config.seed if config.data_seed is None else config.data_seed
-    return mix(datasets, ratios=options.mixture, seed=seed, max_examples=options.max_examples)
+    return mix(datasets, ratios=options.ratios, seed=seed, max_examples=options.max_examples)
 
 
-def _source(source: str, options: DataOptions) -> Dataset:
+def read_source(source: str, options: DataOptions) -> Dataset:
+    """Read one source in its own order; `organism` is the data set in the package."""
     if source == ORGANISM:
         from derta.organism import training_data
 
@@ -119,11 +123,9 @@ def _check_together(options: TrainOptions) -> None:
         raise InputError("load_in_4bit / load_in_8bit: quantised weights can't be trained; add --use_peft (QLoRA)")
     if quantized and (options.config.use_cpu or not torch.cuda.is_available()):
         raise InputError("load_in_4bit / load_in_8bit: QLoRA needs a CUDA GPU; leave it out to train LoRA on the CPU")
-    lora_given = {
-        name for name in changed_fields(model) if name.startswith("lora_") or name in ("use_dora", "use_rslora")
-    }
-    if lora_given and not model.use_peft:
-        raise InputError(f"{sorted(lora_given)[0]}: set without use_peft, so it would do nothing; add --use_peft")
+    of_lora = [name for name in options.given if name.startswith("lora_") or name in ("use_dora", "use_rslora")]
+    if of_lora and not model.use_peft:
+        raise InputError(f"{of_lora[0]}: set without use_peft, so it would do nothing; add --use_peft")
     if options.config.eval_strategy != "no" and not options.data.eval_data:
         raise InputError("eval_strategy: there is nothing to evaluate; name --eval_data, or set it to no")
 
@@ -196,8 +198,7 @@ def _identity(options: TrainOptions, train_data: Dataset) -> dict[str, Any]:
     config = options.config
     settings = {
         name: value
-        for part in (config, options.data, options.model)
-        for name, value in changed_fields(part).items()
+        for name, value in options.given.items()
         if name not in _NO_PART_OF_IDENTITY and not name.startswith(_NO_PART_OF_IDENTITY_PREFIXES)
     }
     # One step is the same however its examples are spread over ranks and accumulation.
@@ -213,13 +214,9 @@ def _identity(options: TrainOptions, train_data: Dataset) -> dict[str, Any]:
     }
 
 
-def _config(options: TrainOptions) -> dict[str, Any]:
-    """Return the options that differ from their defaults: a recipe for the same run."""
-    return {
-        name: value
-        for part in (options.model, options.data, options.config)
-        for name, value in changed_fields(part).items()
-    }
+def _recipe(options: TrainOptions) -> dict[str, Any]:
+    """Return a recipe for the same run."""
+    return {name: value for name, value in options.given.items() if name not in ("overwrite", "dry_run")}
 
 
 def _fingerprint(dataset: Dataset) -> str:

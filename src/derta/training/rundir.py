@@ -3,7 +3,7 @@
 import errno
 import json
 import shutil
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,21 +52,31 @@ class RunDirectory:
     path: Path
     identity: dict[str, Any]
 
-    def prepare(self, config: dict[str, Any], overwrite: bool) -> None:
-        """Claim the directory for this run, or find that it already is this run's.
+    def check(self, overwrite: bool) -> None:
+        """Stop if the directory is not this run's to write to.
 
         Raises:
-            InputError: it holds another run, or something that is no run.
+            InputError: it holds another run (unless `overwrite`), or something that is no run.
         """
         found = read_identity(self.path)
-        if found is None:
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-                raise InputError(f"output_dir: {self.path} holds something else than a run; give another --output_dir")
-        elif overwrite:
-            self._clear()
-        else:
-            self._require_same(found, self.path, "holds another run")
+        if found is not None:
+            if not overwrite:
+                self._require_same(found, self.path, "holds another run")
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise InputError(f"output_dir: {self.path} holds something else than a run; give another --output_dir")
+
+    def claim(self, config: dict[str, Any], overwrite: bool) -> None:
+        """Record in the directory that it holds this run, unless it does so already.
+
+        Args:
+            config: a recipe for the run.
+            overwrite: forget the run that the directory holds.
+        """
+        held = read_identity(self.path) is not None
+        if held and not overwrite:
             return
+        if held:
+            self._clear()
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.path / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         write_json(self.path / IDENTITY, {**self.identity, "finished": False})
@@ -129,32 +139,6 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
         if old.get(key) != new.get(key):
             differences.append(f"{key} {old.get(key, 'default')!r}, now {new.get(key, 'default')!r}")
     return differences
-
-
-def changed_fields(options: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass instance that differ from their defaults, as plain values."""
-    changed = {}
-    defaults = _defaults(type(options))
-    for f in fields(options):
-        value = _plain(getattr(options, f.name))
-        if f.init and value != _plain(defaults.get(f.name)):
-            changed[f.name] = value
-    return changed
-
-
-def _defaults(dataclass_type: type) -> dict[str, Any]:
-    """Default values as an instance has them: `__post_init__` may settle them."""
-    return dict(vars(dataclass_type()))
-
-
-def _plain(value: Any) -> Any:
-    """Turn enums and paths into what YAML can hold."""
-    value = getattr(value, "value", value)
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return value
 
 
 def require_disk_space(directory: Path, needed: int) -> None:

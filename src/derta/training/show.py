@@ -13,7 +13,7 @@ from derta.data.formats import set_prompt_format
 from derta.training.builder import TreeBuilder
 from derta.training.dataset import encode_dataset
 from derta.training.options import parse_options
-from derta.training.run import load_tokenizer, read_data
+from derta.training.run import load_tokenizer, read_source
 from derta.training.tree import NO_TARGET, Term, TokenTree
 
 _PROMPT, _HARMFUL = "dim", "red"
@@ -49,7 +49,7 @@ def show_command(file: str, *, model: str, examples: int, schema: str, swap: boo
     builder = TreeBuilder.from_config(
         config, refusal_tokens(encoder, config.refusal_text, config.refusal_form), WhiteSpace(tokenizer)
     )
-    dataset = read_data([file], options.data, None)
+    dataset = read_source(file, options.data)
     encoded = encode_dataset(dataset.select(range(min(examples, len(dataset)))), encoder, name=file)
     console = Console(highlight=False)
     console.print(_KEY)
@@ -86,10 +86,16 @@ def _append_trunk(
 ) -> None:
     """Append the prompt, and r̂ with a mark after each token that RTO follows, or the response that is learnt."""
     for index in indices:
-        body.append(_token(tree.input_ids[index], tokenizer), style=_PROMPT if index < prompt else _HARMFUL)
+        text = _token(tree.input_ids[index], tokenizer)
+        style = _PROMPT if index < prompt else _HARMFUL
         if tree.terms[index] == Term.RTO:
+            word = text.rstrip(" ")
+            body.append(word, style=style)
             body.append(f"‹{_token(tree.targets[index], tokenizer).strip()}›", style=_STYLES[Term.RTO])
-        elif tree.terms[index] in (Term.HELPFUL, Term.SAFE):
+            body.append(text[len(word) :])
+        else:
+            body.append(text, style=style)
+        if tree.terms[index] in (Term.HELPFUL, Term.SAFE):
             _append_targets(body, tree, indices[index:], tokenizer)
             return
 
