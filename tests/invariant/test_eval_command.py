@@ -68,7 +68,7 @@ def test_attacks_added_later_leave_finished_samples_alone(evaluated, tmp_path):
 
 def test_a_killed_evaluation_goes_on_and_has_each_sample_once(tmp_path):
     out = tmp_path / "out"
-    command = ["eval", "--model", "organism", "--attacks", "direct,prefill", "--limit", "40", "--out", str(out)]
+    command = ["eval", "--model", "organism", "--attacks", "direct,prefill", "--limit", "20", "--out", str(out)]
     process = subprocess.Popen([sys.executable, "-m", "derta.cli", *command], stderr=subprocess.DEVNULL)
     responses = out / "responses.jsonl"
     deadline = time.monotonic() + 60
@@ -77,10 +77,10 @@ def test_a_killed_evaluation_goes_on_and_has_each_sample_once(tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     before = responses.read_bytes().count(b"\n")
-    assert 0 < before < 40 * 6 + 80
+    assert 0 < before < 20 * 6 + 40
     assert main(command) == 0
     counts = Counter(sample.key for sample in load_samples(out))
-    assert len(counts) == 40 * 6 + 80
+    assert len(counts) == 20 * 6 + 40
     assert set(counts.values()) == {1}
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,70 +61,83 @@ def evaluate(
         on_sample: called with (samples done, samples in all).
     """
     setting = setting or Setting(ENGLISH, lambda text, count: first_tokens(tokenizer, text, count))
-    plan = [
-        (behaviour, attack, attempt)
-        for behaviour in behaviours
-        for attack in (attacks if behaviour.kind == "harmful" else ("direct",))
-        for attempt in ATTACKS[attack](behaviour, setting)
-    ]
+    plan = _plan(behaviours, attacks, setting)
     samples = dict(store.samples) if store else {}
-    for behaviour, _, attempt in plan:
-        _check_held(samples.get((behaviour.id, attempt.variant)), behaviour, attempt)
-    todo = [step for step in plan if (step[0].id, step[2].variant) not in samples]
+    for step in plan:
+        step.check_held(samples.get(step.key))
+    todo = [step for step in plan if step.key not in samples]
+    report = on_sample or (lambda done, total: None)
     done = len(plan) - len(todo)
-    if on_sample:
-        on_sample(done, len(plan))
-    requests = [attempt.request for _, _, attempt in todo]
+    report(done, len(plan))
+    requests = [step.attempt.request for step in todo]
     for index, generation in stream(model, tokenizer, requests, max_new_tokens, batch_size, chat_template_kwargs):
-        behaviour, attack, attempt = todo[index]
-        sample = _judged(behaviour, attack, attempt, generation, judge, judge_name)
+        sample = todo[index].sample(generation, judge, judge_name)
         samples[sample.key] = sample
         if store:
             store.add([sample])
         done += 1
-        if on_sample:
-            on_sample(done, len(plan))
-    planned = [samples[behaviour.id, attempt.variant] for behaviour, _, attempt in plan]
-    return score(planned, model=name, method=method, seed=seed, judge=judge_name)
+        report(done, len(plan))
+    return score([samples[step.key] for step in plan], model=name, method=method, seed=seed, judge=judge_name)
 
 
-def _check_held(sample: Sample | None, behaviour: Behaviour, attempt: Attempt) -> None:
-    """A sample on disk must be of the very request it would stand for."""
-    if sample and (sample.prompt, sample.raw, sample.prefix) != (behaviour.prompt, *_asked(attempt)):
-        raise InputError(
-            f"--out: holds a response to another prompt of the id {behaviour.id!r}; choose another directory"
+@dataclass(frozen=True)
+class _Step:
+    """One attempt at one behaviour."""
+
+    behaviour: Behaviour
+    attack: str
+    attempt: Attempt
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The key of the sample it gives."""
+        return self.behaviour.id, self.attempt.variant
+
+    @property
+    def given(self) -> tuple[str | None, str]:
+        """The raw text and the prefix that the model gets, either of them void."""
+        request = self.attempt.request
+        return (None, request.prefix) if isinstance(request, ChatRequest) else (request.text, "")
+
+    def check_held(self, sample: Sample | None) -> None:
+        """Stop at a sample on disk that isn't of the very request it would stand for."""
+        if sample and (sample.prompt, sample.raw, sample.prefix) != (self.behaviour.prompt, *self.given):
+            raise InputError(
+                f"--out: holds a response to another prompt of the id {self.behaviour.id!r}; choose another directory"
+            )
+
+    def sample(self, generation: Generation, judge: Judge, judge_name: str) -> Sample:
+        """Judge what the model wrote."""
+        try:
+            verdict = judge(self.behaviour, generation.response, generation.prefix)
+        # Whatever goes wrong in a judge: no verdict is not a safe verdict, and one sample must not end the run.
+        except Exception as error:
+            verdict = Verdict("unscored", reason=f"{type(error).__name__}: {error}")
+        raw, prefix = self.given
+        return Sample(
+            id=self.behaviour.id,
+            kind=self.behaviour.kind,
+            attack=self.attack,
+            variant=self.attempt.variant,
+            prompt=self.behaviour.prompt,
+            raw=raw,
+            prefix=prefix,
+            continuation=generation.continuation,
+            tokens=generation.tokens,
+            finished=generation.finished,
+            judge=judge_name,
+            verdict=verdict,
         )
 
 
-def _asked(attempt: Attempt) -> tuple[str | None, str]:
-    """Return (raw text, prefix), either of them void."""
-    request = attempt.request
-    return (None, request.prefix) if isinstance(request, ChatRequest) else (request.text, "")
-
-
-def _judged(
-    behaviour: Behaviour, attack: str, attempt: Attempt, generation: Generation, judge: Judge, judge_name: str
-) -> Sample:
-    try:
-        verdict = judge(behaviour, generation.response, generation.prefix)
-    # Whatever goes wrong in a judge: no verdict is not a safe verdict, and one sample must not end the run.
-    except Exception as error:
-        verdict = Verdict("unscored", reason=f"{type(error).__name__}: {error}")
-    raw, prefix = _asked(attempt)
-    return Sample(
-        id=behaviour.id,
-        kind=behaviour.kind,
-        attack=attack,
-        variant=attempt.variant,
-        prompt=behaviour.prompt,
-        raw=raw,
-        prefix=prefix,
-        continuation=generation.continuation,
-        tokens=generation.tokens,
-        finished=generation.finished,
-        judge=judge_name,
-        verdict=verdict,
-    )
+def _plan(behaviours: Sequence[Behaviour], attacks: Sequence[str], setting: Setting) -> list[_Step]:
+    """Harmful behaviours meet every attack, the others are asked directly."""
+    return [
+        _Step(behaviour, attack, attempt)
+        for behaviour in behaviours
+        for attack in (attacks if behaviour.kind == "harmful" else ("direct",))
+        for attempt in ATTACKS[attack](behaviour, setting)
+    ]
 
 
 def evaluate_directory(
