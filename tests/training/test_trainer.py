@@ -190,11 +190,28 @@ def test_attention_that_cannot_express_a_tree_is_refused() -> None:
         ({"rto_weight": -1.0}, "rto_weight"),
         ({"cuts_per_triple": 0}, "cuts_per_triple: 0"),
         ({"max_length": 0}, "max_length: 0"),
+        ({"train_sampling_strategy": "group_by_length"}, "train_sampling_strategy"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], match: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=match):
         DeRTaConfig(str(tmp_path), **options)
+
+
+def test_bf16_trains_in_mixed_precision(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    losses = {}
+    for bf16 in (False, True):
+        args = DeRTaConfig(
+            str(tmp_path), max_steps=4, logging_steps=4, use_cpu=True, report_to="none", bf16=bf16, save_strategy="no",
+            learning_rate=1e-2, disable_tqdm=True,
+        )  # fmt: skip
+        trainer = DeRTaTrainer(tiny(), args, Dataset.from_list(rows()), processing_class=tokenizer)
+        trainer.train()
+        losses[bf16] = trainer.state.log_history[0]["loss"]
+        assert trainer.model.dtype == torch.float32
+    assert losses[True] == pytest.approx(losses[False], rel=0.02)
+    assert losses[True] != losses[False]
 
 
 def test_methods_that_need_triples_say_so(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:

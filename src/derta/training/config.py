@@ -107,6 +107,10 @@ class DeRTaConfig(TrainingArguments):
         for name in ("cuts_per_triple", "max_length", "row_length"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: {getattr(self, name)} is not 1 or more")
+        if self.train_sampling_strategy != "random":
+            raise InputError(f"train_sampling_strategy: {self.train_sampling_strategy!r} is not supported; use random")
+        if self.label_smoothing_factor:
+            raise InputError("label_smoothing_factor: Eq. 2 has no label smoothing; leave it at 0")
         # Trees are built from token ids, not from columns that a model's forward names.
         self.remove_unused_columns = False
         self.label_names = ["targets"]
