@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from derta.data.encoding import Encoder, OverlongError, refusal_tokens
+from derta.data.encoding import Encoder, OverlongError
 from derta.data.formats import PROMPT_FORMATS, set_prompt_format
 from derta.data.triples import Example
 from derta.errors import InputError
@@ -131,20 +131,3 @@ def test_no_template_names_the_formats(tokenizer: PreTrainedTokenizerFast) -> No
         set_prompt_format(tokenizer, None)
     with pytest.raises(InputError, match="did you mean 'derta-release'"):
         set_prompt_format(tokenizer, "derta-relase")
-
-
-def test_refusal_token_by_context_bare_and_as_a_set(tokenizer: PreTrainedTokenizerFast) -> None:
-    bare, spaced = (tokenizer.convert_tokens_to_ids(piece) for piece in ("Sorry", "ĠSorry"))
-    in_context = refusal_tokens(encoder(tokenizer), ["Sorry"], "context")
-    assert (in_context.start, in_context.line, in_context.word) == (spaced, bare, spaced)  # "Assistant: Sorry"
-    released = refusal_tokens(encoder(tokenizer), ["Sorry"], "bare")
-    assert (released.start, released.line, released.word, released.all) == (bare, bare, bare, (bare,))
-    both = refusal_tokens(encoder(tokenizer), ["Sorry", "I"], "set")
-    assert {tokenizer.convert_ids_to_tokens(token) for token in both.all} == {"Sorry", "ĠSorry", "I", "ĠI"}
-
-
-def test_refusal_text_of_several_tokens_says_which(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(InputError, match=r"'Apologies' is not one token .*: it is \["):
-        refusal_tokens(encoder(tokenizer), ["Apologies"], "context")
-    with pytest.raises(InputError, match="2 texts need --refusal_form set"):
-        refusal_tokens(encoder(tokenizer), ["Sorry", "I"], "context")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
 
-from derta.data.encoding import EncodedExample, RefusalTokens, WhiteSpace
+from derta.data.encoding import EncodedExample
+from derta.data.refusals import RefusalTokens, WhiteSpace
 from derta.training.builder import TreeBuilder
 from derta.training.tree import NO_TARGET, Term, TokenTree
 
@@ -152,14 +152,3 @@ def test_released_rows_keep_their_half() -> None:
     assert builder(method="vanilla")(rto_row, 0, 0) is None
     assert builder(method="vanilla")(prefix_row, 0, 0) is None
     assert builder(method="harmful-prefix")(rto_row, 0, 0) is None
-
-
-def test_white_space_of_real_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
-    white_space = WhiteSpace(tokenizer)
-    ids = {text: tokenizer(text, add_special_tokens=False)["input_ids"][-1] for text in ("a\n", "a", "a ", "vault")}
-    assert {text: white_space.ends(token) for text, token in ids.items()} == {
-        "a\n": True,
-        "a": False,
-        "a ": True,
-        "vault": False,
-    }

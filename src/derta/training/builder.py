@@ -1,18 +1,13 @@
 """From encoded examples to token trees: cuts and RTO dropout, drawn afresh for each epoch."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from derta.data.encoding import EncodedExample, RefusalTokens, WhiteSpace
+from derta.data.encoding import EncodedExample
+from derta.data.refusals import RefusalTokens, WhiteSpace
+from derta.training.config import CutPolicy, DeRTaConfig, Method
 from derta.training.tree import Term, TokenTree
-
-if TYPE_CHECKING:
-    from derta.training.config import DeRTaConfig
-
-Method = Literal["derta", "rto", "harmful-prefix", "vanilla"]
-CutPolicy = Literal["uniform", "release"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class TreeBuilder:
     seed: int = 0
 
     @classmethod
-    def from_config(cls, config: "DeRTaConfig", refusals: RefusalTokens, white_space: WhiteSpace) -> "TreeBuilder":
+    def from_config(cls, config: DeRTaConfig, refusals: RefusalTokens, white_space: WhiteSpace) -> "TreeBuilder":
         """Take the settings of a run."""
         return cls(
             refusals,

@@ -1,15 +1,14 @@
 """The model card: what was trained, on what, with the run's own numbers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from jinja2 import Template
+from transformers import TrainerState
 
 import derta
-
-if TYPE_CHECKING:
-    from derta.training.trainer import DeRTaTrainer
+from derta.training.config import DeRTaConfig
 
 _CARD = Template(
     """\
@@ -80,10 +79,16 @@ _SETTINGS = (
 _COLUMNS = ("loss", "loss_helpful", "loss_safe", "loss_rto", "refusal_at_rto", "refusal_at_helpful")
 
 
-def write_model_card(path: Path, trainer: "DeRTaTrainer") -> None:
-    """Write the card of a finished (or running) trainer to `path`."""
-    args, state = trainer.args, trainer.state
-    base = getattr(trainer.model.config, "_name_or_path", "") or ""
+def write_model_card(path: Path, *, args: DeRTaConfig, state: TrainerState, base: str, examples: int) -> None:
+    """Write the card of a run to `path`.
+
+    Args:
+        path: file to write.
+        args: configuration of the run.
+        state: of its trainer; the numbers come from its log.
+        base: name of the model that was tuned.
+        examples: number of training examples.
+    """
     base = "" if Path(base).exists() else base  # a path of this machine means nothing to a reader
     metadata: dict[str, Any] = {"library_name": "transformers", "tags": ["derta", "safety", args.method]}
     if base:
@@ -96,7 +101,7 @@ def write_model_card(path: Path, trainer: "DeRTaTrainer") -> None:
         base_link=f"https://huggingface.co/{base}",
         method=args.method,
         version=derta.__version__,
-        examples=len(trainer.train_dataset or ()),
+        examples=examples,
         steps=state.global_step,
         batch=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         seconds=f", {finished[-1]['train_runtime']:.0f} seconds" if finished else "",

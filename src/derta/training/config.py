@@ -7,8 +7,10 @@ from transformers import TrainingArguments
 
 from derta.data.encoding import RefusalForm
 from derta.errors import InputError
-from derta.training.builder import CutPolicy, Method
 from derta.training.objective import LossNormalization
+
+Method = Literal["derta", "rto", "harmful-prefix", "vanilla"]
+CutPolicy = Literal["uniform", "release"]
 
 
 @dataclass

@@ -13,8 +13,9 @@ from rich.table import Table
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config
 
-from derta.data.encoding import Encoder, WhiteSpace, refusal_tokens
+from derta.data.encoding import Encoder
 from derta.data.formats import set_prompt_format
+from derta.data.refusals import WhiteSpace, refusal_tokens
 from derta.errors import InputError
 from derta.training.builder import TreeBuilder
 from derta.training.config import DeRTaConfig

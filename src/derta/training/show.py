@@ -8,8 +8,9 @@ from rich.panel import Panel
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from derta.data.encoding import EncodedExample, Encoder, WhiteSpace, refusal_tokens
+from derta.data.encoding import EncodedExample, Encoder
 from derta.data.formats import set_prompt_format
+from derta.data.refusals import WhiteSpace, refusal_tokens
 from derta.training.builder import TreeBuilder
 from derta.training.dataset import encode_dataset
 from derta.training.options import parse_options

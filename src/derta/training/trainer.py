@@ -22,8 +22,9 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
-from derta.data.encoding import Encoder, WhiteSpace, refusal_tokens
+from derta.data.encoding import Encoder
 from derta.data.formats import set_prompt_format
+from derta.data.refusals import WhiteSpace, refusal_tokens
 from derta.errors import InputError
 from derta.training.builder import TreeBuilder
 from derta.training.card import write_model_card
@@ -266,7 +267,13 @@ class DeRTaTrainer(Trainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write `README.md` with the run's own configuration and numbers."""
         if self.is_world_process_zero():
-            write_model_card(Path(str(self.args.output_dir)) / "README.md", self)
+            write_model_card(
+                Path(str(self.args.output_dir)) / "README.md",
+                args=self.args,
+                state=self.state,
+                base=getattr(self.model.config, "_name_or_path", "") or "",
+                examples=len(self.train_dataset or ()),
+            )
 
 
 def add_adapter(model: PreTrainedModel | PeftModel, peft_config: PeftConfig, args: DeRTaConfig) -> PeftModel:
