@@ -35,7 +35,14 @@ def _merge(args: argparse.Namespace, rest: Sequence[str]) -> int:
 def _data_check(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from derta.data.check import check_command
 
-    return check_command(args.files, schema=args.schema, swap=args.swap, model=args.model, max_length=args.max_length)
+    return check_command(
+        args.files,
+        schema=args.schema,
+        swap=args.swap,
+        model=args.model,
+        max_length=args.max_length,
+        prompt_format=args.prompt_format,
+    )
 
 
 def _data_convert(args: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -101,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--schema", default="auto", help="how to read the columns (default: recognise them)")
     check.add_argument("--swap", action="store_true", help="swap chosen and rejected")
     check.add_argument("--model", help="measure lengths in this model's tokens, with its chat template")
+    check.add_argument("--prompt_format", help="named prompt format in place of the model's chat template")
     check.add_argument("--max_length", type=int, default=1024, help="report what would be shortened beyond this")
     check.set_defaults(run=_data_check)
 

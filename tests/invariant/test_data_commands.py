@@ -115,7 +115,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
         (["check", "good.jsonl", "--schema", "alpca"], r"unknown schema 'alpca' \(did you mean 'alpaca'\?\)"),
         (["check", "good.jsonl", "--schema", "alpaca"], "good.jsonl:1: column 'instruction' is missing"),
         (["check", "good.jsonl", "--swap"], "good.jsonl:1: rejected reads like a refusal .*drop --swap"),
-        (["check", "good.jsonl", "--model", "./nowhere"], "--model ./nowhere: its tokenizer can't be loaded"),
+        (["check", "good.jsonl", "--model", "./nowhere"], "./nowhere: no such model directory"),
         (["check", "owner/name"], "owner/name: no file, and no data set can be loaded"),
         (["check"], "required: files"),
         (["check", "good.jsonl", "--max_length", "many"], "argument --max_length: invalid int value: 'many'"),

@@ -33,6 +33,9 @@ def check_show_and_train(
     file: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast, options: Sequence[str]
 ) -> None:
     assert main(["data", "check", str(file)]) == 0
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    named = options[options.index("--prompt_format") :][:2] if "--prompt_format" in options else []
+    assert main(["data", "check", str(file), "--model", str(tmp_path / "tokenizer"), *named]) == 0
     for name, config in ARCHITECTURES.items():
         set_seed(0)
         model = tmp_path / name

@@ -203,7 +203,7 @@ BAD_OPTIONS = {
         ["--attn_implementation", "flex_attention"],
         "'flex_attention' cannot express a token tree",
     ),
-    "no such model": (["--model_name_or_path", "./nowhere"], "can't load the tokenizer of './nowhere'"),
+    "no such model": (["--model_name_or_path", "./nowhere"], "./nowhere: no such model directory"),
     "no such data": (["--train_data", "nowhere.jsonl"], "nowhere.jsonl"),
     "unknown prompt format": (["--prompt_format", "alpacca"], "did you mean 'alpaca'"),
     "ratios for other sources": (["--ratios", "1", "2"], "ratios: 2 given for 1 sources"),

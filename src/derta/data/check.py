@@ -16,6 +16,7 @@ from derta.data.readers import printable
 from derta.data.sources import Notes, read_examples
 from derta.data.triples import Example
 from derta.errors import InputError
+from derta.names import model_path
 
 _SHOWN_PROBLEMS = 20
 _KINDS = ("triples", "helpful examples", "safe responses after a fixed prefix", "harmful responses for RTO only")
@@ -94,7 +95,15 @@ class _FileReport:
                 self.lengths[name].append(length)
 
 
-def check_command(files: Sequence[str], *, schema: str, swap: bool, model: str | None, max_length: int) -> int:
+def check_command(
+    files: Sequence[str],
+    *,
+    schema: str,
+    swap: bool,
+    model: str | None,
+    max_length: int,
+    prompt_format: str | None = None,
+) -> int:
     """Print what each file holds and what is wrong with it.
 
     Args:
@@ -102,13 +111,14 @@ def check_command(files: Sequence[str], *, schema: str, swap: bool, model: str |
         schema: how to read the columns.
         swap: swap `chosen` and `rejected`.
         model: measure in tokens of this model; in words by default.
+        prompt_format: in place of the model's chat template.
         max_length: with `model`, report what is shortened beyond this.
 
     Returns:
         0, or 2 if there are problems: whatever would stop a training run.
     """
     console = Console(highlight=False)
-    measure = _token_lengths(model, max_length) if model else _word_lengths
+    measure = _token_lengths(model, max_length, prompt_format) if model else _word_lengths
     duplicates = _Duplicates()
     reports = []
     for name in files:
@@ -153,10 +163,13 @@ def _word_lengths(example: Example) -> tuple[Sequence[int], int]:
     return (prompt, len((example.chosen or "").split()), len(harmful.split())), 0
 
 
-def _token_lengths(model: str, max_length: int) -> Measure:
+def _token_lengths(model: str, max_length: int, prompt_format: str | None) -> Measure:
     from derta.data.encoding import Encoder
+    from derta.data.formats import set_prompt_format
 
-    encoder = Encoder(_tokenizer(model), max_length)
+    tokenizer = _tokenizer(model)
+    set_prompt_format(tokenizer, prompt_format)
+    encoder = Encoder(tokenizer, max_length)
 
     def measure(example: Example) -> tuple[Sequence[int], int]:
         encoded = encoder(example)
@@ -168,12 +181,9 @@ def _token_lengths(model: str, max_length: int) -> Measure:
 def _tokenizer(model: str) -> Any:
     from transformers import AutoTokenizer
 
-    if model == "organism":
-        from derta.organism import path
-
-        model = str(path())
+    path = model_path(model)
     try:
-        return AutoTokenizer.from_pretrained(model)
+        return AutoTokenizer.from_pretrained(path)
     except Exception as error:  # transformers raises nearly anything on a damaged or absent tokenizer
         reason = printable((str(error).splitlines() or [type(error).__name__])[0])
         raise InputError(f"--model {printable(model)}: its tokenizer can't be loaded: {reason}") from error

@@ -7,8 +7,8 @@ from typing import cast, get_args
 from derta.data.behaviours import Behaviour, Kind
 from derta.data.readers import Row, read_file
 from derta.errors import InputError, did_you_mean
+from derta.names import ORGANISM
 
-ORGANISM = "organism"
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _PROMPT_COLUMNS = ("question", "prompt")
 

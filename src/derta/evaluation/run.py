@@ -14,13 +14,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from derta.data.behaviours import Behaviour
 from derta.errors import InputError
 from derta.evaluation.attacks import ATTACKS, ENGLISH, Attempt, Setting, attack_names, organism_phrases
-from derta.evaluation.behaviours import ORGANISM, load_behaviours
+from derta.evaluation.behaviours import load_behaviours
 from derta.evaluation.judges import Judge, Verdict, judge_named
 from derta.evaluation.metrics import Row, score
 from derta.evaluation.samples import Sample
 from derta.evaluation.store import RESULTS, Store, fingerprint, save_results
 from derta.evaluation.table import results_table
 from derta.inference import ChatRequest, Generation, first_tokens, load_model, stream
+from derta.names import ORGANISM
 from derta.threads import threads_for
 
 MAX_NEW_TOKENS = 512

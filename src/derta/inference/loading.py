@@ -8,8 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from derta.errors import InputError
-
-ORGANISM = "organism"
+from derta.names import model_path
 
 
 def load_model(
@@ -62,21 +61,11 @@ def _load_weights(path: str, dtype: torch.dtype | str) -> Any:
 
 
 def _resolve(name_or_path: str) -> str:
-    """Return the directory or hub name to load from; a mistyped directory must not be looked up on the hub."""
-    if name_or_path == ORGANISM:
-        from derta.organism import path
-
-        return str(path())
-    directory = Path(name_or_path).expanduser()
-    if directory.is_dir():
-        if not any((directory / name).is_file() for name in ("config.json", "adapter_config.json")):
-            raise InputError(f"{name_or_path}: no config.json and no adapter_config.json here: not a model directory")
-        return str(directory)
-    if directory.exists():
-        raise InputError(f"{name_or_path}: is a file; name the model's directory")
-    if name_or_path.count("/") != 1 or name_or_path.startswith((".", "~", "/")) or directory.parent.is_dir():
-        raise InputError(f"{name_or_path}: no such model directory (a hub name has the form owner/name)")
-    return name_or_path
+    path = model_path(name_or_path)
+    directory = Path(path)
+    if directory.is_dir() and not any((directory / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise InputError(f"{name_or_path}: no config.json and no adapter_config.json here: not a model directory")
+    return path
 
 
 def _first_line(error: Exception) -> str:

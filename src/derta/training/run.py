@@ -18,14 +18,13 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 from derta.data import load_triples
 from derta.data.mixing import mix
 from derta.errors import InputError
+from derta.names import ORGANISM, model_path
 from derta.threads import threads_for
 from derta.training.config import DeRTaConfig
 from derta.training.options import DataOptions, TrainOptions, parse_options
 from derta.training.plan import print_plan
 from derta.training.rundir import RunDirectory, is_disk_full, require_disk_space
 from derta.training.trainer import DeRTaTrainer
-
-ORGANISM = "organism"
 
 # These change where and how a run is told about and stored, not what it computes.
 _NO_PART_OF_IDENTITY = {
@@ -54,7 +53,7 @@ def train_command(argv: Sequence[str]) -> int:
     eval_data = read_data(options.data.eval_data, options.data, None) if options.data.eval_data else None
     tokenizer = load_tokenizer(options.model)
     if options.run.dry_run:
-        print_plan(options, train_data, tokenizer, model_path(options.model))
+        print_plan(options, train_data, tokenizer, model_path(str(options.model.model_name_or_path)))
         return 0
     run = RunDirectory(Path(str(options.config.output_dir)), _identity(options, train_data))
     run.check(options.run.overwrite)
@@ -89,22 +88,13 @@ def read_source(source: str, options: DataOptions) -> Dataset:
     return load_triples(source, schema=options.schema, swap=options.swap)
 
 
-def model_path(options: ModelConfig) -> str:
-    """Return the model's name or directory; `organism` is the one in the package."""
-    if options.model_name_or_path == ORGANISM:
-        from derta.organism import path
-
-        return str(path())
-    return str(options.model_name_or_path)
-
-
 def load_tokenizer(options: ModelConfig) -> PreTrainedTokenizerBase:
     """Load the model's tokenizer.
 
     Raises:
         InputError: there is none to load.
     """
-    name = model_path(options)
+    name = model_path(str(options.model_name_or_path))
     try:
         return AutoTokenizer.from_pretrained(name, revision=options.model_revision)
     except (OSError, ValueError) as error:
@@ -146,7 +136,7 @@ def _trainer(
             "device_map": {"": PartialState().local_process_index},
             "quantization_config": quantization,
         }
-    name = model_path(model)
+    name = model_path(str(model.model_name_or_path))
     try:
         return DeRTaTrainer(name, config, train_data, eval_data, tokenizer, get_peft_config(model))
     except InputError:
