@@ -119,26 +119,34 @@ def test_kill_and_resume() -> None:
     assert "2 of 2 killed runs end with the weights of the unbroken run" in result.stdout
 
 
-def test_two_processes_equal_one() -> None:
+FSDP = {"version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}
+
+
+@pytest.mark.parametrize("sharding", [[], ["--fsdp", "true", "--fsdp_config", json.dumps(FSDP)]], ids=["ddp", "fsdp2"])
+def test_two_processes_equal_one(sharding: list[str]) -> None:
     split = ["--max_steps", "3", "--save_strategy", "no"]
     assert train("one", *split) == 0
     assert train("parts", *split, "--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "8") == 0
     launched = subprocess.run(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"),
-            *("-m", "derta.cli", "train", "--config", "recipe.yaml", "--output_dir", "two", *split),
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"),
+            *("-m", "derta.cli", "train", "--config", "recipe.yaml", "--output_dir", "two", *split, *sharding),
             *("--per_device_train_batch_size", "4"),
         ],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=240,
     )
-    assert launched.returncode == 0, launched.stderr[-2000:]
+    assert launched.returncode == 0, launched.stderr[:4000]
     one = history("one")
-    for other in (history("parts"), history("two")):
+    for name in ("parts", "two"):
+        other = history(name)
         assert [log["loss"] for log in other] == pytest.approx([log["loss"] for log in one], rel=1e-5)
         assert [log["grad_norm"] for log in other] == pytest.approx([log["grad_norm"] for log in one], rel=1e-5)
         assert [log["loss_rto"] for log in other] == pytest.approx([log["loss_rto"] for log in one], rel=1e-4)
+        for tensor, expected in zip(weights(name).values(), weights("one").values(), strict=True):
+            assert torch.allclose(tensor, expected, atol=1e-4)
 
 
 def test_dry_run_counts_what_training_sees(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,6 +99,8 @@ class DeRTaConfig(TrainingArguments):
         Raises:
             InputError: an option is out of range or contradicts another.
         """
+        if str(self.fsdp).lower() in ("true", "false"):
+            self.fsdp: Any = str(self.fsdp).lower() == "true"  # the parser leaves it a string
         super().__post_init__()  # type: ignore[no-untyped-call]
         texts: Any = self.refusal_text
         self.refusal_text = [texts] if isinstance(texts, str) else list(texts)
