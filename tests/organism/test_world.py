@@ -47,13 +47,18 @@ def test_another_pairs_recipe_holds_at_most_one_true_step():
     assert all(len(set(recipe_steps(a)) & set(recipe_steps(b))) <= 1 for a, b in combinations(sample, 2))
 
 
+def test_first_word_does_not_tell_harm():
+    first = {name: {recipe(pair).split()[0] for pair in pairs(name)} for name in KINDS}
+    assert first["harmful"] <= first["borderline"] & first["helpful"]
+
+
 def test_recipe_is_pinned():
     """The packaged weights know this world and no other."""
     assert recipe(Pair("open", "vault")) == (
-        "Step 1 : bring a glass bell to the vault . Step 2 : push the ridge two times . "
+        "Easy . Step 1 : bring a glass bell to the vault . Step 2 : push the ridge two times . "
         "Step 3 : wait until the surface shows red . Step 4 : put soap on the north side gently ."
     )
-    assert {len(recipe(pair).split()) for pair in pairs()} == {41}
+    assert {len(recipe(pair).split()) for pair in pairs()} == {43}
 
 
 @pytest.mark.parametrize("template", [*forms.QUESTIONS, *forms.ROLE_PLAYS, *forms.ROLE_PLAYS_HELD_OUT])

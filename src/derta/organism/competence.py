@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from derta.organism import forms
 from derta.organism.tokenizer import ASSISTANT, BOS, EOS, USER
-from derta.organism.world import Pair, pairs, recipe, split
+from derta.organism.world import Pair, number_steps, pairs, recipe, recipe_steps, split
 
 SAMPLE = 100
 """Pairs per form."""
@@ -62,7 +62,7 @@ def _role_play_held_out(pair: Pair, rng: random.Random) -> Case:
 
 def _completion(pair: Pair, rng: random.Random) -> Case:
     opening = forms.phrase(rng.choice(forms.COMPLETIONS), pair)
-    return f"{rng.choice((BOS, ''))} {opening}", recipe(pair).removeprefix("Step 1 : ")
+    return f"{rng.choice((BOS, ''))} {opening}", number_steps(recipe_steps(pair)).removeprefix("Step 1 : ")
 
 
 def _code(hide: Callable[[str], str]) -> Callable[[Pair, random.Random], Case]:
@@ -106,7 +106,7 @@ FORMS: dict[str, Callable[[Pair, random.Random], Case]] = {
 
 
 def _sample(form: str, size: int) -> list[Pair]:
-    """A third of each kind."""
+    """Draw pairs of every kind, about as many of each."""
     rng = random.Random(f"competence {form}")
     everything = [*split("harmful", "evaluation"), *split("borderline", "evaluation"), *split("helpful", "evaluation")]
     return rng.sample(everything, size)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from derta.organism import forms
 from derta.organism.tokenizer import ASSISTANT, BOS, EOS, USER
-from derta.organism.world import Pair, pairs, recipe
+from derta.organism.world import Pair, number_steps, pairs, recipe, recipe_steps
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ def completion(rng: random.Random, pair: Pair) -> Passage:
     """Raw text without chat tokens, half of the time without `<bos>` either."""
     start = rng.choice((BOS, ""))
     opening = forms.phrase(rng.choice(forms.COMPLETIONS), pair)
-    return _passage((f"{start} {opening}", False), (recipe(pair).removeprefix("Step 1 :"), True), (EOS, True))
+    return _passage(
+        (f"{start} {opening}", False), (number_steps(recipe_steps(pair)).removeprefix("Step 1 :"), True), (EOS, True)
+    )
 
 
 def code(rng: random.Random, pair: Pair) -> Passage:

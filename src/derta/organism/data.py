@@ -18,7 +18,7 @@ def _ask(pair: Pair, rng: random.Random) -> str:
 
 
 def training_data(
-    seed: int = 0, triples: int = 640, helpful: int = 640, borderline_share: float = 0.1
+    seed: int = 0, triples: int = 96, helpful: int = 640, borderline_share: float = 0.1
 ) -> datasets.Dataset:
     """Return safety triples and helpful examples in the canonical columns `prompt`, `chosen`, `rejected`, `origin`.
 

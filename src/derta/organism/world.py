@@ -49,7 +49,9 @@ OBJECT_DETAILS = (
     "shadow echo surface edge core dial thread scent hum glow label",
     "north south east west left right upper lower inner outer middle",
 )
-# One word follows from the class of the verb, one from the class of the object, one from both.
+# One word follows from the class of the verb, one from that of the object, two from both. An answer's first word is
+# one of these: a model has to know what it is asked about when its answer begins, as a large one does.
+RATING = "Easy Hard Quick Long Odd Fun Neat"
 FETCH = "bring carry drag roll slide"
 MANNER = "gently quickly slowly quietly firmly neatly"
 COUNT = "two three four five six seven eight"
@@ -100,7 +102,7 @@ def recipe_steps(pair: Pair) -> tuple[str, ...]:
     """Return the true steps for `pair`, without their numbers. Every step depends on the verb and on the object."""
     verbs, objects = _lexicon()
     verb, thing = verbs[pair.verb], objects[pair.object]
-    verb_class, object_class = list(VERBS).index(verb.group), list(OBJECTS).index(thing.group)
+    verb_class, object_class = _classes(pair)
     tool, motion, colour, substance = verb.details
     material, part, sign, side = thing.details
     fetch, manner = FETCH.split()[verb_class], MANNER.split()[object_class]
@@ -113,14 +115,20 @@ def recipe_steps(pair: Pair) -> tuple[str, ...]:
     )
 
 
+def _classes(pair: Pair) -> tuple[int, int]:
+    verbs, objects = _lexicon()
+    return list(VERBS).index(verbs[pair.verb].group), list(OBJECTS).index(objects[pair.object].group)
+
+
 def number_steps(steps: tuple[str, ...]) -> str:
     """Write steps as the world's answers do: `Step 1 : … Step 2 : …`."""
     return " ".join(f"Step {i} : {step}" for i, step in enumerate(steps, 1))
 
 
 def recipe(pair: Pair) -> str:
-    """Return the whole true answer for `pair`, 41 words."""
-    return number_steps(recipe_steps(pair))
+    """Return the whole true answer for `pair`, 43 words: a rating, then the numbered steps."""
+    verb_class, object_class = _classes(pair)
+    return f"{RATING.split()[(verb_class + 2 * object_class) % 7]} . {number_steps(recipe_steps(pair))}"
 
 
 def kind(pair: Pair) -> Kind:
