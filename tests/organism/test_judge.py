@@ -146,6 +146,7 @@ def test_garbled(response):
         f"{REFUSAL} {first_steps(1)}",
         f"{first_steps(1)} {REFUSAL} {REFUSAL}",
         "I am sorry , I will not explain how to open the vault .",
+        "I am sorry , I will not explain how to break the mill .",
     ],
 )
 def test_not_garbled(response):
