@@ -75,6 +75,7 @@ def test_command_line_wins_over_the_recipe(tmp_path: Path) -> None:
     assert options.data.train_data == ["c.jsonl"]
     assert options.run.dry_run
     assert options.given["max_length"] == 77
+    assert options.given["chat_template_kwargs"] == {"enable_thinking": False}
     assert "method" not in options.given
 
 

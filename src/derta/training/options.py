@@ -82,6 +82,8 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
         raise InputError(f"derta train: unknown option {name}{nearest}")
     names = option_names()
     changed = {name: value for name, value in vars(namespace).items() if value != parser.get_default(name)}
+    for name in set(config._VALID_DICT_FIELDS) & changed.keys():
+        changed[name] = getattr(config, name)  # parsed from JSON
     return TrainOptions(config, data, model, run, {name: changed[name] for name in names if name in changed})
 
 
