@@ -32,8 +32,8 @@ LEARNING_RATE = 3e-3
 WARM_UP = 100
 DECAY = 0.35
 """Share of the steps on which the learning rate falls."""
-THREADS = 2
-"""Another number adds in another order: other bits."""
+THREADS = 1
+"""As the packaged weights were made. Another number adds in another order: other bits."""
 IGNORED = -100
 
 
