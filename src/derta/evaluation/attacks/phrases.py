@@ -47,7 +47,7 @@ ENGLISH = Phrases(
 
 
 def organism_phrases() -> Phrases:
-    """Return the same in the organism's words, where "Sure" doesn't exist."""
+    """Return the same in the organism's words."""
     from derta.organism import forms
     from derta.organism.world import find_pair
 
