@@ -34,10 +34,13 @@ def results_table(rows: Sequence[Row], *, note: str | None = None) -> Renderable
     The forms of an attack are listed for its success only, unscored samples where there are any.
     """
     models = list(dict.fromkeys(label(row) for row in rows))
-    table = Table("metric", "attack", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.caption = "%, leaks in tokens; 95 % intervals in brackets"
+    # In a narrow terminal an interval goes below its value; what a row is must stay readable.
+    for heading in ("metric", "attack"):
+        table.add_column(heading, no_wrap=True)
     for model in models:
-        table.add_column(Text(printable(model)), justify="right", no_wrap=True)
+        table.add_column(Text(printable(model)), justify="right")
     cells = {(row.metric, row.attack, label(row)): row for row in rows}
     for metric, title in METRICS.items():
         attacks = list(dict.fromkeys(row.attack for row in rows if row.metric == metric and _is_shown(row, rows)))
