@@ -65,7 +65,7 @@ def digest(output: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument("--lora", action="store_true", help="train an adapter, whose dropout draws from torch's state")
     parser.add_argument("--recipe", type=Path, default=Path(__file__).parents[1] / "recipes" / "organism.yaml")

@@ -114,7 +114,9 @@ def test_config_of_a_run_is_a_recipe_for_it() -> None:
 def test_kill_and_resume() -> None:
     """The committed script, with two kills; `--kills 10` is for the record."""
     script = ROOT / "benchmarks" / "kill_resume.py"
-    result = subprocess.run([sys.executable, str(script), "--kills", "2", "--lora"], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, str(script), "--kills", "2", "--steps", "12", "--lora"], capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
     assert "2 of 2 killed runs end with the weights of the unbroken run" in result.stdout
 
