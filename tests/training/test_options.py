@@ -39,7 +39,7 @@ def test_recipe_parses_and_says_how_to_start_it(recipe: Path) -> None:
 
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if r.stem != "organism"], ids=lambda recipe: recipe.stem)
 def test_paper_settings(recipe: Path) -> None:
-    """METHOD's table: 128 examples a step, 2 epochs (or 100 steps), seed 1; full and LoRA rows."""
+    """The paper's hyper-parameters: 128 examples a step, 2 epochs (or 100 steps), seed 1; full and LoRA rows."""
     options = parse_options(["--config", str(recipe), "--use_cpu", "true"])
     config, model = options.config, options.model
     gpus = int(recipe.read_text().split("--num_processes ")[1].split()[0])

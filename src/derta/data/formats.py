@@ -26,7 +26,7 @@ def _template(user: str, assistant: str, generation_prompt: str = "", system: st
 _RELEASE_ANSWER = "{{ ' ' + message['content'] + eos_token }}"
 
 PROMPT_FORMATS: dict[str, str] = {
-    # The released checkpoints were trained on exactly this, for every model family (METHOD: released code, item 6) ...
+    # The released checkpoints were trained on exactly this, whatever the model family ...
     "derta-release": _template("{{ '[INST] ' + message['content'] + ' [\\\\INST]' }}", _RELEASE_ANSWER),
     # ... and their evaluation asked with these newlines.
     "derta-release-eval": _template("{{ '[INST] \\n' + message['content'] + '\\n\\n [\\\\INST]' }}", _RELEASE_ANSWER),
