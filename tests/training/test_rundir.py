@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from derta.errors import InputError
-from derta.training.rundir import RunDirectory, is_disk_full, read_identity, require_disk_space, write_json
+from derta.files import write_json
+from derta.training.rundir import RunDirectory, is_disk_full, read_identity, require_disk_space
 
 
 def run(path: Path, **changes: Any) -> RunDirectory:

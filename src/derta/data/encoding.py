@@ -54,18 +54,6 @@ class EncodedExample:
         return self.rto or self.fixed_cut
 
 
-def encode_example(
-    example: Example,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    max_length: int = 1024,
-    refusal_form: RefusalForm = "context",
-    chat_template_kwargs: dict[str, Any] | None = None,
-) -> EncodedExample:
-    """Encode one example; see `Encoder`, which encodes many with the same settings."""
-    return Encoder(tokenizer, max_length, refusal_form, chat_template_kwargs)(example)
-
-
 class EncodingSettings(Protocol):
     """What a configuration says about encoding."""
 

@@ -14,7 +14,7 @@ from derta.data.polarity import Polarity
 from derta.data.readers import EXTENSIONS, OnProblem, Row, printable, read_file, stop_at_problem
 from derta.data.schemas import Read, Schema, Skipped, check_columns, schema_of
 from derta.data.triples import Example, as_example, is_conversational, type_name
-from derta.errors import InputError, did_you_mean
+from derta.errors import InputError, did_you_mean, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -238,7 +238,7 @@ def _saved_dataset(path: Path, split: str) -> Any:
     try:
         dataset = datasets.load_from_disk(str(path))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{name}: can't be read as a saved data set: {_first_line(error)}") from None
+        raise InputError(f"{name}: can't be read as a saved data set: {printable(first_line(error))}") from None
     if not isinstance(dataset, datasets.DatasetDict):
         return dataset
     if split not in dataset:
@@ -254,9 +254,5 @@ def _hub_dataset(name: str, split: str) -> Any:
     except Exception as error:  # whatever a download or a stranger's files raise, the user can only name another source
         nearby = did_you_mean(name, (file.name for file in Path().iterdir()))
         raise InputError(
-            f"{name}: no file{printable(nearby)}, and no data set can be loaded: {_first_line(error)}"
+            f"{name}: no file{printable(nearby)}, and no data set can be loaded: {printable(first_line(error))}"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return printable((str(error).splitlines() or [type(error).__name__])[0])

@@ -20,6 +20,7 @@ import derta
 from derta.errors import InputError
 from derta.evaluation.metrics import Row
 from derta.evaluation.samples import Sample
+from derta.files import write_json
 
 SCHEMA = 1
 RESULTS, RESPONSES, SETTINGS = "results.json", "responses.jsonl", "evaluation.json"
@@ -126,17 +127,6 @@ def load_results(path: Path) -> list[Row]:
         return [Row(**row) for row in document["rows"]]
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not a results file of this version: {error}") from error
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write a JSON file by renaming: a reader sees the old one or the new one."""
-    draft = path.with_name(path.name + ".part")
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(document, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from derta.errors import InputError
+from derta.errors import InputError, first_line
 from derta.names import model_path
 
 
@@ -45,7 +45,7 @@ def load_model(
     # transformers and its file formats raise nearly anything on a damaged checkpoint; the cause stays chained.
     except Exception as error:
         where = "" if Path(path).is_dir() else "no such directory, and not from the hub either: "
-        raise InputError(f"{name_or_path}: this model can't be loaded: {where}{_first_line(error)}") from error
+        raise InputError(f"{name_or_path}: this model can't be loaded: {where}{first_line(error)}") from error
     return cast(PreTrainedModel, model.to(device).eval()), tokenizer
 
 
@@ -66,8 +66,3 @@ def _resolve(name_or_path: str) -> str:
     if directory.is_dir() and not any((directory / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise InputError(f"{name_or_path}: no config.json and no adapter_config.json here: not a model directory")
     return path
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

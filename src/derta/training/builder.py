@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
-from derta.data.encoding import EncodedExample
-from derta.data.refusals import RefusalTokens, WhiteSpace
+from derta.data.encoding import EncodedExample, Encoder
+from derta.data.formats import set_prompt_format
+from derta.data.refusals import RefusalTokens, WhiteSpace, refusal_tokens
 from derta.training.config import CutPolicy, DeRTaConfig, Method
 from derta.training.tree import Term, TokenTree
 
@@ -33,20 +35,6 @@ class TreeBuilder:
     rto_dropout: float = 0.0
     rto_on_end: bool = True
     seed: int = 0
-
-    @classmethod
-    def from_config(cls, config: DeRTaConfig, refusals: RefusalTokens, white_space: WhiteSpace) -> "TreeBuilder":
-        """Take the settings of a run."""
-        return cls(
-            refusals,
-            white_space,
-            method=config.method,
-            cuts_per_triple=config.cuts_per_triple,
-            cut_policy=config.cut_policy,
-            rto_dropout=config.rto_dropout,
-            rto_on_end=config.rto_on_end,
-            seed=config.seed,
-        )
 
     def __call__(self, example: EncodedExample, index: int, epoch: int) -> TokenTree | None:
         """Build the tree of the example at `index`; `None` if the method has no use for it."""
@@ -98,3 +86,24 @@ class TreeBuilder:
         if position == first:
             return self.refusals.start
         return self.refusals.line if self.white_space.ends(tree.input_ids[position]) else self.refusals.word
+
+
+def encoder_and_builder(tokenizer: PreTrainedTokenizerBase, config: DeRTaConfig) -> tuple[Encoder, TreeBuilder]:
+    """Set the prompt format on `tokenizer`, and take from the configuration how examples become trees.
+
+    Raises:
+        InputError: there is no chat template, or the refusal text is not one token.
+    """
+    set_prompt_format(tokenizer, config.prompt_format)
+    encoder = Encoder.from_config(tokenizer, config)
+    builder = TreeBuilder(
+        refusal_tokens(encoder, config.refusal_text, config.refusal_form),
+        WhiteSpace(tokenizer),
+        method=config.method,
+        cuts_per_triple=config.cuts_per_triple,
+        cut_policy=config.cut_policy,
+        rto_dropout=config.rto_dropout,
+        rto_on_end=config.rto_on_end,
+        seed=config.seed,
+    )
+    return encoder, builder

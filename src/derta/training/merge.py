@@ -6,7 +6,8 @@ from peft import AutoPeftModelForCausalLM, PeftConfig
 from transformers import AutoTokenizer
 
 from derta.errors import InputError
-from derta.training.rundir import IDENTITY, read_identity, write_json
+from derta.files import write_json
+from derta.training.rundir import IDENTITY, read_identity
 
 
 def merge_adapter(adapter: Path, out: Path) -> None:

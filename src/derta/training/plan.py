@@ -13,11 +13,8 @@ from rich.table import Table
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config
 
-from derta.data.encoding import Encoder
-from derta.data.formats import set_prompt_format
-from derta.data.refusals import WhiteSpace, refusal_tokens
 from derta.errors import InputError
-from derta.training.builder import TreeBuilder
+from derta.training.builder import encoder_and_builder
 from derta.training.config import DeRTaConfig
 from derta.training.dataset import EpochSampler, TreeDataset, encode_dataset, tree_dataset
 from derta.training.objective import CHUNK_VALUES, AttentionMasks
@@ -56,11 +53,7 @@ def print_plan(options: TrainOptions, train_data: Dataset, tokenizer: PreTrained
         InputError: as the run itself would.
     """
     config = options.config
-    set_prompt_format(tokenizer, config.prompt_format)
-    encoder = Encoder.from_config(tokenizer, config)
-    builder = TreeBuilder.from_config(
-        config, refusal_tokens(encoder, config.refusal_text, config.refusal_form), WhiteSpace(tokenizer)
-    )
+    encoder, builder = encoder_and_builder(tokenizer, config)
     encoded = encode_dataset(
         train_data,
         encoder,

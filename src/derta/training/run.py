@@ -17,7 +17,7 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from derta.data import load_triples
 from derta.data.mixing import mix
-from derta.errors import InputError
+from derta.errors import InputError, first_line
 from derta.names import ORGANISM, model_path
 from derta.threads import threads_for
 from derta.training.config import DeRTaConfig
@@ -98,7 +98,7 @@ def load_tokenizer(options: ModelConfig) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(name, revision=options.model_revision)
     except (OSError, ValueError) as error:
-        raise InputError(f"model_name_or_path: can't load the tokenizer of {name!r}: {_first_line(error)}") from error
+        raise InputError(f"model_name_or_path: can't load the tokenizer of {name!r}: {first_line(error)}") from error
 
 
 def _check_together(options: TrainOptions) -> None:
@@ -142,7 +142,7 @@ def _trainer(
     except InputError:
         raise
     except (OSError, ImportError, ValueError) as error:
-        raise InputError(f"model_name_or_path: can't set up {name!r}: {_first_line(error)}") from error
+        raise InputError(f"model_name_or_path: can't set up {name!r}: {first_line(error)}") from error
 
 
 def _train(trainer: DeRTaTrainer, run: RunDirectory) -> None:
@@ -215,10 +215,6 @@ def _fingerprint(dataset: Dataset) -> str:
     for row in dataset.select_columns(columns):
         digest.update(json.dumps(row, sort_keys=True).encode())
     return digest.hexdigest()[:16]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _log_to_stderr() -> None:

@@ -10,21 +10,10 @@ from typing import Any
 import yaml
 
 from derta.errors import InputError
+from derta.files import write_json, write_text
 
 IDENTITY = "derta.json"
 CONFIG = "config.yaml"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees all of it or none."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees all of it or none."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def read_identity(directory: Path) -> dict[str, Any] | None:

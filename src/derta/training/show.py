@@ -8,10 +8,8 @@ from rich.panel import Panel
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from derta.data.encoding import EncodedExample, Encoder
-from derta.data.formats import set_prompt_format
-from derta.data.refusals import WhiteSpace, refusal_tokens
-from derta.training.builder import TreeBuilder
+from derta.data.encoding import EncodedExample
+from derta.training.builder import encoder_and_builder
 from derta.training.dataset import encode_dataset
 from derta.training.options import parse_options
 from derta.training.run import load_tokenizer, read_source
@@ -45,11 +43,7 @@ def show_command(file: str, *, model: str, examples: int, schema: str, swap: boo
     ])  # fmt: skip
     config = options.config
     tokenizer = load_tokenizer(options.model)
-    set_prompt_format(tokenizer, config.prompt_format)
-    encoder = Encoder.from_config(tokenizer, config)
-    builder = TreeBuilder.from_config(
-        config, refusal_tokens(encoder, config.refusal_text, config.refusal_form), WhiteSpace(tokenizer)
-    )
+    encoder, builder = encoder_and_builder(tokenizer, config)
     dataset = read_source(file, options.data)
     encoded = encode_dataset(dataset.select(range(min(examples, len(dataset)))), encoder, name=file)
     console = Console(highlight=False)

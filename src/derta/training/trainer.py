@@ -22,16 +22,14 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
-from derta.data.encoding import Encoder
-from derta.data.formats import set_prompt_format
-from derta.data.refusals import WhiteSpace, refusal_tokens
 from derta.errors import InputError
-from derta.training.builder import TreeBuilder
+from derta.files import write_json
+from derta.training.builder import TreeBuilder, encoder_and_builder
 from derta.training.card import write_model_card
 from derta.training.config import DeRTaConfig
 from derta.training.dataset import EpochSampler, TreeDataset, encode_dataset, tree_dataset
 from derta.training.objective import TERMS, TermSums, combine, install_objective
-from derta.training.rundir import IDENTITY, write_json
+from derta.training.rundir import IDENTITY
 from derta.training.tree import Term, batch_sizes, check_batch, collate
 from derta.training.verify import verify_objective
 
@@ -103,16 +101,14 @@ class DeRTaTrainer(Trainer):
 
         # Tokenizer
         tokenizer = processing_class or AutoTokenizer.from_pretrained(name)
-        set_prompt_format(tokenizer, args.prompt_format)
 
         # PEFT
         if peft_config is not None:
             model = add_adapter(model, peft_config, args)
 
         # Dataset
-        self.encoder = Encoder.from_config(tokenizer, args)
-        self.refusals = refusal_tokens(self.encoder, args.refusal_text, args.refusal_form)
-        builder = TreeBuilder.from_config(args, self.refusals, WhiteSpace(tokenizer))
+        self.encoder, builder = encoder_and_builder(tokenizer, args)
+        self.refusals = builder.refusals
 
         def prepare(dataset: Dataset, builder: TreeBuilder, name: str) -> TreeDataset:
             drop = args.overlong_prompts == "drop"
