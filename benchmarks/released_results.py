@@ -237,7 +237,7 @@ def main() -> None:
     graded = []
     for task, metric in TASKS.items():
         for path in files_of(helpfulness, task):
-            answers = asyncio.run(grade_responses(read_responses(path), "gsm8k" if task == "gsm8k" else "mmlu"))
+            answers = asyncio.run(grade_responses(read_responses(path), task))
             graded.append(
                 cell(
                     model_of(path),

@@ -12,7 +12,7 @@ from derta.errors import InputError, did_you_mean
 from derta.evaluation.attacks import Search, attack_names
 from derta.evaluation.judges import MODEL_JUDGES, judge_named
 from derta.evaluation.options import JudgeName, Options, require_inspect
-from derta.evaluation.questions import TASKS
+from derta.evaluation.questions import TASKS, check_task
 from derta.names import ORGANISM
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def parse_options(args: Namespace) -> Options:
     """
     tasks = _pairs("--task", args.task)
     for name in tasks:
-        if name not in TASKS:
-            raise InputError(f"--task: unknown task {name!r}{did_you_mean(name, TASKS)}; there are {', '.join(TASKS)}")
+        check_task(name, TASKS)
     attacks = tuple(attack_names(args.attacks))
     if args.prompts and len(attacks) != 1:
         raise InputError("--prompts: the prompts are one attack's: name it with --attacks")

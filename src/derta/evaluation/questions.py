@@ -1,11 +1,11 @@
 """Helpfulness tasks from the user's files: GSM8K, MMLU and AlpacaEval, zero-shot as in the paper."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from derta.data.behaviours import Behaviour
 from derta.data.readers import read_file
-from derta.errors import InputError
+from derta.errors import InputError, did_you_mean
 from derta.evaluation.answers import is_correct_letter, is_correct_number
 from derta.evaluation.judges import Judge, Verdict, classify_compliance
 
@@ -15,6 +15,17 @@ PREFERRED = "alpacaeval"
 """The task whose answers a model compares with a reference's."""
 TASKS = (*CHECKED, PREFERRED)
 _TRUTH = {name: ("answer",) for name in CHECKED} | {PREFERRED: ("response", "output")}
+
+
+def check_task(name: str, known: Iterable[str]) -> None:
+    """Stop at a task that there isn't.
+
+    Raises:
+        InputError: `name` is not among `known`.
+    """
+    known = list(known)
+    if name not in known:
+        raise InputError(f"--task: unknown task {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
 
 
 def load_questions(task: str, path: Path) -> list[Behaviour]:

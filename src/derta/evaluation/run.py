@@ -37,7 +37,7 @@ from derta.evaluation.judges import Judge, Verdict
 from derta.evaluation.judges.pairwise import pairwise
 from derta.evaluation.judging import asking, make_judge
 from derta.evaluation.metrics import Row, agreement_row, score
-from derta.evaluation.model import DertaAPI
+from derta.evaluation.model import MAX_TOKENS, DertaAPI
 from derta.evaluation.options import JudgeName, Options
 from derta.evaluation.questions import CHECKED, answer_judge, load_questions
 from derta.evaluation.samples import Sample
@@ -56,7 +56,6 @@ from derta.inference import check_room, first_tokens
 from derta.names import ORGANISM
 from derta.threads import threads_for
 
-MAX_NEW_TOKENS = 512
 ORGANISM_NEW_TOKENS = 96
 """More than twice the longest answer of the organism's world."""
 ORGANISM_SEARCH_LIMIT = 20
@@ -127,7 +126,7 @@ def prepare(
     play = Play(
         setting,
         judges,
-        max_tokens=options.max_new_tokens or MAX_NEW_TOKENS,
+        max_tokens=options.max_new_tokens or MAX_TOKENS,
         temperature=options.temperature,
         epochs=options.epochs,
         helpers={"attacker": organism_attacker(options.seed)} if _scripted(options) else None,
@@ -155,7 +154,7 @@ def with_defaults(options: Options) -> Options:
         judges=options.judges or (judge,),
         search=asdict(search) | dict(options.search),
         search_limit=options.search_limit or (ORGANISM_SEARCH_LIMIT if of_organism else None),
-        max_new_tokens=options.max_new_tokens or (ORGANISM_NEW_TOKENS if of_organism else MAX_NEW_TOKENS),
+        max_new_tokens=options.max_new_tokens or (ORGANISM_NEW_TOKENS if of_organism else MAX_TOKENS),
     )
 
 
@@ -240,7 +239,7 @@ def _check(model: Model, items: Mapping[str, Sequence[Item]], options: Options) 
     if isinstance(api, DertaAPI):
         requests = [item.attempt.request for taken in items.values() for item in taken if item.attempt]
         weights = api.weights
-        most = options.max_new_tokens or MAX_NEW_TOKENS
+        most = options.max_new_tokens or MAX_TOKENS
         check_room(weights.model, weights.tokenizer, requests, most, weights.chat_template_kwargs)
 
 

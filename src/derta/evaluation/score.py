@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 from rich.console import Console
 
@@ -16,15 +16,13 @@ from derta.evaluation.attacks import attack_names
 from derta.evaluation.judges import JUDGES, MODEL_JUDGES, Judge, Verdict, decide, judge_named
 from derta.evaluation.metrics import Row, score
 from derta.evaluation.options import JudgeName, require_inspect
-from derta.evaluation.questions import answer_judge
+from derta.evaluation.questions import CHECKED, answer_judge, check_task
 from derta.evaluation.responses import Response, read_responses
 from derta.evaluation.samples import Sample, report_unscored
 from derta.evaluation.store import RESPONSES, RESULTS, SETTINGS, save_results
 from derta.evaluation.table import results_table
 from derta.files import write_text
 
-Task = Literal["gsm8k", "mmlu"]
-TASKS: tuple[Task, ...] = get_args(Task)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PAIR_JUDGE = "pair"
 """The judge of PAIR's summaries: PAIR's own, whose verdict they state."""
@@ -46,10 +44,9 @@ async def judge_responses(
     return list(await asyncio.gather(*map(sample, behaviours, responses)))
 
 
-async def grade_responses(responses: Sequence[Response], task: Task) -> list[Sample]:
+async def grade_responses(responses: Sequence[Response], task: str) -> list[Sample]:
     """Compare answers with the right ones; `correct` says what they are, and an answer without one is unscored."""
-    samples = await judge_responses(responses, answer_judge(task), judge_name=task, attack=task, kind="helpful")
-    return [replace(sample, judge=task) for sample in samples]
+    return await judge_responses(responses, answer_judge(task), judge_name=task, attack=task, kind="helpful")
 
 
 def _sample(behaviour: Behaviour, attack: str, response: Response, judge: str, verdict: Verdict) -> Sample:
@@ -90,8 +87,8 @@ def score_command(
         )
     if kind not in KINDS:
         raise InputError(f"--kind: {kind!r}{did_you_mean(kind, KINDS)}; one of {', '.join(KINDS)}")
-    if task is not None and task not in TASKS:
-        raise InputError(f"--task: unknown task {task!r}{did_you_mean(task, TASKS)}; there are {', '.join(TASKS)}")
+    if task is not None:
+        check_task(task, CHECKED)
     if (out / SETTINGS).exists():
         raise InputError(f"--out: {out}: holds an evaluation; choose another directory")
     name = _attack(attack) if attack is not None else None
@@ -103,7 +100,7 @@ def score_command(
     for path, model in zip(files, _models(files), strict=True):
         responses = read_responses(path, prompts)
         if name is None:
-            judged = grade_responses(_with_answers(responses, answers, path), cast(Task, task))
+            judged = grade_responses(_with_answers(responses, answers, path), cast(str, task))
         else:
             judged = judge_responses(responses, decider, judge_name=wanted.name, attack=name, kind=kind)
         samples = asyncio.run(judged)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from derta.inference.decoding import evaluating, make_decoder
 from derta.inference.jobs import Job, make_job
-from derta.inference.requests import Generation, Request, encode
+from derta.inference.requests import Generation, Request, request_encoder
 from derta.threads import threads_for
 
 Answer = Future[Generation]
@@ -46,7 +46,7 @@ class Engine:
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._chat_template_kwargs = chat_template_kwargs
+        self._encode = request_encoder(tokenizer, chat_template_kwargs)
         self._decoder = make_decoder(model, batch_size, max_batch_tokens)
         self._encoding = threading.Lock()
         self._state = threading.Condition()
@@ -91,7 +91,7 @@ class Engine:
         try:
             # A fast tokenizer can't be shared by threads while an option of it changes.
             with self._encoding:
-                (context,) = encode(self._tokenizer, [request], self._chat_template_kwargs)
+                context = self._encode(request)
             job = make_job(
                 self._model,
                 self._tokenizer,

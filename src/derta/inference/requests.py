@@ -1,6 +1,6 @@
 """What a model is asked and what it writes: a chat, a begun answer and raw text, as tokens and back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -107,20 +107,29 @@ def encode(
     Raises:
         InputError: the tokenizer has no chat template or the template refuses the messages; a raw request is empty.
     """
-    if not tokenizer.chat_template and any(isinstance(request, ChatRequest) for request in requests):
-        raise InputError(
-            f"{tokenizer.name_or_path}: the tokenizer has no chat template; save it with the one the model was tuned on"
-        )
+    context = request_encoder(tokenizer, chat_template_kwargs)
+    return [context(request) for request in requests]
+
+
+def request_encoder(
+    tokenizer: PreTrainedTokenizerBase, chat_template_kwargs: dict[str, Any] | None = None
+) -> Callable[[Request], Context]:
+    """Return what encodes one request after another as [`encode`] does: the chat template is studied once."""
     make_encoder = cache(lambda: Encoder(tokenizer, _UNLIMITED, chat_template_kwargs=chat_template_kwargs))
 
     def context(request: Request) -> Context:
         if isinstance(request, RawRequest):
             return _encode_raw(tokenizer, request)
+        if not tokenizer.chat_template:
+            where = tokenizer.name_or_path
+            raise InputError(
+                f"{where}: the tokenizer has no chat template; save it with the one the model was tuned on"
+            )
         if request.is_finished:
             return _encode_finished(tokenizer, request, chat_template_kwargs or {})
         return _encode_chat(make_encoder(), request)
 
-    return [context(request) for request in requests]
+    return context
 
 
 def _encode_finished(
