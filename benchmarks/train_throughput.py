@@ -125,7 +125,7 @@ class Task:
     rows: list[dict[str, str | None]]
     batch: int
     accumulation: int
-    row_length: int
+    row_length: int | None
     device: str
     folder: str
 
@@ -346,7 +346,7 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="derta is always one")
     parser.add_argument("--batch", type=int, default=8, help="examples of a micro-batch")
     parser.add_argument("--accumulation", type=int, default=2)
-    parser.add_argument("--row-length", type=int, default=LENGTH, help="tokens of a packed row of derta")
+    parser.add_argument("--row-length", type=int, help="tokens of a packed row of derta (default: derta's own choice)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -5,6 +5,8 @@ from pathlib import Path
 from derta.errors import InputError
 
 ORGANISM = "organism"
+SDPA_BY_TREE = "derta_sdpa"
+"""Attention implementation of a model in training: transformers' `sdpa`, tree by tree on a CPU."""
 
 
 def model_path(name_or_path: str) -> str:

@@ -205,9 +205,9 @@ BAD_OPTIONS = {
         ["--use_peft", "true", "--lora_target_modules", "q_proj", "lm_head"],
         "LoRA on the output head (lm_head)",
     ),
-    "attention that can't express a tree": (
+    "attention that a CPU can't train with": (
         ["--attn_implementation", "flex_attention"],
-        "'flex_attention' cannot express a token tree",
+        "PyTorch trains with flex_attention on GPUs only; use sdpa",
     ),
     "no such model": (["--model_name_or_path", "./nowhere"], "./nowhere: no such model directory"),
     "no such data": (["--train_data", "nowhere.jsonl"], "nowhere.jsonl"),

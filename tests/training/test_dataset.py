@@ -132,3 +132,15 @@ def test_few_examples_are_not_kept(
     monkeypatch.setattr(module, "_WORTH_KEEPING", 9)
     encode(encoder(tokenizer, tmp_path))
     assert not kept(tmp_path)
+
+
+@pytest.mark.parametrize(("method", "cuts"), [("derta", 1), ("derta", 2), ("rto", 1), ("vanilla", 1)])
+def test_lengths_are_those_of_the_trees(
+    method: Any, cuts: int, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    trees = make_trainer(tiny(), tokenizer, tmp_path, method=method, cuts_per_triple=cuts).train_dataset
+    assert trees is not None
+    for index, length in enumerate(trees.lengths):
+        tree = trees[0, index]
+        assert tree is not None
+        assert abs(len(tree) - length) <= cuts

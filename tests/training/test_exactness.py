@@ -9,7 +9,7 @@ from peft import LoraConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from derta import DeRTaConfig, DeRTaTrainer
-from derta.training.tree import NO_TARGET
+from derta.training.tree import NO_TARGET, context
 
 from .models import configs, tiny
 
@@ -48,14 +48,13 @@ def make_trainer(
 
 
 def separate_loss(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean −log p(target | the tokens its mask row allows, in position order), each by a forward pass of its own."""
+    """Mean −log p(target | the tokens it reads, in their order), each by a forward pass of its own."""
     total = torch.zeros(())
     where = (batch["targets"] != NO_TARGET).nonzero().tolist()
     for row, index in where:
-        allowed = batch["attention_mask"][row, 0, index].nonzero()[:, 0]
-        order = batch["position_ids"][row, allowed].argsort()
-        assert batch["position_ids"][row, allowed][order].tolist() == list(range(len(allowed)))
-        logits = model(input_ids=batch["input_ids"][row, allowed][order][None]).logits[0, -1]
+        sequence = context(batch, row, index)
+        assert batch["position_ids"][row, sequence].tolist() == list(range(len(sequence)))
+        logits = model(input_ids=batch["input_ids"][row, sequence][None]).logits[0, -1]
         total = total - logits.log_softmax(-1)[batch["targets"][row, index]]
     return total / len(where)
 
@@ -128,8 +127,7 @@ def test_a_set_of_refusals_is_trained_on_its_probability_mass(
     total = torch.zeros(())
     where = (batch["targets"] != NO_TARGET).nonzero().tolist()
     for row, index in where:
-        allowed = batch["attention_mask"][row, 0, index].nonzero()[:, 0]
-        sequence = batch["input_ids"][row, allowed[batch["position_ids"][row, allowed].argsort()]]
+        sequence = batch["input_ids"][row, context(batch, row, index)]
         probabilities = trainer.model(input_ids=sequence[None]).logits[0, -1].softmax(-1)
         is_rto = batch["terms"][row, index] == 3
         total -= (probabilities[refusals].sum() if is_rto else probabilities[batch["targets"][row, index]]).log()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from derta.cli import main
 from derta.training.config import DeRTaConfig
 from derta.training.memory import Memory, estimate_memory
 from derta.training.objective import install_objective
+from derta.training.tree import Term, TokenTree, collate
 
 ROWS, WIDTH, VOCABULARY = 4, 256, 400
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -29,9 +31,13 @@ def shape(layers: int = 4) -> LlamaConfig:
     )
 
 
-def network(layers: int = 4, dtype: str = "float32", lora: LoraConfig | None = None) -> torch.nn.Module:
+def network(
+    layers: int = 4, dtype: str = "float32", lora: LoraConfig | None = None, dense: bool = True
+) -> torch.nn.Module:
     model = LlamaForCausalLM(shape(layers)).to(getattr(torch, dtype))
     install_objective(model, [3])
+    if dense:
+        model.set_attn_implementation("sdpa")  # as on a GPU
     return get_peft_model(model, lora) if lora else model
 
 
@@ -47,6 +53,7 @@ def kept(model: torch.nn.Module, bf16: bool = False) -> int:
             storages[storage] = tensor
         return tensor
 
+    rows = [TokenTree.response([4] * 100, [5] * (WIDTH - 99), Term.HELPFUL)] * ROWS
     ids = torch.arange(ROWS * WIDTH).view(ROWS, WIDTH) % VOCABULARY
     with (
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
@@ -55,7 +62,7 @@ def kept(model: torch.nn.Module, bf16: bool = False) -> int:
         outputs = model.train()(
             input_ids=ids,
             position_ids=torch.arange(WIDTH).expand(ROWS, -1).contiguous(),
-            attention_mask=torch.ones(ROWS, 1, WIDTH, WIDTH, dtype=torch.bool).tril(),
+            spans=collate(rows, WIDTH)["spans"],
             targets=ids,
             terms=torch.ones_like(ids),
         )
@@ -85,6 +92,14 @@ LORA = {"r": 8, "target_modules": "all-linear"}
 def test_activations_are_what_autograd_keeps(tmp_path: Path, dtype: str, bf16: bool, lora: LoraConfig | None) -> None:
     model = network(dtype=dtype, lora=lora)
     assert estimate(model, tmp_path, bf16=bf16).activations == pytest.approx(kept(model, bf16), rel=0.15)
+
+
+def test_attention_over_trees_keeps_no_mask(tmp_path: Path) -> None:
+    model = network(dense=False)
+    measured = kept(model)
+    cast(LlamaForCausalLM, model).set_attn_implementation("flex_attention")
+    assert estimate(model, tmp_path).activations == pytest.approx(measured, rel=0.15)
+    assert kept(network()) - measured == 4 * ROWS * WIDTH * WIDTH * 4
 
 
 def test_checkpointing_keeps_the_input_of_each_layer(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from derta import DeRTaConfig, DeRTaTrainer
 from derta.errors import InputError
-from derta.training.dataset import EpochSampler
-from derta.training.objective import AttentionMasks
+from derta.training.attention import TreeAttention
 from derta.training.tree import Term
 
 from .models import SMALL, tiny
@@ -28,10 +27,9 @@ def test_works_with_nothing_but_a_model_and_data(
     tokenizer.save_pretrained("tiny")
     trainer = DeRTaTrainer("tiny", train_dataset=Dataset.from_list(rows()))
     batch = next(iter(trainer.get_train_dataloader()))
-    assert set(batch) == {"input_ids", "position_ids", "attention_mask", "targets", "terms"}
-    assert batch["attention_mask"].dtype == torch.bool
-    row_count, width = batch["input_ids"].shape
-    assert batch["attention_mask"].shape == (row_count, 1, width, width)
+    assert set(batch) == {"input_ids", "position_ids", "spans", "targets", "terms"}
+    assert batch["spans"].shape == (*batch["input_ids"].shape, 3)
+    assert len(batch["input_ids"]) == 1, "on a CPU a batch is one row"
     assert trainer.compute_loss(trainer.model, batch).requires_grad
     assert trainer.args.output_dir == "tiny-DeRTa"
 
@@ -117,20 +115,6 @@ def test_training_lowers_every_term_and_logs_it(tokenizer: PreTrainedTokenizerFa
     assert torch.equal(saved["model.norm.weight"], trainer.model.model.norm.weight)
 
 
-def test_sampler_shows_every_example_once_on_any_number_of_ranks() -> None:
-    orders = []
-    for multiple in (1, 8, 12):
-        sampler = EpochSampler(21, multiple=multiple, seed=3)
-        sampler.set_epoch(2)
-        keys = list(sampler)
-        assert len(keys) == len(sampler) == -(-21 // multiple) * multiple
-        orders.append([key for key in keys if key[1] is not None])
-    assert orders[0] == orders[1] == orders[2]
-    assert sorted(index for _, index in orders[0] if index is not None) == list(range(21))
-    sampler.set_epoch(3)
-    assert [key for key in sampler if key[1] is not None] != orders[0]
-
-
 def test_lora_trains_the_adapter_alone(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     trainer = make_trainer(tiny(), tokenizer, tmp_path, LoraConfig(task_type="CAUSAL_LM", r=4))
     assert {name.split(".")[-3] for name, p in trainer.model.named_parameters() if p.requires_grad} <= {
@@ -175,12 +159,12 @@ def test_an_architecture_with_an_unknown_output_is_refused(
 def test_attention_that_cannot_express_a_tree_is_refused() -> None:
     config = LlamaConfig(**SMALL)
     config._attn_implementation = "flash_attention_2"
-    with pytest.raises(InputError, match="'flash_attention_2' cannot express a token tree; use sdpa or eager"):
-        AttentionMasks(config)
+    with pytest.raises(InputError, match="'flash_attention_2' cannot express a token tree; use sdpa, flex"):
+        TreeAttention(config)
     config = LlamaConfig(**SMALL)
     config.layer_types = ["full_attention", "linear_attention", "chunked_attention"]
     with pytest.raises(InputError, match="layers of kind chunked_attention, linear_attention"):
-        AttentionMasks(config)
+        TreeAttention(config)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from derta.training.tree import NO_TARGET, Term, TokenTree, batch_sizes, check_batch, collate, pack
+from derta.training.tree import NO_TARGET, Term, TokenTree, batch_sizes, check_batch, collate, context, pack
 
 REFUSALS = [5, 6]
 PROMPT_TOKENS = st.lists(st.integers(10, 19), min_size=1, max_size=6)
@@ -27,9 +27,9 @@ def trees(draw: st.DrawFn) -> TokenTree:
     return tree
 
 
-@given(st.lists(trees(), min_size=1, max_size=6), st.integers(1, 60))
+@given(st.lists(trees(), min_size=1, max_size=6), st.none() | st.integers(1, 60))
 @settings(max_examples=150, deadline=None)
-def test_a_batch_reads_harm_and_never_learns_it(all_trees: list[TokenTree], row_length: int) -> None:
+def test_a_batch_reads_harm_and_never_learns_it(all_trees: list[TokenTree], row_length: int | None) -> None:
     batch = collate(all_trees, row_length)
     check_batch(batch, REFUSALS)
     targets, terms = batch["targets"], batch["terms"]
@@ -42,20 +42,19 @@ def test_a_batch_reads_harm_and_never_learns_it(all_trees: list[TokenTree], row_
     assert not ((targets >= 10) & (targets < 20)).any()
 
 
-@given(st.lists(trees(), min_size=1, max_size=6), st.integers(1, 60))
+@given(st.lists(trees(), min_size=1, max_size=6), st.none() | st.integers(1, 60))
 @settings(max_examples=150, deadline=None)
-def test_a_mask_row_is_one_sequence_of_one_tree(all_trees: list[TokenTree], row_length: int) -> None:
+def test_a_token_reads_one_sequence_of_one_tree(all_trees: list[TokenTree], row_length: int | None) -> None:
     batch = collate(all_trees, row_length)
-    mask, positions = batch["attention_mask"][:, 0], batch["position_ids"]
+    positions = batch["position_ids"]
     sequences = []
-    for row in range(len(mask)):
-        for index in range(mask.shape[1]):
-            allowed = mask[row, index].nonzero()[:, 0]
-            assert allowed.max() <= index, "a token sees the future"
-            order = positions[row, allowed].argsort()
-            assert positions[row, allowed][order].tolist() == list(range(len(allowed)))
+    for row in range(positions.shape[0]):
+        for index in range(positions.shape[1]):
+            read = context(batch, row, index)
+            assert read.max() <= index, "a token sees the future"
             if batch["targets"][row, index] != NO_TARGET:
-                sequence = batch["input_ids"][row, allowed[order]].tolist()
+                assert positions[row, read].tolist() == list(range(len(read)))
+                sequence = batch["input_ids"][row, read].tolist()
                 sequences.append((sequence, batch["targets"][row, index].item()))
     expected = []
     for tree in all_trees:
@@ -80,10 +79,9 @@ def test_two_branches_and_rto_in_figures() -> None:
     assert tree.position_ids == [0, 1, 2, 3, 4, 1, 2, 3, 4]
     assert tree.targets == [-100, 5, -100, 6, -100, 30, 31, 30, 31]
     batch = collate([tree], row_length=16)
-    rows = batch["attention_mask"][0, 0].int().tolist()
-    assert rows[4] == [1, 1, 1, 1, 1, 0, 0, 0, 0]
-    assert rows[6] == [1, 0, 0, 0, 0, 1, 1, 0, 0]
-    assert rows[8] == [1, 1, 1, 0, 0, 0, 0, 1, 1]
+    assert context(batch, 0, 4).tolist() == [0, 1, 2, 3, 4]
+    assert context(batch, 0, 6).tolist() == [0, 5, 6]
+    assert context(batch, 0, 8).tolist() == [0, 1, 2, 7, 8]
     assert batch_sizes(batch).tolist() == [1, 9, 5 + 3 + 5]
 
 

@@ -17,6 +17,7 @@ from derta.inference.batch import BatchDecoder
 from derta.inference.jobs import Job
 from derta.inference.plain import PlainDecoder
 from derta.inference.rows import RowRunner
+from derta.names import SDPA_BY_TREE
 
 _SMALL = 50_000_000
 """Parameters below which a step costs about the same for many rows as for few."""
@@ -89,7 +90,7 @@ def _examine(model: PreTrainedModel) -> _Finding:
     if model.config.is_encoder_decoder or kinds or not layers <= {DynamicLayer, DynamicSlidingWindowLayer}:
         return _Finding(f"{name} keep more than the keys and values of each token")
     implementation = model.config._attn_implementation
-    if implementation not in ("sdpa", "eager"):
+    if implementation not in ("sdpa", SDPA_BY_TREE, "eager"):
         return _Finding(f"attn_implementation: {implementation!r} can't mask rows; load the model with sdpa or eager")
     if not {"position_ids", "logits_to_keep"} <= set(inspect.signature(model.forward).parameters):
         return _Finding(f"{name} take no positions")

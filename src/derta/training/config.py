@@ -12,6 +12,9 @@ from derta.training.objective import LossNormalization
 Method = Literal["derta", "rto", "harmful-prefix", "vanilla"]
 CutPolicy = Literal["uniform", "release"]
 
+DENSE_ROW_LENGTH = 1024
+"""Tokens of a row where every token is set against every other: attention's cost per token grows with it."""
+
 
 @dataclass
 class DeRTaConfig(TrainingArguments):
@@ -31,8 +34,9 @@ class DeRTaConfig(TrainingArguments):
             Tokens that prompt + r̂ + r may take. r̂ is shortened from its end to fit; r and the prompt never.
         overlong_prompts (`str`, *optional*, defaults to `"error"`):
             What to do with an example whose prompt (and safe response) do not fit: `"error"` or `"drop"`.
-        row_length (`int`, *optional*, defaults to `1024`):
-            Tokens of a packed row; a longer tree makes its rows longer.
+        row_length (`int`, *optional*):
+            Tokens of a packed row; a longer tree makes its rows longer. By default a micro-batch is one row where
+            attention costs no more for it (SDPA on a CPU, FlexAttention), and rows have 1,024 tokens elsewhere.
         dataset_num_proc (`int`, *optional*):
             Processes that tokenise; one process uses several threads.
         dataset_cache_dir (`str`, *optional*):
@@ -84,7 +88,9 @@ class DeRTaConfig(TrainingArguments):
     overlong_prompts: Literal["error", "drop"] = field(
         default="error", metadata={"help": "What to do with examples whose prompt does not fit."}
     )
-    row_length: int = field(default=1024, metadata={"help": "Tokens of a packed row."})
+    row_length: int | None = field(
+        default=None, metadata={"help": "Tokens of a packed row; by default as attention works best."}
+    )
     dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
     dataset_cache_dir: str | None = field(
         default=None, metadata={"help": "Where tokenised data are kept between runs; none keeps nothing."}
@@ -116,8 +122,9 @@ class DeRTaConfig(TrainingArguments):
         if self.rto_weight < 0:
             raise InputError(f"rto_weight: {self.rto_weight} is negative; λ is 0 or more")
         for name in ("cuts_per_triple", "max_length", "row_length"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: {getattr(self, name)} is not 1 or more")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}: {value} is not 1 or more")
         if self.train_sampling_strategy != "random":
             raise InputError(f"train_sampling_strategy: {self.train_sampling_strategy!r} is not supported; use random")
         if self.label_smoothing_factor:

@@ -1,8 +1,8 @@
 """Data sets of token trees: tokenised once, drawn afresh each epoch, in an order that any number of ranks share."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -47,40 +47,23 @@ class TreeDataset(torch.utils.data.Dataset[TokenTree | None]):
     def __len__(self) -> int:
         return len(self.encoded)
 
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Roughly how many tokens each example's tree has."""
+        table = self.encoded.with_format("arrow")[:]
+        prompt, chosen, rejected = (
+            pc.list_value_length(table[name]).to_numpy() for name in ("prompt", "chosen", "rejected")
+        )
+        reads = 0 if self.builder.method == "vanilla" else rejected
+        branches = np.where(reads, self.builder.cuts_per_triple, 1)
+        lengths: np.ndarray = prompt + reads + branches * chosen
+        return lengths
+
     def __getitem__(self, key: tuple[int, int | None]) -> TokenTree | None:
         epoch, index = key
         if index is None:
             return None
         return self.builder(EncodedExample(**self.encoded[index]), index, epoch)
-
-
-class EpochSampler(torch.utils.data.Sampler[tuple[int, int | None]]):
-    """Yields (epoch, index) in an order that depends on the seed and the epoch alone.
-
-    The order is the same for any number of processes; it is filled up to a multiple of `multiple` with `None`, so that
-    every process gets as many batches without any example seen twice.
-    """
-
-    def __init__(self, examples: int, *, multiple: int = 1, shuffle: bool = True, seed: int = 0) -> None:
-        self.examples = examples
-        self.multiple = multiple
-        self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-self.examples // self.multiple) * self.multiple
-
-    def __iter__(self) -> Iterator[tuple[int, int | None]]:
-        order: Iterable[Any] = range(self.examples)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.examples)
-        yield from ((self.epoch, int(index)) for index in order)
-        yield from ((self.epoch, None) for _ in range(len(self) - self.examples))
 
 
 def encode_dataset(

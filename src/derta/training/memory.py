@@ -9,6 +9,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedConfig
 from trl import ModelConfig
 
+from derta.training.attention import is_dense
 from derta.training.config import DeRTaConfig
 from derta.training.objective import CHUNK_VALUES
 
@@ -133,12 +134,13 @@ def _activation_bytes(
     rows, width = shape
     tokens, layers = rows * width, text.num_hidden_layers
     residual = next(model.parameters()).element_size()
-    # Fused attention takes the mask as numbers to add, made in each layer.
-    per_layer = tokens * _layer_bytes_per_token(model, model_config, residual, compute) + tokens * width * compute
+    # SDPA takes the mask as numbers to add, made in each layer.
+    mask = tokens * width if is_dense(model) else 0
+    per_layer = tokens * _layer_bytes_per_token(model, model_config, residual, compute) + mask * compute
     checkpointing = config.activation_checkpointing or _fsdp_checkpointing(config)
     kept = layers * tokens * text.hidden_size * residual + per_layer if checkpointing else layers * per_layer
     # The mask, the last norm, and hidden states at targets.
-    return int(kept + tokens * width + tokens * text.hidden_size * (4 + 2 * residual))
+    return int(kept + mask + tokens * text.hidden_size * (4 + 2 * residual))
 
 
 def _layer_bytes_per_token(model: torch.nn.Module, model_config: PreTrainedConfig, residual: int, compute: int) -> int:

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from derta.errors import InputError
+from derta.training.attention import TreeAttention, attend_by_tree
 from derta.training.projection import Targets, target_log_probs
 from derta.training.tree import NO_TARGET, Term
 
@@ -66,7 +66,7 @@ def install_objective(
     refusal_set: bool = False,
     term_weights: Sequence[float] | None = (1.0, 1.0, 1.0),
 ) -> None:
-    """Teach a causal language model's `forward` to take `targets` and `terms` and return `TermSums` fields.
+    """Teach a causal language model's `forward` to take a batch of trees and return `TermSums` fields.
 
     The instance's own `forward` is wrapped, so that whatever wraps the model (DDP, FSDP2, DeepSpeed, PEFT, autocast)
     still sees one ordinary call of it; without `targets` it does what it always did. There is no way to train on a
@@ -82,7 +82,8 @@ def install_objective(
     Raises:
         InputError: attention or output head of the model cannot be expressed.
     """
-    masks = AttentionMasks(model.config)
+    attend_by_tree(model)
+    attention = TreeAttention(model.config)
     transform = logit_transform(model.config)
     stock_forward = type(model).forward
 
@@ -91,11 +92,10 @@ def install_objective(
         targets, terms = kwargs.pop("targets", None), kwargs.pop("terms", None)
         if targets is None:
             return stock_forward(self, *args, **kwargs)
-        mask, positions = kwargs["attention_mask"], kwargs["position_ids"]
         hidden = self.get_decoder()(
             input_ids=kwargs["input_ids"],
-            attention_mask=masks(mask, positions, self.dtype),
-            position_ids=positions,
+            attention_mask=attention(kwargs["spans"], self.dtype),
+            position_ids=kwargs["position_ids"],
             use_cache=False,
         ).last_hidden_state
         head = self.get_output_embeddings()
@@ -144,46 +144,3 @@ def logit_transform(config: PreTrainedConfig) -> Callable[[torch.Tensor], torch.
         return logits
 
     return transform
-
-
-class AttentionMasks:
-    """Turns a batch's tree mask into what each kind of layer of an architecture needs.
-
-    Sliding windows are measured in positions, so that a branch sees what it would see in a sequence of its own.
-
-    Raises:
-        InputError: a kind of layer or an attention implementation that cannot express a tree.
-    """
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        text = config.get_text_config()
-        self._implementation = str(getattr(config, "_attn_implementation", None) or "eager")
-        if self._implementation not in ("sdpa", "eager"):
-            raise InputError(
-                f"attn_implementation: {self._implementation!r} cannot express a token tree; use sdpa or eager"
-            )
-        self._window = getattr(text, "sliding_window", None)
-        layer_types = getattr(text, "layer_types", None)
-        default = "full_attention" if self._window is None else "sliding_attention"
-        self._kinds = sorted(set(layer_types)) if layer_types else [default]
-        unknown = set(self._kinds) - {"full_attention", "sliding_attention"}
-        if unknown:
-            raise InputError(
-                f"model: {text.model_type} has layers of kind {', '.join(sorted(unknown))}, "
-                "which cannot express a token tree; use a model with full or sliding-window attention"
-            )
-
-    def __call__(
-        self, mask: torch.Tensor, position_ids: torch.Tensor, dtype: torch.dtype
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Return the mask, or one for each kind of layer where the architecture mixes them."""
-        masks = {kind: self._of(kind, mask, position_ids, dtype) for kind in self._kinds}
-        return masks if len(masks) > 1 else masks[self._kinds[0]]
-
-    def _of(self, kind: str, mask: torch.Tensor, position_ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        if kind == "sliding_attention" and self._window is not None:
-            distance = position_ids[:, None, :, None] - position_ids[:, None, None, :]
-            mask = mask & (distance < self._window)
-        if self._implementation == "sdpa":
-            return mask
-        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)

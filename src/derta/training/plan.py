@@ -15,12 +15,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from trl import ModelConfig, get_peft_config
 
 from derta.errors import InputError
+from derta.training.attention import TreeAttention, is_dense
 from derta.training.builder import encoder_and_builder
-from derta.training.config import DeRTaConfig
-from derta.training.dataset import EpochSampler, TreeDataset, encode_dataset, tree_dataset
+from derta.training.config import DENSE_ROW_LENGTH, DeRTaConfig
+from derta.training.dataset import TreeDataset, encode_dataset, tree_dataset
 from derta.training.memory import Memory, estimate_memory
-from derta.training.objective import AttentionMasks
 from derta.training.options import TrainOptions
+from derta.training.sampling import EpochSampler
 from derta.training.tree import Term, collate
 
 _SAMPLE = 2000
@@ -52,7 +53,7 @@ def print_plan(options: TrainOptions, train_data: Dataset, tokenizer: PreTrained
     console.print(_steps_line(config, len(trees)), soft_wrap=True)
     network, trainable, model_config = empty_model(model, options.model)
     shards = config.world_size if config.world_size > 1 else _SHARDS
-    batch = _widest_batch(trees, config)
+    batch = _widest_batch(trees, config, is_dense(network))
     whole, sharded = (
         estimate_memory(network, model_config, config, batch, options.model, devices) for devices in (1, shards)
     )
@@ -76,7 +77,7 @@ def empty_model(name: str, options: ModelConfig) -> tuple[torch.nn.Module, int, 
     with init_empty_weights():
         dtype = _weight_dtype(options.dtype, model_config)
         model = AutoModelForCausalLM.from_config(model_config, dtype=dtype, **attention)
-        AttentionMasks(model.config)
+        TreeAttention(model.config)
         adapter = get_peft_config(options)
         if adapter is not None:
             model = get_peft_model(model, adapter)
@@ -121,13 +122,14 @@ def _steps_line(config: DeRTaConfig, examples: int) -> str:
     return f"{steps:,} optimizer steps of {per_step} examples, {steps / per_epoch:.2f} epochs; method {config.method}"
 
 
-def _widest_batch(trees: TreeDataset, config: DeRTaConfig) -> tuple[int, int]:
-    """Shape of the largest of the first micro-batches of an epoch."""
+def _widest_batch(trees: TreeDataset, config: DeRTaConfig, dense: bool) -> tuple[int, int]:
+    """Shape of the largest of the first micro-batches of an epoch on a GPU."""
+    row_length = DENSE_ROW_LENGTH if config.row_length is None and dense else config.row_length
     keys = iter(EpochSampler(len(trees), seed=config.seed))
     shapes = []
     for _ in range(min(20, len(trees) // config.per_device_train_batch_size or 1)):
         some = [trees[key] for key, _ in zip(keys, range(config.per_device_train_batch_size), strict=False)]
-        batch = collate([tree for tree in some if tree is not None], config.row_length)
+        batch = collate([tree for tree in some if tree is not None], row_length)
         shapes.append((batch["input_ids"].shape[0], batch["input_ids"].shape[1]))
     return max(shapes, key=lambda shape: shape[0] * shape[1])
 

@@ -27,19 +27,21 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_check
 
 from derta.errors import InputError
 from derta.files import write_json
+from derta.training.attention import is_dense
 from derta.training.builder import TreeBuilder, encoder_and_builder
 from derta.training.card import write_model_card
-from derta.training.config import DeRTaConfig
-from derta.training.dataset import EpochSampler, TreeDataset, encode_dataset, tree_dataset
+from derta.training.config import DENSE_ROW_LENGTH, DeRTaConfig
+from derta.training.dataset import TreeDataset, encode_dataset, tree_dataset
 from derta.training.objective import TERMS, TermSums, combine, install_objective
 from derta.training.rundir import IDENTITY, check_resume
+from derta.training.sampling import EpochSampler, StepShape
 from derta.training.shards import holds_shards, load_model_shards, load_optimizer_shards, whole_weights
 from derta.training.tree import Term, batch_sizes, check_batch, collate
 from derta.training.verify import verify_objective
 
 logger = logging.getLogger(__name__)
 
-_MODEL_INPUTS = ("input_ids", "position_ids", "attention_mask", "targets", "terms")
+_MODEL_INPUTS = ("input_ids", "position_ids", "spans", "targets", "terms")
 
 
 class DeRTaTrainer(Trainer):
@@ -149,7 +151,12 @@ class DeRTaTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=partial(_collate_trees, row_length=args.row_length, pad_token_id=pad),
+            data_collator=partial(
+                _collate_trees,
+                row_length=row_length(args, causal_lm),
+                pad_token_id=pad,
+                few_widths=causal_lm.config._attn_implementation == "flex_attention",
+            ),
             train_dataset=trees,
             eval_dataset=eval_trees,
             processing_class=tokenizer,
@@ -166,8 +173,13 @@ class DeRTaTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return EpochSampler(len(dataset), multiple=self._examples_at_once(self._train_batch_size), seed=seed)
+        size, batches = self._train_batch_size, self.args.gradient_accumulation_steps * self.args.world_size
+        return EpochSampler(
+            len(dataset),
+            multiple=self._examples_at_once(size),
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            step=StepShape(size, batches, dataset.lengths) if batches > 1 else None,
+        )
 
     def _get_eval_sampler(self, eval_dataset: Any) -> EpochSampler:
         return EpochSampler(
@@ -391,8 +403,20 @@ def check_adapter(peft_config: PeftConfig, model: PreTrainedModel) -> None:
             raise InputError(f"lora_{field}: LoRA on the output head ({head}) is not supported; leave it out")
 
 
-def _collate_trees(trees: Sequence[Any], row_length: int, pad_token_id: int) -> dict[str, torch.Tensor]:
-    return collate([tree for tree in trees if tree is not None], row_length, pad_token_id)
+def row_length(args: DeRTaConfig, model: PreTrainedModel) -> int | None:
+    """Return the tokens of a row; `None` if a batch is one row.
+
+    Raises:
+        InputError: FlexAttention on a CPU.
+    """
+    if model.config._attn_implementation == "flex_attention" and args.device.type == "cpu":
+        raise InputError("attn_implementation: PyTorch trains with flex_attention on GPUs only; use sdpa on a CPU")
+    dense = is_dense(model, args.device.type)
+    return DENSE_ROW_LENGTH if args.row_length is None and dense else args.row_length
+
+
+def _collate_trees(trees: Sequence[Any], **how: Any) -> dict[str, torch.Tensor]:
+    return collate([tree for tree in trees if tree is not None], **how)
 
 
 class _Meter:

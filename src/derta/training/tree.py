@@ -89,6 +89,13 @@ class TokenTree:
             position=cut - 1,
         )
 
+    def spans(self) -> list[tuple[int, int, int]]:
+        """What each token reads, as `collate` returns it, in a row that begins with this tree."""
+        starts: list[int] = []
+        for index, segment in enumerate(self.segments):
+            starts.append(starts[-1] if index and segment == self.segments[index - 1] else index)
+        return list(zip([0] * len(self), self.visible, starts, strict=True))
+
     def _append(self, tokens: Sequence[int], segment: int, visible: int, position: int) -> None:
         self.input_ids += tokens
         self.position_ids += range(position, position + len(tokens))
@@ -106,35 +113,63 @@ class TokenTree:
         self.terms[-len(response) :] = [term] * len(response)
 
 
-def pack(trees: Sequence[TokenTree], row_length: int) -> list[list[TokenTree]]:
-    """Distribute trees over as few rows of `row_length` tokens as first-fit decreasing finds.
+def pack(trees: Sequence[TokenTree], row_length: int | None) -> list[list[TokenTree]]:
+    """Distribute trees over as few rows of `row_length` tokens as first-fit decreasing finds, then evenly.
 
-    A tree longer than `row_length` makes every row as long as itself.
+    A tree longer than `row_length` makes every row as long as itself; without a `row_length` there is one row.
     """
-    room_of_row = max([row_length, *map(len, trees)])
+    if row_length is None:
+        return [list(trees)]
+    most = max([row_length, *map(len, trees)])
+    longest_first = sorted(trees, key=len, reverse=True)
     rows: list[list[TokenTree]] = []
-    rooms: list[int] = []
-    for tree in sorted(trees, key=len, reverse=True):
-        index = next((i for i, room in enumerate(rooms) if room >= len(tree)), None)
+    taken: list[int] = []
+    for tree in longest_first:
+        index = next((i for i, tokens in enumerate(taken) if tokens + len(tree) <= most), None)
         if index is None:
             index = len(rows)
             rows.append([])
-            rooms.append(room_of_row)
+            taken.append(0)
         rows[index].append(tree)
-        rooms[index] -= len(tree)
+        taken[index] += len(tree)
+    even = _spread(longest_first, len(rows))
+    return even if max(map(_tokens, even), default=0) <= max(taken, default=0) else rows
+
+
+def _spread(longest_first: Sequence[TokenTree], count: int) -> list[list[TokenTree]]:
+    """Give each tree to the row with the fewest tokens."""
+    rows: list[list[TokenTree]] = [[] for _ in range(count)]
+    for tree in longest_first:
+        min(rows, key=_tokens).append(tree)
     return rows
 
 
-def collate(trees: Sequence[TokenTree], row_length: int, pad_token_id: int = 0) -> dict[str, torch.Tensor]:
+def _tokens(row: Sequence[TokenTree]) -> int:
+    return sum(map(len, row))
+
+
+def collate(
+    trees: Sequence[TokenTree], row_length: int | None, pad_token_id: int = 0, few_widths: bool = False
+) -> dict[str, torch.Tensor]:
     """Pack trees into rows that never see each other.
+
+    Args:
+        trees: of a batch.
+        row_length: tokens of a row; `None`: one row for all.
+        pad_token_id: what fills rows up.
+        few_widths: fill rows up (by 6 % at most) so that batches have few different widths.
 
     Returns:
         `input_ids`, `position_ids`, `targets`, `terms`: int64, rows x tokens.
-        `attention_mask`: bool, rows x 1 x tokens x tokens; entry [row, 0, query, key] says that query attends to key.
-        Padding attends to itself alone, which keeps the softmax finite.
+        `spans`: int64, rows x tokens x 3: what each token reads, as places in its row. From the first entry to before
+        the second is its trunk's part, from the third to the token itself its own segment's. Padding reads itself,
+        which keeps the softmax finite.
     """
     rows = pack(trees, row_length) or [[]]
-    width = max(1, *(sum(map(len, row)) for row in rows))
+    width = max(1, *map(_tokens, rows))
+    if few_widths:
+        step = max(128, 1 << max(0, width.bit_length() - 5))
+        width = -(-width // step) * step
 
     def columns(name: str, padding: int) -> torch.Tensor:
         values = torch.full((len(rows), width), padding, dtype=torch.long)
@@ -143,48 +178,31 @@ def collate(trees: Sequence[TokenTree], row_length: int, pad_token_id: int = 0) 
             values[index, : len(flat)] = torch.tensor(flat, dtype=torch.long)
         return values
 
-    tree_of_token = torch.full((len(rows), width), -1)
-    index_in_tree = torch.zeros((len(rows), width), dtype=torch.long)
+    spans = torch.arange(width)[None, :, None].repeat(len(rows), 1, 3)
     for index, row in enumerate(rows):
         at = 0
-        for number, tree in enumerate(row):
-            tree_of_token[index, at : at + len(tree)] = number
-            index_in_tree[index, at : at + len(tree)] = torch.arange(len(tree))
+        for tree in row:
+            spans[index, at : at + len(tree)] = at + torch.tensor(tree.spans())
             at += len(tree)
     return {
         "input_ids": columns("input_ids", pad_token_id),
         "position_ids": columns("position_ids", 0),
-        "attention_mask": _mask(tree_of_token, index_in_tree, columns("segments", 0), columns("visible", 0)),
+        "spans": spans,
         "targets": columns("targets", NO_TARGET),
         "terms": columns("terms", 0),
     }
 
 
-def _mask(
-    tree: torch.Tensor, index_in_tree: torch.Tensor, segment: torch.Tensor, visible: torch.Tensor
-) -> torch.Tensor:
-    """Mask of rows x 1 x tokens x tokens from one entry a token (each rows x tokens)."""
-    width = tree.shape[1]
-    order = torch.arange(width)
-    causal = order[:, None] >= order[None, :]
-    same_tree = tree[:, :, None] == tree[:, None, :]
-    same_segment = segment[:, :, None] == segment[:, None, :]
-    # The trunk comes first in its tree, so a token's index in the tree is its index on the trunk.
-    on_visible_trunk = (segment == _TRUNK)[:, None, :] & (index_in_tree[:, None, :] < visible[:, :, None])
-    mask = same_tree & causal & (same_segment | on_visible_trunk)
-    padding = (tree < 0)[:, :, None]
-    mask = torch.where(padding, torch.eye(width, dtype=torch.bool), mask)
-    return mask[:, None]
+def context(batch: dict[str, torch.Tensor], row: int, index: int) -> torch.Tensor:
+    """Return the places in its row that a token reads, in the order of the sequence that it ends."""
+    trunk_start, trunk_end, own_start = batch["spans"][row, index].tolist()
+    return torch.tensor([*range(trunk_start, trunk_end), *range(own_start, index + 1)])
 
 
-def continues(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Whether the next token of the row continues this token's segment (bool, rows x tokens).
-
-    A token that follows another in its segment attends to it; the first token of a tree or of a branch, and padding,
-    do not attend to the token before them in the row.
-    """
-    follows = torch.diagonal(attention_mask[:, 0], offset=-1, dim1=-2, dim2=-1)
-    return torch.nn.functional.pad(follows, (0, 1))
+def continues(spans: torch.Tensor) -> torch.Tensor:
+    """Whether the next token of the row continues this token's segment (bool, rows x tokens)."""
+    own_start = spans[..., 2]
+    return torch.nn.functional.pad(own_start[:, 1:] == own_start[:, :-1], (0, 1))
 
 
 def batch_sizes(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -192,7 +210,7 @@ def batch_sizes(batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
     Returns a float32 tensor of these three; padding does not count.
     """
-    continued = continues(batch["attention_mask"])
+    continued = continues(batch["spans"])
     continues_previous = torch.nn.functional.pad(continued, (1, 0))[:, :-1]
     positions = batch["position_ids"]
     examples = (continued & ~continues_previous & (positions == 0)).sum()
@@ -217,7 +235,7 @@ def check_batch(batch: dict[str, torch.Tensor], refusal_ids: Sequence[int]) -> N
     refusals = torch.tensor(list(refusal_ids), device=targets.device)
     if not torch.isin(targets[is_rto], refusals).all():
         raise ValueError("an RTO target in the batch is not a refusal token")
-    continued = continues(batch["attention_mask"])[:, :-1]
+    continued = continues(batch["spans"])[:, :-1]
     learnt, learnt_next = is_response[:, :-1], is_response[:, 1:]
     if (learnt & continued & ~learnt_next).any():
         raise ValueError("a target in the batch lies on text that is only read, such as a harmful response")

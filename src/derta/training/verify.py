@@ -5,7 +5,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from derta.errors import InputError
-from derta.training.tree import Term, TokenTree, collate
+from derta.training.tree import Term, TokenTree, collate, context
 
 _PROMPT, _REJECTED, _RESPONSE = 4, 12, 6
 
@@ -58,8 +58,7 @@ def _batch(vocabulary: int) -> dict[str, torch.Tensor]:
 def _separate_nll(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> float:
     total = 0.0
     for row, index in ((batch["terms"] == Term.HELPFUL) | (batch["terms"] == Term.SAFE)).nonzero().tolist():
-        allowed = batch["attention_mask"][row, 0, index].nonzero()[:, 0]
-        sequence = batch["input_ids"][row, allowed[batch["position_ids"][row, allowed].argsort()]]
+        sequence = batch["input_ids"][row, context(batch, row, index)]
         logits = model(input_ids=sequence[None]).logits[0, -1].float()
         total -= float(logits.log_softmax(-1)[batch["targets"][row, index]])
     return total
