@@ -22,13 +22,12 @@ import argparse
 import importlib.util
 import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from measuring import PeakMemory, Stopwatch, environment
+from measuring import PeakMemory, Stopwatch, environment, in_own_process
 from torch.nn import functional as F
 
 from derta.training.objective import CHUNK_VALUES
@@ -99,14 +98,6 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     return row
 
 
-def in_own_process(arguments: list[str]) -> dict[str, float]:
-    ended = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
-    if ended.returncode:
-        sys.exit(ended.stderr)
-    row: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
-    return row
-
-
 def check_equal(runs: dict[str, list[dict[str, float]]], tolerance: float) -> None:
     reference = runs["full"][0]
     for name, rows in runs.items():
@@ -149,7 +140,7 @@ def main() -> None:
         }
         for _ in range(options.repeats):
             for name in runs:
-                runs[name].append(in_own_process([*arguments, "--only", name]))
+                runs[name].append(in_own_process(__file__, [*arguments, "--only", name]))
         check_equal(runs, 1e-5 if options.dtype == "float32" else 1e-2)
         seconds = "cpu_seconds" if options.device == "cpu" else "wall_seconds"
         for name, done in runs.items():

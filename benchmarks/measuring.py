@@ -1,9 +1,14 @@
 """What benchmarks share: a description of the machine, a stopwatch and peak memory."""
 
+import json
 import os
 import platform
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import accelerate
 import torch
@@ -23,6 +28,15 @@ def environment(device: str, **more: str) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
     }
+
+
+def in_own_process(script: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Run a script and return what its last line says, as JSON."""
+    ended = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
+    if ended.returncode:
+        sys.exit(ended.stderr)
+    row: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return row
 
 
 class Stopwatch:

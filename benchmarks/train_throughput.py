@@ -10,22 +10,25 @@ Each side trains the same random model on the same examples, an epoch at a time,
 - trl: the same rows, tokenised beforehand, in `trl.SFTTrainer` with `packing=True` (best-fit decreasing, 1,024 tokens).
   Its packs span the epoch, while the two others pack or pad within a micro-batch. It trains one pack at a time, as
   plain attention over several packs in one row, which is how it batches them, costs more.
-- derta: `DeRTaTrainer`, which packs trees into rows of `--row-length` tokens (1,024 by default).
+- derta: `DeRTaTrainer`, which packs the trees of a micro-batch into one row.
 - derta-2: the same with two cuts per triple, on safety data only: what a second branch costs.
 
-All use PyTorch's SDPA attention, AdamW, one precision, the same micro-batch in examples, no activation checkpointing,
-and no worker processes. Cuts of the first two are drawn once; derta draws its own each epoch. Tokens are random ids;
-lengths are those of the paper's data: prompt 25, r̂ 180, r 60, helpful 350 tokens on average, log-normal, at most 1,024
-together; `safety` holds triples only, `mixture` ten helpful examples per triple.
+All use PyTorch's SDPA attention, AdamW, one precision, the same micro-batch in examples, and no worker processes. Cuts
+of the first two are drawn once; derta draws its own each epoch. Tokens are random ids; lengths are those of the paper's
+data: prompt 25, r̂ 180, r 60, helpful 350 tokens on average, log-normal, at most 1,024 together; `safety` holds triples
+only, `mixture` ten helpful examples per triple.
 
-Sides take turns in one process; the first epoch of each warms up and isn't counted. The time of an epoch is from the
-first batch to the last optimizer step. On a CPU it is the CPU time of the process: on one thread, that is wall time
-on a machine of one's own. Peak memory is what an epoch takes beyond what the process held; on a CPU,
-where a process keeps memory for later epochs, it is a lower bound and comparable for no two sides. On a GPU the models
-are 1 B parameters trained in full and 8 B with LoRA, and FLOPs are set against the measured peak of a matrix
+Sides take turns; the first epoch of each warms up and isn't counted. The time of an epoch is from the first batch to
+the last optimizer step. On a CPU it is the CPU time of the process: on one thread, that is wall time on a machine of
+one's own. Peak memory is what a first epoch takes beyond what its process held; on a CPU, where a process keeps memory
+for later, each side runs once more in a process of its own.
+
+On a GPU the models are 1 B parameters trained in full and 8 B with LoRA (with activation checkpointing), derta attends
+with FlexAttention, and a side that runs out of memory says so. FLOPs are set against the measured peak of a matrix
 multiplication: 2 per weight and token in each of the forward pass, the gradient of the activations and, in full
-training, that of the weights; the output head counts at targets only, attention scores and padding never. No GPU was
-at hand when this script was written: that part is untested.
+training, that of the weights; the output head counts at targets only, attention scores, padding and recomputation
+never. No GPU was at hand when this script was written: `--rehearse` runs its GPU part on a CPU, with small models of
+the same kinds, and its figures mean nothing.
 """
 
 import argparse
@@ -35,7 +38,7 @@ import logging
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,7 @@ import torch
 import transformers
 import trl
 from datasets import Dataset
-from measuring import PeakMemory, Stopwatch, environment
+from measuring import PeakMemory, Stopwatch, environment, in_own_process
 from peft import LoraConfig, get_peft_model
 from synthetic import examples, word_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -64,6 +67,12 @@ class Shape:
     config: dict[str, Any]
     examples: dict[str, int]
     lora: bool = False
+
+    def small(self) -> "Shape":
+        """A model of the same kind that takes a CPU seconds."""
+        tiny = {"vocab_size": 2000, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2}
+        heads = {"num_attention_heads": 8, "num_key_value_heads": 2}
+        return replace(self, config={**self.config, **tiny, **heads}, examples={"safety": 16, "mixture": 22})
 
 
 SHAPES = {
@@ -125,8 +134,8 @@ class Task:
     rows: list[dict[str, str | None]]
     batch: int
     accumulation: int
-    row_length: int | None
     device: str
+    bf16: bool
     folder: str
 
     @property
@@ -142,15 +151,15 @@ class Task:
             "learning_rate": 1e-5,
             "lr_scheduler_type": "constant",
             "use_cpu": self.device == "cpu",
-            "bf16": self.device != "cpu",
-            "activation_checkpointing": False,
+            "bf16": self.bf16,
+            "activation_checkpointing": self.shape.lora,
             "save_strategy": "no",
             "report_to": "none",
             "logging_strategy": "epoch",
             "disable_tqdm": True,
         }
 
-    def model(self) -> Any:
+    def model(self, attention: str = "sdpa") -> Any:
         """Return a random model, the same at every call."""
         torch.manual_seed(0)
         dtype = torch.bfloat16 if self.shape.lora else torch.float32
@@ -160,7 +169,7 @@ class Task:
             bos_token_id=0,
             eos_token_id=1,
             pad_token_id=2,
-            attn_implementation="sdpa",
+            attn_implementation=attention,
         )
         with torch.device(self.device):
             model = LlamaForCausalLM(config).to(dtype)
@@ -238,10 +247,10 @@ def derta(task: Task, tokenizer: Any, cuts: int = 1) -> Trainer:
         per_device_train_batch_size=task.batch,
         gradient_accumulation_steps=task.accumulation,
         max_length=LENGTH,
-        row_length=task.row_length,
         cuts_per_triple=cuts,
     )
-    return DeRTaTrainer(task.model(), args, Dataset.from_list(task.rows), processing_class=tokenizer)
+    model = task.model("flex_attention" if task.device == "cuda" else "sdpa")
+    return DeRTaTrainer(model, args, Dataset.from_list(task.rows), processing_class=tokenizer)
 
 
 SIDES: dict[str, Callable[[Task, Any], Trainer]] = {
@@ -270,23 +279,51 @@ class Epoch(TrainerCallback):
         self.seconds, self.peak = self._watch.read(), self._memory.read()
 
 
-def measure(task: Task, tokenizer: Any, names: Sequence[str], repeats: int) -> dict[str, list[dict[str, float]]]:
-    sides = {}
-    for name in names:
-        watch = Epoch(task.device)
-        trainer = SIDES[name](task, tokenizer)
-        trainer.add_callback(watch)
-        trainer.remove_callback(PrinterCallback)
-        sides[name] = (trainer, watch)
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for repeat in range(repeats + 1):
-        for name, (trainer, watch) in sides.items():
-            trainer.train()
-            assert abs(trainer.state.global_step - task.steps) <= 1, (name, trainer.state.global_step, task.steps)
-            if repeat:
-                wall, cpu = watch.seconds
-                runs[name].append({"wall_seconds": wall, "cpu_seconds": cpu, "peak_bytes": watch.peak})
-    return runs
+class Side:
+    """One way to train, and the figures of its epochs.
+
+    On a GPU it gives its memory back after each turn: all sides together would not fit.
+    """
+
+    def __init__(self, name: str, task: Task, tokenizer: Any) -> None:
+        self.name = name
+        self.fits = True
+        self.runs: list[dict[str, float]] = []
+        self._task, self._tokenizer = task, tokenizer
+        self._trainer: Trainer | None = None
+        self._watch = Epoch(task.device)
+
+    def turn(self) -> None:
+        """Train an epoch and note its figures; one more before it, to warm up, after a start."""
+        try:
+            if self._trainer is None:
+                self._start()
+                self._epoch()
+            self.runs.append(self._epoch())
+        except torch.cuda.OutOfMemoryError:
+            self.fits = False
+        if self._task.device == "cuda":
+            self._trainer = None
+            gc.collect()
+            torch.cuda.empty_cache()
+
+    def first_epoch(self) -> dict[str, float]:
+        """Return the figures of an epoch in a fresh process."""
+        self._start()
+        return self._epoch()
+
+    def _start(self) -> None:
+        self._trainer = SIDES[self.name](self._task, self._tokenizer)
+        self._trainer.add_callback(self._watch)
+        self._trainer.remove_callback(PrinterCallback)
+
+    def _epoch(self) -> dict[str, float]:
+        assert self._trainer is not None
+        self._trainer.train()
+        steps = self._trainer.state.global_step
+        assert abs(steps - self._task.steps) <= 1, (self.name, steps, self._task.steps)
+        wall, cpu = self._watch.seconds
+        return {"wall_seconds": wall, "cpu_seconds": cpu, "peak_bytes": self._watch.peak}
 
 
 def training_flops(task: Task, tokenizer: Any) -> float:
@@ -305,11 +342,12 @@ def training_flops(task: Task, tokenizer: Any) -> float:
     return 2.0 * passes * (c["num_hidden_layers"] * layer * tokens + width * c["vocab_size"] * targets)
 
 
-def matmul_peak(size: int = 8192, repeats: int = 20) -> float:
-    """FLOP/s of a bfloat16 matrix multiplication on the GPU."""
-    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+def matmul_peak(device: str, repeats: int = 20) -> float:
+    """FLOP/s of a bfloat16 matrix multiplication."""
+    size = 8192 if device == "cuda" else 256
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     a @ b
-    watch = Stopwatch("cuda")
+    watch = Stopwatch(device)
     for _ in range(repeats):
         a @ b
     return repeats * 2 * size**3 / watch.read()[0]
@@ -323,88 +361,114 @@ def branch_bound(task: Task, tokenizer: Any) -> float:
     return branches / sum(len(one.prompt) + len(one.rejected) + len(one.chosen) for one in encoded)
 
 
-def report(runs: dict[str, list[dict[str, float]]], task: Task, seconds: str) -> dict[str, Any]:
+def report(sides: Sequence[Side], seconds: str) -> dict[str, Any]:
     """Medians, and ratios of runs that were neighbours in time."""
-    names = [name for name in runs if name != "derta"]
+    ours = next(side for side in sides if side.name == "derta")
+    examples = len(ours._task.rows)
     return {
         "examples_per_second": {
-            name: len(task.rows) / statistics.median(run[seconds] for run in done) for name, done in runs.items()
+            side.name: examples / statistics.median(run[seconds] for run in side.runs) for side in sides if side.fits
         },
-        "peak_bytes": {name: statistics.median(run["peak_bytes"] for run in done) for name, done in runs.items()},
+        "peak_bytes": {
+            side.name: statistics.median(run["peak_bytes"] for run in side.runs) for side in sides if side.fits
+        },
         "derta_over": {
-            name: statistics.median(a[seconds] / b[seconds] for a, b in zip(runs[name], runs["derta"], strict=True))
-            for name in names
+            side.name: statistics.median(a[seconds] / b[seconds] for a, b in zip(side.runs, ours.runs, strict=True))
+            for side in sides
+            if side is not ours and side.fits
         },
     }
 
 
+def measure(options: argparse.Namespace, model: str, data: str, peak: float | None) -> dict[str, Any]:
+    """Let all sides train one model on one kind of data."""
+    seconds = "cpu_seconds" if options.device == "cpu" else "wall_seconds"
+    with tempfile.TemporaryDirectory() as folder:
+        task, tokenizer = make_task(options, model, data, folder)
+        names = [name for name in SIDES if name in options.sides or name == "derta"]
+        sides = [Side(name, task, tokenizer) for name in names if name != "derta-2" or data == "safety"]
+        for _ in range(options.repeats):
+            for side in sides:
+                if side.fits:
+                    side.turn()
+    row = {"model": model, "data": data, "examples": len(task.rows), **report(sides, seconds)}
+    if options.device == "cpu":
+        for name in row["peak_bytes"]:
+            arguments = ["--memory-of", name, "--models", model, "--data", data, "--device", "cpu"]
+            arguments += [f"--batch={options.batch}", f"--accumulation={options.accumulation}"]
+            arguments += ["--rehearse"] if options.rehearse else []
+            row["peak_bytes"][name] = in_own_process(__file__, arguments)["peak_bytes"]
+    if "derta-2" in row["derta_over"]:
+        cost = row["derta_over"].pop("derta-2") - 1
+        row["second_branch"] = {"cost": cost, "tokens": branch_bound(task, tokenizer)}
+    if peak:
+        flops = training_flops(task, tokenizer) / len(task.rows)
+        rates = row["examples_per_second"].items()
+        row["model_flops_utilisation"] = {name: rate * flops / peak for name, rate in rates if name != "derta-2"}
+    return {**row, "runs": {side.name: side.runs for side in sides}}
+
+
+def make_task(options: argparse.Namespace, model: str, data: str, folder: str) -> tuple[Task, Any]:
+    shape = SHAPES[model].small() if options.rehearse else SHAPES[model]
+    vocabulary, count = shape.config["vocab_size"], shape.examples[data]
+    triples = count if data == "safety" else count // 11
+    rows = examples(triples, count - triples, vocabulary)
+    bf16 = options.device != "cpu" or options.rehearse
+    task = Task(shape, rows, options.batch, options.accumulation, options.device, bf16, folder)
+    return task, word_tokenizer(vocabulary)
+
+
+def show(row: dict[str, Any]) -> None:
+    for name, runs in row["runs"].items():
+        where = f"{row['model']:10}{row['data']:9}{name:9}"
+        if name not in row["peak_bytes"]:
+            print(f"{where} does not fit ({len(runs)} epochs)")
+            continue
+        over = f"{row['derta_over'][name]:9.2f} x" if name in row["derta_over"] else ""
+        rate, peak = row["examples_per_second"][name], row["peak_bytes"][name] / 1e6
+        print(f"{where}{rate:11.2f}{peak:9.0f}{over:>11}", flush=True)
+    if "second_branch" in row:
+        print("second branch: {cost:.3f} of the time, {tokens:.3f} of the tokens".format(**row["second_branch"]))
+    for name, share in row.get("model_flops_utilisation", {}).items():
+        print(f"model FLOPs utilisation of {name}: {share:.3f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--models", nargs="+", choices=SHAPES)
     parser.add_argument("--data", nargs="+", choices=("safety", "mixture"), default=["safety", "mixture"])
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="derta is always one")
     parser.add_argument("--batch", type=int, default=8, help="examples of a micro-batch")
     parser.add_argument("--accumulation", type=int, default=2)
-    parser.add_argument("--row-length", type=int, help="tokens of a packed row of derta (default: derta's own choice)")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rehearse", action="store_true", help="the GPU part, small, on a CPU")
+    parser.add_argument("--memory-of", choices=SIDES, help="only the peak memory of one side's first epoch")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     logging.disable(logging.WARNING)
-    models = options.models or (["organism", "15m"] if options.device == "cpu" else ["1b", "8b-lora"])
-    seconds = "cpu_seconds" if options.device == "cpu" else "wall_seconds"
-    peak = None if options.device == "cpu" else matmul_peak()
+    if options.memory_of:
+        with tempfile.TemporaryDirectory() as folder:
+            task, tokenizer = make_task(options, options.models[0], options.data[0], folder)
+            print(json.dumps(Side(options.memory_of, task, tokenizer).first_epoch()))
+        return
+    on_gpu = options.device == "cuda" or options.rehearse
+    models = options.models or (["1b", "8b-lora"] if on_gpu else ["organism", "15m"])
+    peak = matmul_peak(options.device) if on_gpu else None
 
     rows = []
     print(f"{'model':10}{'data':9}{'side':9}{'examples/s':>11}{'peak MB':>9}{'derta over':>11}", flush=True)
     for model in models:
-        shape = SHAPES[model]
-        tokenizer = word_tokenizer(shape.config["vocab_size"])
         for data in options.data:
-            count = shape.examples[data]
-            triples = count if data == "safety" else count // 11
-            texts = examples(triples, count - triples, shape.config["vocab_size"])
-            with tempfile.TemporaryDirectory() as folder:
-                task = Task(
-                    shape, texts, options.batch, options.accumulation, options.row_length, options.device, folder
-                )
-                names = ["padded", "trl", "derta", *(["derta-2"] if data == "safety" else [])]
-                names = [name for name in names if name == "derta" or name in options.sides]
-                runs = measure(task, tokenizer, names, options.repeats)
-            row: dict[str, Any] = {"model": model, "data": data, "examples": count, **report(runs, task, seconds)}
-            for name in names:
-                over = f"{row['derta_over'][name]:9.2f} x" if name != "derta" else ""
-                print(
-                    f"{model:10}{data:9}{name:9}{row['examples_per_second'][name]:11.2f}"
-                    f"{row['peak_bytes'][name] / 1e6:9.0f}{over:>11}",
-                    flush=True,
-                )
-            if "derta-2" in names:
-                row["second_branch"] = {
-                    "cost": row["derta_over"]["derta-2"] - 1,
-                    "tokens": branch_bound(task, tokenizer),
-                }
-                print(
-                    "second branch: {cost:.3f} of the time, {tokens:.3f} of the tokens".format(**row["second_branch"])
-                )
-            if peak:
-                flops = training_flops(task, tokenizer) / count
-                row["model_flops_utilisation"] = {
-                    name: rate * flops / peak for name, rate in row["examples_per_second"].items() if name != "derta-2"
-                }
-                print("MFU:", {name: round(share, 3) for name, share in row["model_flops_utilisation"].items()})
-            rows.append({**row, "runs": runs})
+            rows.append(measure(options, model, data, peak))
+            show(rows[-1])
     if options.out:
+        settings = {"batch": options.batch, "accumulation": options.accumulation, "repeats": options.repeats}
         result = {
             "environment": environment(options.device, trl=trl.__version__),
-            "settings": {
-                "batch": options.batch,
-                "accumulation": options.accumulation,
-                "row_length": options.row_length,
-                "seconds": seconds,
-            },
+            "settings": {**settings, "seconds": "cpu" if options.device == "cpu" else "wall"},
             "matmul_peak": peak,
             "rows": rows,
         }
