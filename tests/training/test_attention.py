@@ -86,22 +86,27 @@ def flex_on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-FLEX = ["llama", "mistral-window", "qwen3-mixed-window", "gemma3-capped", "gemma2-capped"]
+ARCHITECTURES = ["llama", "mistral-window", "qwen3-mixed-window", "gemma3-capped"]
 
 
 @pytest.mark.usefixtures("flex_on_cpu")
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("name", FLEX)
-def test_flex_attention_computes_what_the_others_do(
-    name: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Any
+@pytest.mark.parametrize(
+    ("name", "implementation"),
+    [(name, "flex_attention") for name in [*ARCHITECTURES, "gemma2-capped"]]
+    + [(name, "sdpa") for name in ARCHITECTURES],
+)
+def test_what_gpus_compute_is_what_a_cpu_computes(
+    name: str, implementation: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Any
 ) -> None:
+    """`test_exactness.py` compares the latter with separate sequences."""
     batch = next(iter(make_trainer(tiny(name), tokenizer, tmp_path).get_train_dataloader()))
     results = []
-    for implementation in (None, "flex_attention"):
+    for used in (None, implementation):
         model = tiny(name)
-        if implementation:
-            model.set_attn_implementation(implementation)
         install_objective(model, [5])
+        if used:
+            model.set_attn_implementation(used)
         loss = model(**batch)["nll"].sum()
         loss.backward()
         results.append((loss.item(), gradients(model)))
