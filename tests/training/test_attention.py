@@ -1,6 +1,7 @@
 """Attention over trees: every implementation reads what the spans say, and nothing else."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
