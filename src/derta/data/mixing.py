@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from derta.data.columns import COLUMNS, as_dataset
+from derta.data.columns import COLUMNS, as_dataset, is_canonical
 from derta.data.triples import Example, as_example, is_conversational
 from derta.errors import InputError
 
@@ -78,7 +78,12 @@ def _aligned(datasets: "Sequence[Dataset]") -> "list[Dataset]":
     if all(f == features[0] for f in features) and set(features[0]) <= set(COLUMNS):
         return list(datasets)
     conversational = any(len(dataset) and is_conversational(dataset[0]) for dataset in datasets)
-    return [as_dataset(_examples(d, i, conversational)) for i, d in enumerate(datasets)]
+    return [
+        dataset
+        if is_canonical(dataset, conversational=conversational)
+        else as_dataset(_examples(dataset, index, conversational))
+        for index, dataset in enumerate(datasets)
+    ]
 
 
 def _examples(dataset: "Dataset", index: int, conversational: bool) -> Iterator[tuple[Example, bool]]:
