@@ -32,6 +32,7 @@ def mix(
     Raises:
         InputError: the ratios don't fit the data sets, or leave nothing of one that should have a share.
     """
+    import numpy as np
     from datasets import concatenate_datasets
 
     if not datasets:
@@ -47,7 +48,8 @@ def mix(
         chosen += range(begin, begin + size) if count == size else (begin + i for i in draw.sample(range(size), count))
         begin += size
     draw.shuffle(chosen)
-    return concatenate_datasets(_aligned(datasets)).select(chosen[:max_examples])
+    # `datasets` hashes what it selects, a list item by item.
+    return concatenate_datasets(_aligned(datasets)).select(np.array(chosen[:max_examples]))
 
 
 def _counts(sizes: Sequence[int], ratios: Sequence[float], max_examples: int | None) -> list[int]:
