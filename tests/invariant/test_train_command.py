@@ -111,6 +111,28 @@ def test_config_of_a_run_is_a_recipe_for_it() -> None:
     assert_same("a", "b")
 
 
+def test_kept_data_train_the_same_model_and_belong_to_the_same_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("derta.data.kept", "derta.training.dataset"):
+        monkeypatch.setattr(f"{module}._WORTH_KEEPING", 1)
+    kept = ("--dataset_cache_dir", "cache")
+    assert train("anew", "--dataset_cache_dir", "none") == train("kept", *kept) == 0
+    assert len(list(Path("cache").glob("*/cache.json"))) == 2  # rows and tokens
+    with monkeypatch.context() as patch:
+        patch.setattr("derta.data.kept.read_examples", None)
+        patch.setattr("derta.data.encoding.Encoder.encode_batch", None)
+        assert train("again", *kept) == 0
+    assert_same("anew", "kept")
+    assert_same("anew", "again")
+    assert Path("anew/derta.json").read_text() == Path("kept/derta.json").read_text()
+    assert train("anew", *kept) == 0
+    assert "anew: this run is finished" in capsys.readouterr().out
+    write_rows("data.jsonl", [*ROWS[:-1], {**ROWS[-1], "chosen": "walk out."}])
+    command = ("train", "--config", "recipe.yaml", "--output_dir", "anew")
+    assert "holds another run (data " in refused(capsys, *command, *kept)
+
+
 def test_kill_and_resume() -> None:
     """The committed script, with two kills; `--kills 10` is for the record."""
     script = ROOT / "benchmarks" / "kill_resume.py"

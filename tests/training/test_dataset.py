@@ -96,6 +96,25 @@ def test_the_name_matters_only_where_it_is_the_origin(tokenizer: PreTrainedToken
     assert encode(encoder(tokenizer, tmp_path), data, name="eval")["origin"][2] == "eval row 2"
 
 
+def test_another_order_of_the_same_rows_needs_no_other_tokens(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    data = Dataset.from_list([{**row, "origin": f"rows.jsonl:{number}"} for number, row in enumerate(rows())])
+    keeping, fresh = encoder(tokenizer, tmp_path), encoder(tokenizer)
+    for seed in (1, 2):
+        shuffled = data.shuffle(seed=seed)
+        found, expected = (encode_dataset(shuffled, one, name="train") for one in (keeping, fresh))
+        assert found.to_dict() == expected.to_dict()
+        assert found["origin"] == shuffled["origin"] != data["origin"]
+        builder = make_trainer(tiny(), tokenizer, tmp_path / "out").train_dataset.builder  # type: ignore[union-attr]
+        lengths = (module.TreeDataset(one, builder).lengths.tolist() for one in (found, expected))
+        assert next(lengths) == next(lengths)
+    assert kept(tmp_path) == 1
+    some = data.shuffle(seed=3).select(range(5))
+    assert encode_dataset(some, keeping, name="train").to_dict() == encode_dataset(some, fresh, name="train").to_dict()
+    assert kept(tmp_path) == 2
+
+
 def test_overlong_examples_stop_or_are_left_out(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

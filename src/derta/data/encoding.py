@@ -111,7 +111,7 @@ class Encoder:
         """Take the settings of a run."""
         kwargs = cast(dict[str, Any] | None, config.chat_template_kwargs)
         words = config.cut_policy == "release"
-        cache_dir = _cache_dir(config.dataset_cache_dir)
+        cache_dir = cache_directory(config.dataset_cache_dir)
         return cls(tokenizer, config.max_length, config.refusal_form, kwargs, words, cache_dir)
 
     def __call__(self, example: Example) -> EncodedExample:
@@ -315,7 +315,8 @@ def _word_ends(text: str, starts: Sequence[int], tokens: int) -> list[int]:
     return ends
 
 
-def _cache_dir(option: str | None) -> Path | None:
+def cache_directory(option: str | None) -> Path | None:
+    """Return where data sets are kept, as `dataset_cache_dir` says; `None` where nothing is to be kept."""
     if option is None:
         from datasets.config import HF_DATASETS_CACHE
 

@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from derta.data.columns import COLUMNS, as_dataset
+from derta.data.columns import COLUMNS, as_dataset, is_canonical
 from derta.data.triples import Example, as_example, is_conversational
 from derta.errors import InputError
 
@@ -32,6 +32,7 @@ def mix(
     Raises:
         InputError: the ratios don't fit the data sets, or leave nothing of one that should have a share.
     """
+    import numpy as np
     from datasets import concatenate_datasets
 
     if not datasets:
@@ -47,7 +48,8 @@ def mix(
         chosen += range(begin, begin + size) if count == size else (begin + i for i in draw.sample(range(size), count))
         begin += size
     draw.shuffle(chosen)
-    return concatenate_datasets(_aligned(datasets)).select(chosen[:max_examples])
+    # `datasets` hashes what it selects, a list item by item.
+    return concatenate_datasets(_aligned(datasets)).select(np.array(chosen[:max_examples]))
 
 
 def _counts(sizes: Sequence[int], ratios: Sequence[float], max_examples: int | None) -> list[int]:
@@ -78,7 +80,12 @@ def _aligned(datasets: "Sequence[Dataset]") -> "list[Dataset]":
     if all(f == features[0] for f in features) and set(features[0]) <= set(COLUMNS):
         return list(datasets)
     conversational = any(len(dataset) and is_conversational(dataset[0]) for dataset in datasets)
-    return [as_dataset(_examples(d, i, conversational)) for i, d in enumerate(datasets)]
+    return [
+        dataset
+        if is_canonical(dataset, conversational=conversational)
+        else as_dataset(_examples(dataset, index, conversational))
+        for index, dataset in enumerate(datasets)
+    ]
 
 
 def _examples(dataset: "Dataset", index: int, conversational: bool) -> Iterator[tuple[Example, bool]]:

@@ -4,10 +4,10 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from derta.data.columns import as_dataset
 from derta.data.polarity import Polarity
@@ -53,6 +53,20 @@ class Notes:
             )
 
 
+class Source(NamedTuple):
+    """What rows are read from.
+
+    Attributes:
+        name: for messages.
+        read: begins to read its rows.
+        stored: the file or the data set that holds the rows; `None` for rows in memory.
+    """
+
+    name: str
+    read: Read
+    stored: "Path | Dataset | None" = None
+
+
 def load_triples(
     source: "str | os.PathLike[str] | Dataset | Sequence[Any]",
     *,
@@ -96,8 +110,13 @@ def _several(source: Any) -> list[Any]:
 
 def _logging_notes(source: Any, notes: Notes, **options: Any) -> Iterator[tuple[Example, bool]]:
     yield from read_examples(source, notes, **options)
-    for line in notes.lines():
-        _LOG.warning("%s: %s", _name_of(source), line)
+    log_notes(_name_of(source), notes.lines())
+
+
+def log_notes(name: str, lines: Iterable[str]) -> None:
+    """Tell what was noted when a source was read."""
+    for line in lines:
+        _LOG.warning("%s: %s", name, line)
 
 
 def read_examples(
@@ -112,7 +131,7 @@ def read_examples(
     """Yield the examples of one source, each with whether its row was conversational; then check their polarity.
 
     Args:
-        source: as for `load_triples`, but one of them.
+        source: as for `load_triples`, but one of them; or what `open_source` returns.
         notes: takes what is left out.
         schema: how to read the columns.
         split: which split of a `datasets` name to read.
@@ -122,8 +141,8 @@ def read_examples(
     Raises:
         InputError: the source can't be read, or through `on_problem`.
     """
-    read = _reader(source, split)
-    layout = _layout(read, schema, _name_of(source), on_problem)
+    name, read, _ = source if isinstance(source, Source) else open_source(source, split)
+    layout = _layout(read, schema, name, on_problem)
     notes.schema = layout.name
     count = 0
     for row in layout.adapt(_checking_columns(read, layout, notes), notes.skipped, on_problem):
@@ -136,9 +155,9 @@ def read_examples(
         notes.polarity.add(example)
         yield example, is_conversational(row.values)
     if not count:
-        on_problem(InputError(f"{_name_of(source)}: none of its rows can be trained on"))
+        on_problem(InputError(f"{name}: none of its rows can be trained on"))
     try:
-        notes.polarity.check(_name_of(source), swap=swap)
+        notes.polarity.check(name, swap=swap)
     except InputError as error:
         on_problem(error)
 
@@ -183,21 +202,28 @@ def _name_of(source: Any) -> str:
     return printable(os.fspath(source)) if isinstance(source, str | os.PathLike) else "rows in memory"
 
 
-def _reader(source: Any, split: str) -> Read:
-    """Return what begins to read `source`, which is a file, a `datasets` name or directory, or rows in memory."""
+def open_source(source: Any, split: str = "train") -> Source:
+    """Find what `source` is: a file, a `datasets` name or directory, or rows in memory.
+
+    Raises:
+        InputError: it is nothing of these.
+    """
+    name = _name_of(source)
     if not isinstance(source, str | os.PathLike):
-        return lambda on_problem: _rows_in_memory(source, on_problem)
+        return Source(name, lambda on_problem: _rows_in_memory(source, on_problem))
     path = Path(source)
     try:
         is_directory, exists = path.is_dir(), path.exists()
     except OSError as error:  # a name too long, a directory that may not be searched
-        raise InputError(f"{_name_of(source)[:200]}: can't be read: {error.strerror}") from None
+        raise InputError(f"{name[:200]}: can't be read: {error.strerror}") from None
     if is_directory:
-        return _dataset_reader(_saved_dataset(path, split), str(source))
-    if exists or not isinstance(source, str) or not _may_be_dataset_name(source):
+        dataset = _saved_dataset(path, split)
+    elif exists or not isinstance(source, str) or not _may_be_dataset_name(source):
         _must_exist(path)
-        return lambda on_problem: read_file(path, on_problem)
-    return _dataset_reader(_hub_dataset(source, split), source)
+        return Source(name, lambda on_problem: read_file(path, on_problem), path)
+    else:
+        dataset = _hub_dataset(source, split)
+    return Source(name, _dataset_reader(dataset, name), dataset)
 
 
 def _rows_in_memory(rows: Any, on_problem: OnProblem) -> Iterator[Row]:
@@ -209,7 +235,7 @@ def _rows_in_memory(rows: Any, on_problem: OnProblem) -> Iterator[Row]:
 
 
 def _dataset_reader(dataset: Any, name: str) -> Read:
-    return lambda on_problem: (Row(f"{printable(name)}:{n}", values) for n, values in enumerate(dataset, start=1))
+    return lambda on_problem: (Row(f"{name}:{n}", values) for n, values in enumerate(dataset, start=1))
 
 
 def _must_exist(path: Path) -> None:

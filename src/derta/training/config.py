@@ -41,8 +41,9 @@ class DeRTaConfig(TrainingArguments):
             Processes that tokenise; one process uses several threads.
         dataset_cache_dir (`str`, *optional*):
             Where tokenised data sets of 10,000 examples and more are kept, to be read again by the next run that
-            would tokenise the same ones in the same way; defaults to `derta` in the cache of `datasets`
-            (`HF_DATASETS_CACHE`). `"none"` keeps nothing: they stay in memory.
+            would tokenise the same ones in the same way; `derta train` also keeps the rows of sources of 16 MiB and
+            more there, until they change. Defaults to `derta` in the cache of `datasets` (`HF_DATASETS_CACHE`).
+            `"none"` keeps nothing: they stay in memory.
         method (`str`, *optional*, defaults to `"derta"`):
             `"derta"`, `"rto"` (no harmful prefix), `"harmful-prefix"` (RecAug: no RTO) or `"vanilla"`.
         cuts_per_triple (`int`, *optional*, defaults to `1`):
@@ -93,7 +94,7 @@ class DeRTaConfig(TrainingArguments):
     )
     dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
     dataset_cache_dir: str | None = field(
-        default=None, metadata={"help": "Where tokenised data are kept between runs; none keeps nothing."}
+        default=None, metadata={"help": "Where large data are kept between runs; none keeps nothing."}
     )
 
     method: Method = field(default="derta", metadata={"help": "What to train on."})

@@ -14,11 +14,11 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, Features, List, Value
 
+from derta.data.cache import cached, content_digest
 from derta.data.encoding import EncodedExample, Encoder
 from derta.data.triples import as_example
 from derta.errors import InputError
 from derta.training.builder import TreeBuilder
-from derta.training.cache import cached, content_digest
 from derta.training.tree import TokenTree
 
 logger = logging.getLogger(__name__)
@@ -50,14 +50,14 @@ class TreeDataset(torch.utils.data.Dataset[TokenTree | None]):
     @cached_property
     def lengths(self) -> np.ndarray:
         """Roughly how many tokens each example's tree has."""
-        table = self.encoded.with_format("arrow")[:]
+        stored = self.encoded.data  # to take the tokens of selected rows out of it would read them all
         prompt, chosen, rejected = (
-            pc.list_value_length(table[name]).to_numpy() for name in ("prompt", "chosen", "rejected")
+            pc.list_value_length(stored.column(name)).to_numpy() for name in ("prompt", "chosen", "rejected")
         )
         reads = 0 if self.builder.method == "vanilla" else rejected
         branches = np.where(reads, self.builder.cuts_per_triple, 1)
         lengths: np.ndarray = prompt + reads + branches * chosen
-        return lengths
+        return lengths if self.encoded._indices is None else lengths[_order(self.encoded)]
 
     def __getitem__(self, key: tuple[int, int | None]) -> TokenTree | None:
         epoch, index = key
@@ -82,12 +82,12 @@ def encode_dataset(
     if "completion" in dataset.column_names and "chosen" not in dataset.column_names:
         dataset = dataset.rename_column("completion", "chosen")
 
-    def encode(path: Path | None) -> Dataset:
-        return dataset.with_format(None).map(
+    def encode(rows: Dataset, path: Path | None) -> Dataset:
+        return rows.with_format(None).map(
             partial(_encode_rows, encoder=encoder, name=name, drop_overlong=drop_overlong),
             with_indices=True,
             batched=True,
-            remove_columns=dataset.column_names,
+            remove_columns=rows.column_names,
             features=_ENCODED,
             num_proc=num_proc,
             cache_file_name=None if path is None else str(path),
@@ -98,16 +98,23 @@ def encode_dataset(
 
     with PartialState().main_process_first():
         if encoder.cache_dir is None or len(dataset) < _WORTH_KEEPING:
-            encoded = encode(None)
+            encoded = encode(dataset, None)
         else:
+            named = _all_have_origins(dataset)
+            # Another seed mixes the same rows in another order: their tokens are kept in none of these.
+            shuffled = named and not drop_overlong and _is_permuted(dataset)
+            rows = Dataset(dataset.data, info=dataset.info, fingerprint="stored") if shuffled else dataset
             made_from = {
-                "data": content_digest(dataset),
+                "data": content_digest(rows),
                 "encoder": encoder.identity(),
                 "drop_overlong": drop_overlong,
-                "name": None if _all_have_origins(dataset) else name,
+                "name": None if named else name,
             }
-            encoded = cached(encoder.cache_dir, made_from, encode, name)
-    shortened = int(np.count_nonzero(_flags(encoded, "shortened")))
+            encoded, _ = cached(
+                encoder.cache_dir, made_from, lambda path: (encode(rows, path), {}), name, "tokenised examples"
+            )
+            encoded = encoded.select(_order(dataset)) if shuffled else encoded
+    shortened = int(np.count_nonzero(values_of(encoded, "shortened")))
     if shortened:
         logger.warning(
             "%s: %d of %d examples shortened to max_length %d", name, shortened, len(encoded), encoder.max_length
@@ -141,16 +148,30 @@ def _token_lists(lists: Sequence[Sequence[int]]) -> pa.Array:
     return pa.ListArray.from_arrays(ends, np.fromiter(chain.from_iterable(lists), np.int32, ends[-1]))
 
 
+def _is_permuted(dataset: Dataset) -> bool:
+    """Whether a data set selects each row that it stores, once."""
+    stored = dataset.data.num_rows
+    return dataset._indices is not None and len(dataset) == stored == len(np.unique(_order(dataset)))
+
+
+def _order(dataset: Dataset) -> np.ndarray:
+    """Return which of the rows that it stores a data set selects."""
+    assert dataset._indices is not None
+    order: np.ndarray = dataset._indices.column(0).to_numpy()
+    return order
+
+
 def _all_have_origins(dataset: Dataset) -> bool:
     """Whether no example takes its origin from the name of the data set."""
     if dataset.features.get("origin") != Value("string"):
         return False
-    origins = dataset.select_columns("origin").with_format("arrow")[:]["origin"]
+    origins = dataset.data.column("origin")  # also of rows that aren't selected: to select takes longer
     return pc.all(pc.not_equal(origins, ""), skip_nulls=False).as_py() is True
 
 
-def _flags(dataset: Dataset, column: str) -> Any:
-    return dataset.select_columns(column).with_format("numpy")[:][column]
+def values_of(encoded: Dataset, column: str) -> Any:
+    """Return a column of numbers or flags as an array."""
+    return encoded.select_columns(column).with_format("numpy")[:][column]
 
 
 def tree_dataset(encoded: Dataset, builder: TreeBuilder, name: str) -> TreeDataset:
@@ -159,7 +180,7 @@ def tree_dataset(encoded: Dataset, builder: TreeBuilder, name: str) -> TreeDatas
     Raises:
         InputError: there are no triples for a method that needs them, or no example has a target under it.
     """
-    if builder.method != "vanilla" and not (_flags(encoded, "rto") | _flags(encoded, "fixed_cut")).any():
+    if builder.method != "vanilla" and not (values_of(encoded, "rto") | values_of(encoded, "fixed_cut")).any():
         raise InputError(f"{name}: method {builder.method!r} needs triples, and no example has a rejected response")
     trees = TreeDataset(encoded, builder)
     if all(trees[0, index] is None for index in range(len(trees))):

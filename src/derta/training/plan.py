@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import fields
 from typing import cast
 
+import numpy as np
 import torch
 from accelerate import init_empty_weights
 from datasets import Dataset
@@ -18,7 +19,7 @@ from derta.errors import InputError
 from derta.training.attention import TreeAttention, is_dense
 from derta.training.builder import encoder_and_builder
 from derta.training.config import DENSE_ROW_LENGTH, DeRTaConfig
-from derta.training.dataset import TreeDataset, encode_dataset, tree_dataset
+from derta.training.dataset import TreeDataset, encode_dataset, tree_dataset, values_of
 from derta.training.memory import Memory, estimate_memory
 from derta.training.options import TrainOptions
 from derta.training.sampling import EpochSampler
@@ -91,9 +92,7 @@ def _weight_dtype(dtype: str | None, model_config: PreTrainedConfig) -> torch.dt
 
 
 def _data_table(trees: TreeDataset, encoded: Dataset) -> Table:
-    kinds = Counter(
-        "safety" if rto or fixed else "helpful" for rto, fixed in zip(encoded["rto"], encoded["fixed_cut"], strict=True)
-    )
+    safety = np.count_nonzero(values_of(encoded, "rto") | values_of(encoded, "fixed_cut"))
     targets: Counter[int] = Counter()
     unique = naive = 0
     sample = range(0, len(trees), max(1, len(trees) // _SAMPLE))
@@ -106,8 +105,8 @@ def _data_table(trees: TreeDataset, encoded: Dataset) -> Table:
     scale = len(trees) / len(sample)
     about = "" if len(sample) == len(trees) else "about "
     table = Table(title="Data of one epoch", title_justify="left", show_header=False)
-    table.add_row("safety examples", f"{kinds['safety']:,}")
-    table.add_row("helpful examples", f"{kinds['helpful']:,}")
+    table.add_row("safety examples", f"{safety:,}")
+    table.add_row("helpful examples", f"{len(encoded) - safety:,}")
     for term in Term:
         table.add_row(f"{term.name} targets", f"{about}{round(targets[term] * scale):,}")
     table.add_row("tokens", f"{about}{round(unique * scale):,}")

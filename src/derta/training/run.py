@@ -1,7 +1,6 @@
 """`derta train`: one run from options to a saved model, in a directory that it can go on from."""
 
 import hashlib
-import json
 import logging
 import os
 import sys
@@ -15,13 +14,14 @@ from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
-from derta.data import load_triples
+from derta.data import as_example
+from derta.data.encoding import cache_directory
+from derta.data.kept import ExamplesDigest, Loaded, load_source
 from derta.data.mixing import mix
 from derta.errors import InputError, first_line
 from derta.names import ORGANISM, model_path
 from derta.threads import threads_for
-from derta.training.config import DeRTaConfig
-from derta.training.options import DataOptions, TrainOptions, parse_options
+from derta.training.options import TrainOptions, parse_options
 from derta.training.plan import print_plan
 from derta.training.rundir import RunDirectory, is_disk_full, require_disk_space
 from derta.training.trainer import DeRTaTrainer
@@ -49,18 +49,19 @@ def train_command(argv: Sequence[str]) -> int:
     _log_to_stderr()
     options = parse_options(argv)
     _check_together(options)
-    train_data = read_data(options.data.train_data, options.data, options.config)
-    eval_data = read_data(options.data.eval_data, options.data, None) if options.data.eval_data else None
+    train_data = read_data(options.data.train_data, options, for_training=True)
+    eval_sources = options.data.eval_data
+    eval_data = read_data(eval_sources, options, for_training=False).rows if eval_sources else None
     tokenizer = load_tokenizer(options.model)
     if options.run.dry_run:
-        print_plan(options, train_data, tokenizer, model_path(str(options.model.model_name_or_path)))
+        print_plan(options, train_data.rows, tokenizer, model_path(str(options.model.model_name_or_path)))
         return 0
-    run = RunDirectory(Path(str(options.config.output_dir)), _identity(options, train_data))
+    run = RunDirectory(Path(str(options.config.output_dir)), _identity(options, train_data.digest))
     run.check(options.run.overwrite)
     if run.finished and not options.run.overwrite:
         print(f"{run.path}: this run is finished (--overwrite starts anew)")
         return 0
-    trainer = _trainer(options, train_data, eval_data, tokenizer)
+    trainer = _trainer(options, train_data.rows, eval_data, tokenizer)
     trainer.run_identity = run.identity
     # Only a run that can start claims its directory.
     if trainer.is_world_process_zero():
@@ -70,22 +71,29 @@ def train_command(argv: Sequence[str]) -> int:
     return 0
 
 
-def read_data(sources: Sequence[str], options: DataOptions, config: DeRTaConfig | None) -> Dataset:
-    """Read sources; with a configuration (for training) mix them by `ratios` and the seed."""
-    datasets = [read_source(source, options) for source in sources]
-    if config is None:
-        return mix(datasets)
+def read_data(sources: Sequence[str], options: TrainOptions, *, for_training: bool) -> Loaded:
+    """Read sources and mix them: for training by `ratios` and the seed. The digest is that of all sources in order."""
+    loaded = [read_source(source, options) for source in sources]
+    rows, digests = [source.rows for source in loaded], "\n".join(source.digest for source in loaded)
+    digest = hashlib.sha256(digests.encode()).hexdigest()
+    if not for_training:
+        return Loaded(mix(rows), digest)
+    config, data = options.config, options.data
     seed = config.seed if config.data_seed is None else config.data_seed
-    return mix(datasets, ratios=options.ratios, seed=seed, max_examples=options.max_examples)
+    return Loaded(mix(rows, ratios=data.ratios, seed=seed, max_examples=data.max_examples), digest)
 
 
-def read_source(source: str, options: DataOptions) -> Dataset:
+def read_source(source: str, options: TrainOptions) -> Loaded:
     """Read one source in its own order; `organism` is the data set in the package."""
     if source == ORGANISM:
         from derta.organism import training_data
 
-        return training_data()
-    return load_triples(source, schema=options.schema, swap=options.swap)
+        rows, digest = training_data(), ExamplesDigest()
+        for row in rows:
+            digest.add(as_example(row))
+        return Loaded(rows, digest.hexdigest())
+    keep_in = cache_directory(options.config.dataset_cache_dir)
+    return load_source(source, schema=options.data.schema, swap=options.data.swap, keep_in=keep_in)
 
 
 def load_tokenizer(options: ModelConfig) -> PreTrainedTokenizerBase:
@@ -184,7 +192,7 @@ def _saved_bytes(model: torch.nn.Module) -> int:
     return 2 * weights + moments
 
 
-def _identity(options: TrainOptions, train_data: Dataset) -> dict[str, Any]:
+def _identity(options: TrainOptions, data_digest: str) -> dict[str, Any]:
     config = options.config
     settings = {
         name: value
@@ -199,7 +207,7 @@ def _identity(options: TrainOptions, train_data: Dataset) -> dict[str, Any]:
         "method": config.method,
         "seed": config.seed,
         "base": options.model.model_name_or_path,
-        "data": _fingerprint(train_data),
+        "data": data_digest[:16],
         "settings": settings,
     }
 
@@ -207,14 +215,6 @@ def _identity(options: TrainOptions, train_data: Dataset) -> dict[str, Any]:
 def _recipe(options: TrainOptions) -> dict[str, Any]:
     """Return a recipe for the same run."""
     return {name: value for name, value in options.given.items() if name not in ("overwrite", "dry_run")}
-
-
-def _fingerprint(dataset: Dataset) -> str:
-    digest = hashlib.sha256()
-    columns = [name for name in dataset.column_names if name != "origin"]
-    for row in dataset.select_columns(columns):
-        digest.update(json.dumps(row, sort_keys=True).encode())
-    return digest.hexdigest()[:16]
 
 
 def _log_to_stderr() -> None:

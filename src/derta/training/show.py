@@ -44,7 +44,7 @@ def show_command(file: str, *, model: str, examples: int, schema: str, swap: boo
     config = options.config
     tokenizer = load_tokenizer(options.model)
     encoder, builder = encoder_and_builder(tokenizer, config)
-    dataset = read_source(file, options.data)
+    dataset = read_source(file, options).rows
     encoded = encode_dataset(dataset.select(range(min(examples, len(dataset)))), encoder, name=file)
     console = Console(highlight=False)
     console.print(_KEY)

@@ -1,0 +1,114 @@
+"""Large sources: read once, kept as canonical rows by content, and mapped into memory from then on."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from derta.data.columns import as_dataset, write_dataset
+from derta.data.sources import Notes, Source, log_notes, open_source, read_examples
+from derta.data.triples import Example
+from derta.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# Raise it with every change that gives a source other rows, other notes or other digests.
+READING_VERSION = 1
+
+# Bytes of a source; less is read again sooner than looked up, and takes little memory.
+_WORTH_KEEPING = 2**24
+
+
+class Loaded(NamedTuple):
+    """A source's rows.
+
+    Attributes:
+        rows: a `Dataset` of canonical columns.
+        digest: hash of the examples in their order, wherever and in whatever form they are: their origins don't count.
+    """
+
+    rows: "Dataset"
+    digest: str
+
+
+def load_source(source: str, *, schema: str = "auto", swap: bool = False, keep_in: Path | None = None) -> Loaded:
+    """Read one source as `load_triples` does; a large one is read once, and mapped into memory ever after.
+
+    The rows of a large source are conversational: which form the last of them calls for isn't known when the first is
+    written.
+
+    Args:
+        source: a file, the name of a data set on the hub, or a directory that `Dataset.save_to_disk` wrote.
+        schema: how to read the columns.
+        swap: swap `chosen` and `rejected` of triples.
+        keep_in: directory for the rows of large sources; without it they are in memory.
+
+    Raises:
+        InputError: as `load_triples`; or the rows can't be kept.
+    """
+    opened, notes, digest = open_source(source), Notes(), ExamplesDigest()
+
+    def examples() -> Iterator[tuple[Example, bool]]:
+        for example, conversational in read_examples(opened, notes, schema=schema, swap=swap):
+            digest.add(example)
+            yield example, conversational
+
+    if keep_in is None or _size(opened) < _WORTH_KEEPING:
+        rows = as_dataset(examples())
+        log_notes(opened.name, notes.lines())
+        return Loaded(rows, digest.hexdigest())
+
+    from derta.data.cache import cached
+
+    made_from = {
+        "reading": READING_VERSION,
+        "content": _content(opened),
+        "name": opened.name,  # the rows' origins have it
+        "schema": schema,
+        "swap": swap,
+    }
+
+    def write(path: Path) -> "tuple[Dataset, dict[str, Any]]":
+        dataset = write_dataset(path, (example for example, _ in examples()))
+        if _content(opened) != made_from["content"]:
+            raise InputError(f"{opened.name}: changed while it was read; run the command again")
+        return dataset, {"digest": digest.hexdigest(), "notes": list(notes.lines())}
+
+    rows, facts = cached(keep_in, made_from, write, opened.name, "examples")
+    log_notes(opened.name, facts["notes"])
+    return Loaded(rows, facts["digest"])
+
+
+class ExamplesDigest:
+    """Hash of examples in their order, without their origins."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, example: Example) -> None:
+        """Take the next example."""
+        content = (example.prompt, example.chosen, example.rejected, example.harmful_prefix)
+        self._hash.update(json.dumps(content).encode() + b"\n")
+
+    def hexdigest(self) -> str:
+        """Return the hash of the examples so far."""
+        return self._hash.hexdigest()
+
+
+def _size(source: Source) -> int:
+    """Bytes that a source takes on disk; none if it is not there."""
+    if source.stored is None:
+        return 0
+    return source.stored.stat().st_size if isinstance(source.stored, Path) else int(source.stored.data.nbytes)
+
+
+def _content(source: Source) -> str:
+    from derta.data.cache import content_digest, file_digest
+
+    assert source.stored is not None
+    try:
+        return file_digest(source.stored) if isinstance(source.stored, Path) else content_digest(source.stored)
+    except OSError as error:
+        raise InputError(f"{source.name}: can't be read: {error.strerror or error}") from None
