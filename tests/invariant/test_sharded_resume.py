@@ -1,24 +1,15 @@
 """A run saved on two processes goes on with one and with three, whole or sharded, as if it had never stopped."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from derta.cli import main
-from tests.invariant import processes
-from tests.invariant.processes import Run
+from tests.invariant.processes import LORA, STEP, Run, run_all, steps, weights
 
 FSDP = ["--fsdp", "true", "--fsdp_config", json.dumps({"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]})]
-LORA = ["--use_peft", "true", "--lora_r", "4", "--lora_dropout", "0"]
-# 26 examples and steps of 6: the last step of an epoch is not full, and step 3 of 7 is in the middle of one.
-STEP = {1: ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "3"]}
-STEP |= {count: ["--per_device_train_batch_size", str(6 // count)] for count in (2, 3)}
 RUNS = [
     Run(1, "whole", STEP[1]),
     Run(2, "ddp", STEP[2]),
@@ -39,31 +30,8 @@ pytestmark = pytest.mark.slow
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of all runs, done one after another."""
     folder = tmp_path_factory.mktemp("runs")
-    (folder / "recipe.yaml").write_text(
-        "model_name_or_path: organism\ntrain_data: [organism]\nmax_examples: 26\nmax_steps: 7\nlearning_rate: 0.001\n"
-        "logging_steps: 1\nsave_steps: 3\nuse_cpu: true\nreport_to: none\ndisable_tqdm: true\nrto_dropout: 0.3\n"
-    )
-    (folder / "plan.json").write_text(processes.plan(RUNS))
-    done = subprocess.run(
-        [sys.executable, processes.__file__, "plan.json"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    run_all(RUNS, folder)
     return folder
-
-
-def steps(run: Path) -> dict[int, list[float]]:
-    history = json.loads((run / "trainer_state.json").read_text())["log_history"]
-    return {log["step"]: [log[k] for k in ("loss", "grad_norm", "learning_rate")] for log in history if "loss" in log}
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    (file,) = run.glob("*model.safetensors")
-    return load_file(file)
 
 
 @pytest.mark.parametrize("name", [run.output for run in RUNS if not run.output.endswith("whole")])

@@ -33,6 +33,7 @@ def test_accelerate_reads_it(config: Path) -> None:
         assert launched.fsdp_state_dict_type == "SHARDED_STATE_DICT"
     if config.stem == "eight_gpus_zero3":
         assert loaded.deepspeed_config["zero_stage"] == 3
+        assert loaded.deepspeed_config["gradient_accumulation_steps"] == "auto"
 
 
 def test_the_page_names_files_that_exist() -> None:

@@ -102,16 +102,24 @@ def test_attention_over_trees_keeps_no_mask(tmp_path: Path) -> None:
     assert kept(network()) - measured == 4 * ROWS * WIDTH * WIDTH * 4
 
 
-def test_checkpointing_keeps_the_input_of_each_layer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("every", "tolerance"), [(1, 0.05), (2, 0.15)])
+def test_checkpointing_keeps_the_input_of_each_layer(tmp_path: Path, every: int, tolerance: float) -> None:
+    options = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"every_n_layers": every}}
     measured, estimated = [], []
     for layers in (4, 12):
         model = network(layers)
-        estimated.append(estimate(model, tmp_path, layers, activation_checkpointing=True).activations)
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        estimated.append(estimate(model, tmp_path, layers, **options).activations)
+        model.activation_checkpointing_enable(every_n_layers=every)
         measured.append(kept(model))
-    assert estimated[1] - estimated[0] == pytest.approx(measured[1] - measured[0], rel=0.05)
+    assert estimated[1] - estimated[0] == pytest.approx(measured[1] - measured[0], rel=tolerance)
     assert estimated[0] > measured[0]  # and one layer at work
-    assert estimated[0] < estimate(network(), tmp_path).activations / 2
+    assert estimated[0] < estimate(network(), tmp_path).activations * every / 2
+
+
+def test_offloaded_activations_take_one_layer(tmp_path: Path) -> None:
+    options = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"offload": True}}
+    four, twelve = (estimate(network(layers), tmp_path, layers, **options).activations for layers in (4, 12))
+    assert four == twelve
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(**LORA)], ids=["full", "lora"])

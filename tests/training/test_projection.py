@@ -146,6 +146,23 @@ def test_a_head_that_is_more_than_its_matrix_is_called(kind: str) -> None:
     torch.testing.assert_close(gradients(got.sum(), hidden, head), gradients(expected.sum(), hidden, head))
 
 
+@pytest.mark.parametrize("weights", [torch.ones(N), None], ids=["foreseen", "unknown"])
+@pytest.mark.parametrize("chunk", [5, 100])
+def test_a_sharded_head_is_called_once(weights: Any, chunk: int) -> None:
+    hidden, head, targets = problem(bias=True)
+    targets = Targets(targets.ids, targets.of_set, targets.refusal_ids, weights)
+    expected, _ = of_full_logits(hidden, head, targets, None)
+    exact = gradients(expected.sum(), hidden, head)
+    head.weight.ds_id = 0  # as DeepSpeed ZeRO-3 marks a weight
+    gathered = []
+    head.register_forward_pre_hook(lambda *_: gathered.append(True))
+    got, _ = target_log_probs(hidden, targets, head, None, chunk=chunk)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(gradients(got.sum(), hidden, head), exact)
+    assert len(gathered) == 1, "ranks with other numbers of targets would wait for each other"
+    assert head(hidden).shape == (N, V), "the head is itself again"
+
+
 def test_a_second_backward_pass_is_refused() -> None:
     hidden, head, targets = problem()
     loss = target_log_probs(hidden, targets, head, None, chunk=5)[0].sum()

@@ -167,6 +167,16 @@ def test_attention_that_cannot_express_a_tree_is_refused() -> None:
         TreeAttention(config)
 
 
+def test_processes_that_would_train_alone_are_refused(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tiny(), tokenizer, tmp_path)
+    for name, value in {"LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)  # as torchrun does
+    with pytest.raises(InputError, match="launch: 2 processes were started and each trains alone"):
+        trainer._check_sharding()
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [

@@ -1,7 +1,7 @@
 """Configuration of `DeRTaTrainer`."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from transformers import TrainingArguments
 
@@ -128,6 +128,9 @@ class DeRTaConfig(TrainingArguments):
                 raise InputError(f"{name}: {value} is not 1 or more")
         if self.train_sampling_strategy != "random":
             raise InputError(f"train_sampling_strategy: {self.train_sampling_strategy!r} is not supported; use random")
+        every = cast(dict[str, Any], self.activation_checkpointing_kwargs or {}).get("every_n_layers", 1)
+        if not isinstance(every, int) or every < 1:
+            raise InputError(f"activation_checkpointing_kwargs: every_n_layers {every!r} is not a number of 1 or more")
         if self.label_smoothing_factor:
             raise InputError("label_smoothing_factor: Eq. 2 has no label smoothing; leave it at 0")
         # Trees are built from token ids, not from columns that a model's forward names.

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -128,7 +129,8 @@ def _activation_bytes(
 ) -> int:
     """What autograd keeps of one micro-batch.
 
-    With activation checkpointing: the input of every layer, and all of the one that is computed again.
+    With activation checkpointing: the input of every layer, and all of the one that is computed again; all of the
+    layers that `every_n_layers` skips; `offload` keeps the inputs in the host's memory.
     """
     text = model_config.get_text_config()
     rows, width = shape
@@ -137,8 +139,12 @@ def _activation_bytes(
     # SDPA takes the mask as numbers to add, made in each layer.
     mask = tokens * width if is_dense(model) else 0
     per_layer = tokens * _layer_bytes_per_token(model, model_config, residual, compute) + mask * compute
-    checkpointing = config.activation_checkpointing or _fsdp_checkpointing(config)
-    kept = layers * tokens * text.hidden_size * residual + per_layer if checkpointing else layers * per_layer
+    kept = layers * per_layer
+    if config.activation_checkpointing or _fsdp_checkpointing(config):
+        options: Any = (config.activation_checkpointing_kwargs if config.activation_checkpointing else None) or {}
+        checkpointed = math.ceil(layers / options.get("every_n_layers", 1))
+        inputs = 0 if options.get("offload") else checkpointed * tokens * text.hidden_size * residual
+        kept = inputs + (layers - checkpointed + 1) * per_layer
     # The mask, the last norm, and hidden states at targets.
     return int(kept + mask + tokens * text.hidden_size * (4 + 2 * residual))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -53,9 +54,32 @@ def target_log_probs(
     Returns:
         Two float32 tensors of N; the second carries no gradient.
     """
+    if not _is_sharded(head):
+        return _in_chunks(hidden, targets, head, head if _is_plain(head) else None, transform, chunk)
+    # All ranks gather the head together whenever it is called: call it once, however many chunks a rank has.
+    forward = head.forward
+    head.forward = lambda states: _in_chunks(
+        states, targets, forward, head if _is_matrix(head) else None, transform, chunk
+    )
+    try:
+        log_probs, refusal = head(hidden)
+    finally:
+        del head.forward
+    return log_probs, refusal
+
+
+def _in_chunks(
+    hidden: torch.Tensor,
+    targets: Targets,
+    project: Callable[[torch.Tensor], torch.Tensor],
+    linear: torch.nn.Module | None,
+    transform: Transform | None,
+    chunk: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`target_log_probs` with any projection to logits; `linear` if it is but a matrix, which is faster."""
 
     def at_once(hidden: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = head(hidden)
+        logits = project(hidden)
         logits = (logits if transform is None else transform(logits)).float()
         normalizer = torch.logsumexp(logits, dim=-1)
         refusal = torch.logsumexp(logits[:, targets.refusal_ids], dim=-1) - normalizer
@@ -65,9 +89,9 @@ def target_log_probs(
     count = len(targets.ids)
     if count <= chunk:
         return at_once(hidden, targets)
-    if targets.weights is not None and _is_plain(head):
+    if targets.weights is not None and linear is not None:
         options = _Options(targets, transform, chunk, torch.is_grad_enabled(), _compute_dtype(hidden))
-        log_probs, refusal = _LinearLogProbs.apply(hidden, head.weight, head.bias, options)  # type: ignore[no-untyped-call]
+        log_probs, refusal = _LinearLogProbs.apply(hidden, linear.weight, linear.bias, options)  # type: ignore[no-untyped-call]
         return log_probs, refusal
     # Logits of a chunk live during its forward and again during its backward, never side by side.
     parts = [
@@ -77,15 +101,22 @@ def target_log_probs(
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
+def _is_sharded(head: torch.nn.Module) -> bool:
+    """Whether ranks hold the head in parts and gather it for each call: FSDP2, DeepSpeed ZeRO-3."""
+    return isinstance(head, FSDPModule) or any(hasattr(p, "ds_id") for p in head.parameters())
+
+
 def _is_plain(head: torch.nn.Module) -> bool:
     """Whether the head is a matrix at hand: not sharded, quantised, adapted, hooked or offloaded."""
     return (
-        type(head) is torch.nn.Linear
-        and type(head.weight) in (torch.nn.Parameter, torch.Tensor)
-        and not hasattr(head.weight, "ds_id")
+        _is_matrix(head)
         and "forward" not in vars(head)
         and not (head._forward_hooks or head._forward_pre_hooks or head._backward_hooks or head._backward_pre_hooks)
     )
+
+
+def _is_matrix(head: torch.nn.Module) -> bool:
+    return type(head).forward is torch.nn.Linear.forward and type(head.weight) in (torch.nn.Parameter, torch.Tensor)
 
 
 def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:

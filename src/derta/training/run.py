@@ -187,9 +187,13 @@ def _saved_bytes(model: torch.nn.Module) -> int:
         if hasattr(model, "peft_config")
         else list(model.parameters())
     )
-    weights = sum(p.numel() * p.element_size() for p in parameters)
-    moments = sum(2 * p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    return 2 * weights + moments
+
+    def size(parameter: torch.nn.Parameter) -> int:
+        values: int = getattr(parameter, "ds_numel", parameter.numel())  # DeepSpeed ZeRO-3 empties what it cuts
+        return values * parameter.element_size()
+
+    moments = sum(2 * size(p) for p in model.parameters() if p.requires_grad)
+    return 2 * sum(map(size, parameters)) + moments
 
 
 def _identity(options: TrainOptions, data_digest: str) -> dict[str, Any]:

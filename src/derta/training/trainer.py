@@ -99,6 +99,9 @@ class DeRTaTrainer(Trainer):
             args = DeRTaConfig(f"{name.rstrip('/').split('/')[-1] or 'model'}-DeRTa")
         if args.n_gpu > 1:
             raise InputError("one process sees several GPUs: start with `accelerate launch` or `torchrun`")
+        of_checkpoints = cast(dict[str, Any], args.activation_checkpointing_kwargs or {})
+        if of_checkpoints.get("offload") and args.device.type == "cpu":
+            raise InputError("activation_checkpointing_kwargs: offload needs a GPU to copy activations from")
         self.run_identity: dict[str, Any] = {"method": args.method, "seed": args.seed, "base": name}
         set_seed(args.seed)  # a new adapter starts from random weights
 
@@ -292,6 +295,12 @@ class DeRTaTrainer(Trainer):
 
     def _check_sharding(self) -> None:
         """Stop where sharding was asked for and is not done, or done in a way that is not supported."""
+        launched = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+        if launched != self.args.world_size:
+            raise InputError(
+                f"launch: {launched} processes were started and each trains alone; on a machine without GPUs "
+                "add --use_cpu true"
+            )
         asked_for = self.args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("true", "1")
         if asked_for and not self.is_fsdp_enabled:
             raise InputError(
@@ -305,6 +314,18 @@ class DeRTaTrainer(Trainer):
             if not self.args.save_only_model:  # one format, that any number of processes can read
                 plugin.state_dict_config = plugin.optim_state_dict_config = None  # of the format before
                 plugin.set_state_dict_type("SHARDED_STATE_DICT")
+        if self.is_deepspeed_enabled:
+            config = self.accelerator.state.deepspeed_plugin.hf_ds_config
+            if config.mismatches:
+                raise InputError(
+                    f"deepspeed: the launch configuration contradicts the options ({config.mismatches[0][2:]}); "
+                    "set it to auto there"
+                )
+            if config.is_zero3() and not config.is_true("zero_optimization.stage3_gather_16bit_weights_on_model_save"):
+                raise InputError(
+                    "deepspeed: ZeRO-3 would save no model; set zero3_save_16bit_model to true in the launch "
+                    "configuration (stage3_gather_16bit_weights_on_model_save in one of DeepSpeed's own)"
+                )
 
     def _tell_of_other_processes(self, checkpoint: str, saved_on: int) -> None:
         """Say what depends on the number of processes: cuts and RTO dropout don't, a model's own dropout does."""
