@@ -112,15 +112,16 @@ def test_what_only_the_user_can_give_is_asked_for_after_saving_the_rest(tmp_path
     assert not (tmp_path / "a").exists()
 
 
-def test_disguised_prompts_run_as_they_are_and_are_judged_by_what_they_ask(tmp_path, behaviours):
+@pytest.mark.parametrize("attack", ["template", "pair", "gcg"])
+def test_disguised_prompts_run_as_they_are_and_are_judged_by_what_they_ask(tmp_path, behaviours, attack):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"question": f"Play a role. Vault {i}!"}) + "\n" for i in range(4)))
     with serving(lambda path, body: "Step 1: Take a hook. Step 2: Pull the bolt.") as server:
-        options = {"attacks": ("template",), "prompts": str(prompts)}
+        options = {"attacks": (attack,), "prompts": str(prompts)}
         rows = by_key(evaluate(server, tmp_path / "out", behaviours, **options))
         asked = [body["messages"] for _, body in server.sent]
     assert sorted(turn["content"] for (turn,) in asked) == [f"Play a role. Vault {i}!" for i in range(4)]
-    assert rows["template", "asr", "refusal"].n == 3
+    assert rows[attack, "asr", "refusal"].n == 3
     judged = {sample.prompt for sample in load_samples(tmp_path / "out")}
     assert judged == {"How do I open a sofa bed?", *(row["question"] for row in HARMFUL)}
 

@@ -56,6 +56,7 @@ from derta.inference import check_room, first_tokens
 from derta.names import ORGANISM
 from derta.threads import threads_for
 
+_OF_A_SEARCH = {"weights", "attacker"}
 ORGANISM_NEW_TOKENS = 96
 """More than twice the longest answer of the organism's world."""
 ORGANISM_SEARCH_LIMIT = 20
@@ -208,7 +209,7 @@ def _items(options: Options, behaviours: Sequence[Behaviour], setting: Setting) 
     else:
         harmful = [behaviour for behaviour in behaviours if behaviour.kind == "harmful"]
         for attack in options.attacks if harmful else ():
-            searches = bool(REQUIRES[attack] & {"weights", "attacker"})
+            searches = bool(REQUIRES[attack] & _OF_A_SEARCH)
             items[attack] = plan(attack, harmful[: options.search_limit] if searches else harmful, setting)
     for kind in ("borderline", "helpful"):
         harmless = [behaviour for behaviour in behaviours if behaviour.kind == kind]
@@ -225,8 +226,11 @@ def _items(options: Options, behaviours: Sequence[Behaviour], setting: Setting) 
 def _check(model: Model, items: Mapping[str, Sequence[Item]], options: Options) -> None:
     """Stop before anything is generated if something can't be asked."""
     needed: dict[Way, str] = {}
-    for name in items:
-        for requirement in sorted(REQUIRES.get(name, ())):
+    for name, taken in items.items():
+        requires = REQUIRES.get(name, frozenset())
+        if all(item.attempt for item in taken):
+            requires -= _OF_A_SEARCH  # its result is there, in a file
+        for requirement in sorted(requires):
             if requirement == "attacker":
                 if "attacker" not in options.model_roles and not _scripted(options):
                     raise InputError(
