@@ -444,7 +444,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rehearse", action="store_true", help="the GPU part, small, on a CPU")
     parser.add_argument("--memory-of", choices=SIDES, help="only the peak memory of one side's first epoch")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="raw JSON; rows of other models and data are kept")
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     datasets.disable_progress_bars()
@@ -465,6 +465,9 @@ def main() -> None:
             rows.append(measure(options, model, data, peak))
             show(rows[-1])
     if options.out:
+        measured = {(row["model"], row["data"]) for row in rows}
+        before = json.loads(options.out.read_text(encoding="utf-8"))["rows"] if options.out.exists() else []
+        rows = [row for row in before if (row["model"], row["data"]) not in measured] + rows
         settings = {"batch": options.batch, "accumulation": options.accumulation, "repeats": options.repeats}
         result = {
             "environment": environment(options.device, trl=trl.__version__),
