@@ -6,12 +6,12 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from derta import DeRTaConfig, DeRTaTrainer
 from derta.training.tree import NO_TARGET, context
 
-from .models import configs, tiny
+from .models import SMALL, configs, tiny
 
 LORA = {
     "mixtral": {
@@ -89,6 +89,24 @@ def test_loss_and_gradients_equal_separate_sequences(
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert (packed - separate).norm() <= 1e-5 * separate.norm()
     assert separate.norm() > 0
+
+
+def test_a_compiled_model_takes_the_same_steps(tokenizer: PreTrainedTokenizerFast, tmp_path: Any) -> None:
+    histories = []
+    # Without Inductor, which takes most of a minute: what goes into which graphs is the same.
+    for backend in (None, "eager"):
+        args = DeRTaConfig(
+            str(tmp_path), max_steps=2, logging_steps=1, save_strategy="no", use_cpu=True, report_to="none",
+            learning_rate=1e-2, disable_tqdm=True, per_device_train_batch_size=4, torch_compile_backend=backend,
+        )  # fmt: skip
+        set_seed(0)
+        model = LlamaForCausalLM(LlamaConfig(**{**SMALL, "num_hidden_layers": 1}))
+        trainer = DeRTaTrainer(model, args, Dataset.from_list(rows()), processing_class=tokenizer)
+        trainer.train()
+        histories.append([(log["loss"], log["grad_norm"]) for log in trainer.state.log_history if "loss" in log])
+    eager, compiled = histories
+    assert compiled == [pytest.approx(step, rel=1e-5) for step in eager]
+    assert eager[0] != eager[1]
 
 
 def test_chunked_projection_equals_one_piece(

@@ -144,8 +144,21 @@ def sdpa_by_tree(
     if attention_mask is None or attention_mask.dtype != torch.int64:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return output, None
+    return _each_tree(module, query, key, value, attention_mask, **kwargs), None
+
+
+# Where a tree ends only the spans' values tell, which a compiler doesn't know.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _each_tree(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    spans: torch.Tensor,
+    **kwargs: Any,
+) -> torch.Tensor:
     rows = []
-    for trees, *states in zip(_trees(attention_mask), query.split(1), key.split(1), value.split(1), strict=True):
+    for trees, *states in zip(_trees(spans), query.split(1), key.split(1), value.split(1), strict=True):
         # The gradients of parts of one split are put together once; those of slices would be added up.
         parts = zip(*(one.split([length for length, _ in trees], dim=2) for one in states), strict=True)
         outputs = [
@@ -153,7 +166,7 @@ def sdpa_by_tree(
             for (q, k, v), (_, mask) in zip(parts, trees, strict=True)
         ]
         rows.append(torch.cat(outputs, dim=1))
-    return torch.cat(rows), None
+    return torch.cat(rows)
 
 
 AttentionInterface.register(SDPA_BY_TREE, sdpa_by_tree)

@@ -98,6 +98,13 @@ def install_objective(
             position_ids=kwargs["position_ids"],
             use_cache=False,
         ).last_hidden_state
+        return sums_of_terms(self, hidden, targets, terms)
+
+    # How many targets there are only their values tell, which a compiler doesn't know.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def sums_of_terms(
+        self: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor, terms: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         head = self.get_output_embeddings()
         refusals = torch.tensor(list(refusal_ids), device=targets.device)
         at = targets != NO_TARGET
