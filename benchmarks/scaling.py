@@ -149,12 +149,19 @@ def show(part: str, rows: Sequence[dict[str, Any]]) -> None:
         )
 
 
+def show_processes(rows: Sequence[dict[str, Any]]) -> None:
+    print(f"\n{'processes':>10}{'examples/s':>12}{'efficiency':>12}")
+    for row in rows:
+        print(f"{row['processes']:10}{row['examples_per_second']:12.2f}{row['efficiency']:12.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=[*PARTS, "processes"], default=[*PARTS, "processes"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--one-of", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="raw JSON; its other parts are kept")
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     datasets.disable_progress_bars()
@@ -163,17 +170,16 @@ def main() -> None:
     if options.one_of:
         one_process(options.one_of)
         return
-    result: dict[str, Any] = {
-        "environment": environment("cpu"),
-        "settings": {"batch": BATCH, "repeats": options.repeats},
-    }
-    for part in PARTS:
-        result[part] = measure(part, options.repeats)
-        show(part, result[part])
-    result["processes"] = on_processes(options.processes, options.repeats)
-    print(f"\n{'processes':>10}{'examples/s':>12}{'efficiency':>12}")
-    for row in result["processes"]:
-        print(f"{row['processes']:10}{row['examples_per_second']:12.2f}{row['efficiency']:12.2f}")
+    result: dict[str, Any] = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
+    result["environment"] = environment("cpu")
+    result["settings"] = {"batch": BATCH, "repeats": options.repeats}
+    for part in options.parts:
+        if part == "processes":
+            result[part] = on_processes(options.processes, options.repeats)
+            show_processes(result[part])
+        else:
+            result[part] = measure(part, options.repeats)
+            show(part, result[part])
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
