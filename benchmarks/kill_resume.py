@@ -13,11 +13,12 @@ import json
 import os
 import platform
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def digest(output: Path) -> str:
     return hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
+def kill(run: Callable[[], int], moment: float) -> bool:
+    """Start a run and kill it after so many seconds; returns whether it was still at work."""
+    process = start(run)
+    time.sleep(moment)
+    os.kill(process, signal.SIGKILL)
+    _, status = os.waitpid(process, 0)
+    return os.WIFSIGNALED(status)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)
@@ -61,19 +71,19 @@ def main() -> None:
         for trial in range(options.kills):
             output = Path(folder) / f"killed-{trial}"
             run = partial(train_command, arguments(output, options.recipe, options.steps, extra))
-            process = start(run)
-            moment = moments.uniform(0.2, 0.98) * seconds
-            time.sleep(moment)
-            os.kill(process, signal.SIGKILL)
-            _, status = os.waitpid(process, 0)
+            moment, killed = moments.uniform(0.2, 0.98) * seconds, False
+            while not killed:  # a run that was quicker than the first one has ended by then
+                shutil.rmtree(output, ignore_errors=True)
+                killed = kill(run, moment)
+                moment *= 1 if killed else 0.8
             steps = sorted(int(path.name.split("-")[1]) for path in output.glob("checkpoint-*"))
             run_to_end(run)
             same = digest(output) == expected
-            trials.append({"moment": moment, "killed": os.WIFSIGNALED(status), "checkpoints": steps, "same": same})
+            trials.append({"moment": moment, "checkpoints": steps, "same": same})
             state = f"killed at {moment:.2f} s, newest checkpoint {max(steps, default=0)}"
             print(f"{trial + 1:2}: {state}: {'same weights' if same else 'DIFFERENT WEIGHTS'}", flush=True)
 
-    same = sum(trial["same"] and trial["killed"] for trial in trials)
+    same = sum(trial["same"] for trial in trials)
     print(f"{same} of {len(trials)} killed runs end with the weights of the unbroken run, to the bit")
     if options.out:
         versions = {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine()}
