@@ -1,7 +1,7 @@
 """How soon `derta train` begins, and what memory that takes: the first time, and with its data already kept.
 
     python benchmarks/data_start.py --examples 20000 100000 --out benchmarks/results/data_start.json
-    python benchmarks/data_start.py --examples 1000000 --distinct 50000 --out benchmarks/results/data_start.json
+    python benchmarks/data_start.py --examples 1000000 --distinct 20000 --out benchmarks/results/data_start.json
 
 Random words in the shape of the paper's mixture: ten helpful examples for each triple, and log-normal lengths with
 means of 25 (prompt, with its template), 180 (harmful), 60 (safe) and 350 (helpful) tokens, up to 1,024 in all. The
