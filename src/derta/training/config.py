@@ -139,3 +139,7 @@ class DeRTaConfig(TrainingArguments):
         if self.ddp_find_unused_parameters is None:
             # Every parameter takes part in every batch, even in one without targets.
             self.ddp_find_unused_parameters = False
+
+    def tokens_of_a_row(self, dense: bool) -> int | None:
+        """Return `row_length`, or what attention works best with; `None`: a micro-batch is one row."""
+        return DENSE_ROW_LENGTH if self.row_length is None and dense else self.row_length

@@ -50,14 +50,14 @@ class TreeDataset(torch.utils.data.Dataset[TokenTree | None]):
     @cached_property
     def lengths(self) -> np.ndarray:
         """Roughly how many tokens each example's tree has."""
-        stored = self.encoded.data  # to take the tokens of selected rows out of it would read them all
+        stored = self.encoded.data
         prompt, chosen, rejected = (
             pc.list_value_length(stored.column(name)).to_numpy() for name in ("prompt", "chosen", "rejected")
         )
         reads = 0 if self.builder.method == "vanilla" else rejected
         branches = np.where(reads, self.builder.cuts_per_triple, 1)
         lengths: np.ndarray = prompt + reads + branches * chosen
-        return lengths if self.encoded._indices is None else lengths[_order(self.encoded)]
+        return _selected(self.encoded, lengths)
 
     def __getitem__(self, key: tuple[int, int | None]) -> TokenTree | None:
         epoch, index = key
@@ -101,7 +101,7 @@ def encode_dataset(
             encoded = encode(dataset, None)
         else:
             named = _all_have_origins(dataset)
-            # Another seed mixes the same rows in another order: their tokens are kept in none of these.
+            # Every seed mixes the same rows in an order of its own: tokens are kept in that of the source.
             shuffled = named and not drop_overlong and _is_permuted(dataset)
             rows = Dataset(dataset.data, info=dataset.info, fingerprint="stored") if shuffled else dataset
             made_from = {
@@ -171,8 +171,14 @@ def _all_have_origins(dataset: Dataset) -> bool:
 
 def values_of(dataset: Dataset, column: str) -> np.ndarray:
     """Return the values of a column of numbers or flags."""
-    stored: np.ndarray = dataset.data.column(column).to_numpy()
-    # Of the rows that a data set selects `datasets` makes a table each: seconds for a million.
+    return _selected(dataset, dataset.data.column(column).to_numpy())
+
+
+def _selected(dataset: Dataset, stored: np.ndarray) -> np.ndarray:
+    """Take, from one value for each row that a data set stores, those of the rows that it selects.
+
+    `datasets` itself would make a table of each selected row: seconds for a million.
+    """
     return stored if dataset._indices is None else stored[_order(dataset)]
 
 

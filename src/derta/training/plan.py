@@ -18,7 +18,7 @@ from trl import ModelConfig, get_peft_config
 from derta.errors import InputError
 from derta.training.attention import TreeAttention, is_dense
 from derta.training.builder import encoder_and_builder
-from derta.training.config import DENSE_ROW_LENGTH, DeRTaConfig
+from derta.training.config import DeRTaConfig
 from derta.training.dataset import TreeDataset, encode_dataset, tree_dataset, values_of
 from derta.training.memory import Memory, estimate_memory
 from derta.training.options import TrainOptions
@@ -123,7 +123,7 @@ def _steps_line(config: DeRTaConfig, examples: int) -> str:
 
 def _widest_batch(trees: TreeDataset, config: DeRTaConfig, dense: bool) -> tuple[int, int]:
     """Shape of the largest of the first micro-batches of an epoch on a GPU."""
-    row_length = DENSE_ROW_LENGTH if config.row_length is None and dense else config.row_length
+    row_length = config.tokens_of_a_row(dense)
     keys = iter(EpochSampler(len(trees), seed=config.seed))
     shapes = []
     for _ in range(min(20, len(trees) // config.per_device_train_batch_size or 1)):

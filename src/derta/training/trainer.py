@@ -30,7 +30,7 @@ from derta.files import write_json
 from derta.training.attention import is_dense
 from derta.training.builder import TreeBuilder, encoder_and_builder
 from derta.training.card import write_model_card
-from derta.training.config import DENSE_ROW_LENGTH, DeRTaConfig
+from derta.training.config import DeRTaConfig
 from derta.training.dataset import TreeDataset, encode_dataset, tree_dataset
 from derta.training.objective import TERMS, TermSums, combine, install_objective
 from derta.training.rundir import IDENTITY, check_resume
@@ -432,8 +432,7 @@ def row_length(args: DeRTaConfig, model: PreTrainedModel) -> int | None:
     """
     if model.config._attn_implementation == "flex_attention" and args.device.type == "cpu":
         raise InputError("attn_implementation: PyTorch trains with flex_attention on GPUs only; use sdpa on a CPU")
-    dense = is_dense(model, args.device.type)
-    return DENSE_ROW_LENGTH if args.row_length is None and dense else args.row_length
+    return args.tokens_of_a_row(is_dense(model, args.device.type))
 
 
 def _collate_trees(trees: Sequence[Any], **how: Any) -> dict[str, torch.Tensor]:
