@@ -76,7 +76,7 @@ def write_model(path: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from derta.data.formats import PROMPT_FORMATS
+    from derta.tokens.prompt_formats import PROMPT_FORMATS
 
     tokens = ["<s>", "</s>", "<unk>", "User:", "Assistant:", "Sorry", ",", *vocabulary()]
     core = Tokenizer(models.WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="<unk>"))
@@ -100,8 +100,8 @@ def memory(name: str) -> int:
 
 def tokenise_once() -> None:
     """Let this process tokenise equal examples once."""
-    from derta.data.encoding import EncodedExample, Encoder
     from derta.data.triples import Example
+    from derta.tokens.encoder import EncodedExample, Encoder
 
     known: dict[tuple[Any, ...], EncodedExample] = {}
     encode = Encoder.encode_batch

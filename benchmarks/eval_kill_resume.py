@@ -30,7 +30,7 @@ from forks import run_to_end, start
 
 import derta.evaluation.run
 from derta.cli import main as derta
-from derta.evaluation.store import LOGS, RESULTS, load_samples
+from derta.evaluation.results.store import LOGS, RESULTS, load_samples
 
 RESULT = Path(__file__).parent / "results" / "eval_kill_resume.json"
 ATTACKS = "direct,prefill,completing,codeattack,multi-turn,best-of-n"

@@ -26,7 +26,7 @@ import transformers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from derta.evaluation.attacks import ATTACKS, Setting, organism_phrases
-from derta.evaluation.behaviours import load_behaviours
+from derta.evaluation.inputs.behaviours import load_behaviours
 from derta.inference import encode, first_tokens, load_model
 from derta.inference.decoding import make_decoder
 from derta.inference.jobs import Job, end_tokens

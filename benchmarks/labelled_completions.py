@@ -19,8 +19,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from derta.evaluation.intervals import wilson
 from derta.evaluation.judges import classify_compliance
+from derta.evaluation.results.intervals import wilson
 
 RESULT = Path(__file__).parent / "results" / "labelled_completions.json"
 LABELS = {"1_full_compliance": "complies", "2_full_refusal": "refuses", "3_partial_refusal": "partly"}

@@ -8,7 +8,7 @@ log-likelihood and its gradient with respect to the hidden states and, where the
 - full: logits of all targets in one piece, float32, and `cross_entropy`, as a stock `forward` with labels computes it.
 - recomputed: chunks whose logits are computed again in the backward pass (derta's form for heads that are sharded,
   quantised or hooked).
-- derta: chunks whose gradients are computed in the forward pass (`derta.training.projection`).
+- derta: chunks whose gradients are computed in the forward pass (`derta.method.chunked_log_probs`).
 - torch: `torch.nn.functional.linear_cross_entropy` with its own choice of chunks (torch 2.13 and later).
 - liger: `LigerFusedLinearCrossEntropyLoss`, where installed and on a GPU.
 
@@ -30,8 +30,8 @@ import torch
 from measuring import PeakMemory, Stopwatch, environment, in_own_process
 from torch.nn import functional as F
 
-from derta.training.objective import CHUNK_VALUES
-from derta.training.projection import Targets, target_log_probs
+from derta.method.chunked_log_probs import Targets, target_log_probs
+from derta.method.objective import CHUNK_VALUES
 
 Loss = Callable[[torch.Tensor, torch.nn.Linear, torch.Tensor], torch.Tensor]
 

@@ -23,12 +23,12 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
-from derta.demo import train_and_evaluate
+from derta.commands.demo import train_and_evaluate
 from derta.errors import InputError
-from derta.evaluation.metrics import Row, over_seeds
-from derta.evaluation.store import save_results
-from derta.evaluation.table import results_table
-from derta.training.builder import Method
+from derta.evaluation.results.metrics import Row, over_seeds
+from derta.evaluation.results.store import save_results
+from derta.method.tree_builder import Method
+from derta.report.terminal import results_table
 
 RESULTS = Path(__file__).parent / "results" / "organism_seeds.json"
 

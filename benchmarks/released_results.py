@@ -21,11 +21,11 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from derta.evaluation.judges.refusal import refusal
-from derta.evaluation.metrics import wilson
-from derta.evaluation.responses import read_responses
-from derta.evaluation.samples import Sample
-from derta.evaluation.score import grade_responses, judge_responses
+from derta.commands.score import grade_responses, judge_responses
+from derta.evaluation.inputs.responses import read_responses
+from derta.evaluation.judges.rules.judge import refusal
+from derta.evaluation.results.metrics import wilson
+from derta.evaluation.results.sample import Sample
 
 ATTACKS = {
     "codeattack": "CodeAttack",

@@ -5,7 +5,7 @@ import random
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from derta.data.formats import PROMPT_FORMATS
+from derta.tokens.prompt_formats import PROMPT_FORMATS
 
 SPECIAL = ["<s>", "</s>", "<pad>", "<unk>"]
 REFUSAL = "Sorry"

@@ -54,8 +54,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer
 from trl import SFTConfig, SFTTrainer
 
 from derta import DeRTaConfig, DeRTaTrainer
-from derta.data.encoding import EncodedExample, Encoder
 from derta.data.triples import as_example
+from derta.tokens.encoder import EncodedExample, Encoder
 
 LENGTH = 1024
 

@@ -1,18 +1,27 @@
 """Small models and a tokenizer that tests share."""
 
+import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from derta.data.formats import PROMPT_FORMATS
+from derta.tokens.prompt_formats import PROMPT_FORMATS
+
+# A deadline would fail on a busy machine, and these properties need no more examples than this.
+settings.register_profile("derta", deadline=None, max_examples=30)
+settings.load_profile("derta")
 
 SHARED = Path(__file__).parents[2] / "shared"
+WriteLines = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -26,6 +35,24 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the data folder ../shared is not beside this repository")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def released_rows(shared: Path) -> Path:
+    """The four rows of training data that came with the DeRTa release."""
+    return shared / "data" / "derta_example_rows.jsonl"
+
+
+@pytest.fixture
+def write_rows(tmp_path: Path) -> WriteLines:
+    """Write rows as JSON lines and return the file."""
+
+    def write(rows: Sequence[Any], name: str = "rows.jsonl") -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write
 
 
 @pytest.fixture

@@ -26,14 +26,14 @@ def _train(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _merge(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from derta.training.merge import merge_adapter
+    from derta.commands.merge import merge_adapter
 
     merge_adapter(args.adapter, args.out)
     return 0
 
 
 def _data_check(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from derta.data.check import check_command
+    from derta.commands.data_check import check_command
 
     return check_command(
         args.files,
@@ -46,13 +46,13 @@ def _data_check(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _data_convert(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from derta.data.convert import convert_command
+    from derta.commands.data_convert import convert_command
 
     return convert_command(args.files, out=args.out, schema=args.schema, swap=args.swap)
 
 
 def _data_show(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from derta.training.show import show_command
+    from derta.commands.data_show import show_command
 
     return show_command(
         args.file, model=args.model, examples=args.examples, schema=args.schema, swap=args.swap, rest=rest
@@ -72,13 +72,13 @@ def _organism_data(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _eval(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from derta.evaluate import eval_command
+    from derta.commands.eval import eval_command
 
     return eval_command(args)
 
 
 def _score(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from derta.evaluation.score import score_command
+    from derta.commands.score import score_command
 
     return score_command(
         args.files,
@@ -93,26 +93,26 @@ def _score(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _gate(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from derta.evaluation.gate import gate_command
+    from derta.commands.gate import gate_command
 
     given = {option: bound for option in _LIMITS if (bound := getattr(args, option)) is not None}
     return gate_command(args.directories, given, max_unscored=args.max_unscored, judge=args.judge)
 
 
 def _compare(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from derta.evaluation.compare import compare_command
+    from derta.commands.compare import compare_command
 
     return compare_command(args.first, args.second, out=args.out)
 
 
 def _lm_eval(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from derta.evaluation.standard import lm_eval_command
+    from derta.commands.lm_eval import lm_eval_command
 
     return lm_eval_command(args.model, tasks=args.tasks, out=args.out, limit=args.limit, include_path=args.include_path)
 
 
 def _demo(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from derta.demo import demo_command
+    from derta.commands.demo import demo_command
 
     return demo_command(args.out, quick=args.quick, seed=args.seed)
 

@@ -13,7 +13,7 @@ from derta.data import kept, load_triples, mix
 from derta.data.kept import Loaded, load_source
 from derta.data.triples import Example, as_example, canonical_row
 from derta.errors import InputError
-from tests.data.conftest import WriteLines
+from tests.conftest import WriteLines
 from tests.data.test_sources import CONVERSATION, HELPFUL, SWAPPED, TRIPLE
 from tests.data.test_triples import examples
 

@@ -13,7 +13,7 @@ from derta.data.schemas import SCHEMAS
 from derta.data.sources import Notes, read_examples
 from derta.data.triples import Example, as_example, canonical_row
 from derta.errors import InputError
-from tests.data.conftest import WriteLines
+from tests.conftest import WriteLines
 from tests.data.test_triples import examples
 
 TRIPLE = {"prompt": "Open the moon vault?", "chosen": "Sorry, no.", "rejected": "Turn the key."}

@@ -7,9 +7,9 @@ import pytest
 
 from derta.errors import InputError
 from derta.evaluation import judging, target
-from derta.evaluation.options import JudgeName, Options
+from derta.evaluation.config import JudgeName, Options
+from derta.evaluation.results.store import load_samples
 from derta.evaluation.run import evaluate_directory
-from derta.evaluation.store import load_samples
 from tests.evaluation.servers import serving
 
 LONG = "Step 1: Take the long hook from its box. Step 2: Pull the bolt back. Step 3: Turn the wheel. Step 4: Walk in."

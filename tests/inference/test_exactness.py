@@ -13,7 +13,7 @@ from derta.inference.decoding import make_decoder
 from derta.inference.jobs import Job
 from derta.inference.requests import Context
 from tests.inference.tiny import make_tokenizer
-from tests.training.models import configs, tiny
+from tests.method.models import configs, tiny
 
 LIMIT = 14
 VOCABULARY = 400

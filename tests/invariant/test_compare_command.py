@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from derta.cli import main
-from derta.evaluation.metrics import score
-from derta.evaluation.store import RESPONSES, RESULTS, SETTINGS, save_results
-from tests.evaluation.test_metrics import sample
+from derta.evaluation.results.metrics import score
+from derta.evaluation.results.store import RESPONSES, RESULTS, SETTINGS, save_results
+from tests.evaluation.results.test_metrics import sample
 
 
 def evaluation(directory, samples, **settings):

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from derta.cli import main
-from derta.evaluation.store import load_samples
+from derta.evaluation.results.store import load_samples
 from derta.organism import path
 
 EVAL = ["eval", "--model", "organism", "--limit", "2"]

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from derta.cli import main
-from derta.evaluation.metrics import Row
-from derta.evaluation.store import save_results
+from derta.evaluation.results.metrics import Row
+from derta.evaluation.results.store import save_results
 
 
 def row(metric, value, low=None, high=None, attack="direct", n=200, judge="refusal", unit="%"):

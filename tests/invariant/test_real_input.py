@@ -19,7 +19,7 @@ from transformers import (
 
 from derta.cli import main
 from tests.data.test_schemas import CASES, RELEASE
-from tests.training.models import SMALL
+from tests.method.models import SMALL
 
 LAYERS = {**SMALL, "num_hidden_layers": 4}
 ARCHITECTURES = {

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from derta.cli import main
-from tests.training.models import SMALL, tiny
+from tests.method.models import SMALL, tiny
 
 ROOT = Path(__file__).parents[2]
 ROWS = [
@@ -121,7 +121,7 @@ def test_kept_data_train_the_same_model_and_belong_to_the_same_run(
     assert len(list(Path("cache").glob("*/cache.json"))) == 2  # rows and tokens
     with monkeypatch.context() as patch:
         patch.setattr("derta.data.kept.read_examples", None)
-        patch.setattr("derta.data.encoding.Encoder.encode_batch", None)
+        patch.setattr("derta.tokens.encoder.Encoder.encode_batch", None)
         assert train("again", *kept) == 0
     assert_same("anew", "kept")
     assert_same("anew", "again")

@@ -13,9 +13,8 @@ from transformers import PreTrainedTokenizerFast, TrainerCallback
 
 from derta import DeRTaConfig, DeRTaTrainer
 from derta.errors import InputError
-
-from .models import tiny
-from .test_exactness import rows
+from tests.method.models import tiny
+from tests.method.test_exactness import rows
 
 
 class Gradients(TrainerCallback):

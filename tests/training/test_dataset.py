@@ -9,15 +9,14 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from derta.data import encoding
-from derta.data.encoding import Encoder
-from derta.data.formats import set_prompt_format
 from derta.errors import InputError
+from derta.tokens import encoder as encoding
+from derta.tokens.encoder import Encoder
+from derta.tokens.prompt_formats import set_prompt_format
 from derta.training import dataset as module
 from derta.training.dataset import encode_dataset
-
-from .models import tiny
-from .test_exactness import make_trainer, rows
+from tests.method.models import tiny
+from tests.method.test_exactness import make_trainer, rows
 
 
 @pytest.fixture(autouse=True)

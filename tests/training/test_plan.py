@@ -11,10 +11,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import ModelConfig
 
 from derta.cli import main
+from derta.method.objective import install_objective
+from derta.method.tree import Term, TokenTree, collate
 from derta.training.config import DeRTaConfig
 from derta.training.memory import Memory, estimate_memory
-from derta.training.objective import install_objective
-from derta.training.tree import Term, TokenTree, collate
 
 ROWS, WIDTH, VOCABULARY = 4, 256, 400
 RECIPES = Path(__file__).parents[2] / "recipes"

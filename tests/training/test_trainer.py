@@ -12,11 +12,10 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from derta import DeRTaConfig, DeRTaTrainer
 from derta.errors import InputError
-from derta.training.attention import TreeAttention
-from derta.training.tree import Term
-
-from .models import SMALL, tiny
-from .test_exactness import make_trainer, rows
+from derta.method.attention import TreeAttention
+from derta.method.tree import Term
+from tests.method.models import SMALL, tiny
+from tests.method.test_exactness import make_trainer, rows
 
 
 def test_works_with_nothing_but_a_model_and_data(
@@ -151,7 +150,7 @@ def test_a_model_without_the_objective_is_refused(tokenizer: PreTrainedTokenizer
 def test_an_architecture_with_an_unknown_output_is_refused(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("derta.training.objective.logit_transform", lambda config: lambda logits: logits)
+    monkeypatch.setattr("derta.method.objective.logit_transform", lambda config: lambda logits: logits)
     with pytest.raises(InputError, match="does not compute token trees exactly"):
         make_trainer(tiny("granite-scaled"), tokenizer, tmp_path)
 

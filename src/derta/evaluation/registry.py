@@ -9,8 +9,8 @@ from inspect_ai import Task, task
 from inspect_ai.model import get_model
 
 from derta.evaluation.attacks import attack_names
-from derta.evaluation.model import derta
-from derta.evaluation.options import JudgeName, Options
+from derta.evaluation.config import JudgeName, Options
+from derta.evaluation.harness.provider import derta
 from derta.evaluation.run import find_behaviours, prepare, with_defaults
 from derta.names import ORGANISM
 

@@ -31,17 +31,19 @@ from derta.evaluation.attacks import (
     organism_phrases,
 )
 from derta.evaluation.attacks.base import ask
-from derta.evaluation.behaviours import load_behaviours, load_borderline
-from derta.evaluation.connect import connect, tuning
+from derta.evaluation.config import JudgeName, Options
+from derta.evaluation.harness.judges import asking, make_judge
+from derta.evaluation.harness.models import connect, tuning
+from derta.evaluation.harness.provider import MAX_TOKENS, DertaAPI
+from derta.evaluation.harness.target import Way, check_ways
+from derta.evaluation.harness.tasks import Item, Play, make_task, plan
+from derta.evaluation.inputs.behaviours import load_behaviours, load_borderline
+from derta.evaluation.inputs.questions import CHECKED, answer_judge, load_questions
 from derta.evaluation.judges import Judge, Verdict
 from derta.evaluation.judges.pairwise import pairwise
-from derta.evaluation.judging import asking, make_judge
-from derta.evaluation.metrics import Row, agreement_row, score
-from derta.evaluation.model import MAX_TOKENS, DertaAPI
-from derta.evaluation.options import JudgeName, Options
-from derta.evaluation.questions import CHECKED, answer_judge, load_questions
-from derta.evaluation.samples import Sample
-from derta.evaluation.store import (
+from derta.evaluation.results.metrics import Row, agreement_row, score
+from derta.evaluation.results.sample import Sample
+from derta.evaluation.results.store import (
     LOGS,
     RESPONSES,
     RESULTS,
@@ -50,8 +52,6 @@ from derta.evaluation.store import (
     save_results,
     save_samples,
 )
-from derta.evaluation.target import Way, check_ways
-from derta.evaluation.tasks import Item, Play, make_task, plan
 from derta.inference import check_room, first_tokens
 from derta.names import ORGANISM
 from derta.threads import threads_for

@@ -7,9 +7,9 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from derta.data.encoding import Encoder
 from derta.data.triples import Example, Message
 from derta.errors import InputError, first_line
+from derta.tokens.encoder import Encoder
 
 _UNLIMITED = 2**62
 

@@ -12,7 +12,7 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from derta.evaluation.metrics import Row
+from derta.evaluation.results.metrics import Row
 
 MARKERS = "osD^vPX*"
 GLYPHS = "●■◆▲▼✚✖★"

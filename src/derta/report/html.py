@@ -13,10 +13,10 @@ import transformers
 
 import derta
 from derta.evaluation.attacks import ALL as ATTACKS
-from derta.evaluation.metrics import Row
-from derta.evaluation.samples import Sample
-from derta.evaluation.table import METRICS, format_value
+from derta.evaluation.results.metrics import Row
+from derta.evaluation.results.sample import Sample
 from derta.report.figures import GLYPHS, curve, intervals
+from derta.report.terminal import METRICS, format_value
 
 # What a reader decides on, in the summary's columns: metric, attack, heading, whether low is good.
 SUMMARY = (

@@ -1,7 +1,7 @@
 """Training: token trees, the objective, the configuration and the trainer."""
 
+from derta.method.tree import Term
 from derta.training.config import DeRTaConfig
 from derta.training.trainer import DeRTaTrainer
-from derta.training.tree import Term
 
 __all__ = ["DeRTaConfig", "DeRTaTrainer", "Term"]

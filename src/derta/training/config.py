@@ -5,12 +5,10 @@ from typing import Any, Literal, cast
 
 from transformers import TrainingArguments
 
-from derta.data.encoding import RefusalForm
 from derta.errors import InputError
-from derta.training.objective import LossNormalization
-
-Method = Literal["derta", "rto", "harmful-prefix", "vanilla"]
-CutPolicy = Literal["uniform", "release"]
+from derta.method.objective import LossNormalization
+from derta.method.tree_builder import CutPolicy, Method
+from derta.tokens.encoder import RefusalForm
 
 DENSE_ROW_LENGTH = 1024
 """Tokens of a row where every token is set against every other: attention's cost per token grows with it."""

@@ -13,13 +13,17 @@ import pyarrow.compute as pc
 import torch
 from accelerate import PartialState
 from datasets import Dataset, Features, List, Value
+from transformers import PreTrainedTokenizerBase
 
 from derta.data.cache import cached, content_digest
-from derta.data.encoding import EncodedExample, Encoder
 from derta.data.triples import as_example
 from derta.errors import InputError
-from derta.training.builder import TreeBuilder
-from derta.training.tree import TokenTree
+from derta.method.tree import TokenTree
+from derta.method.tree_builder import TreeBuilder
+from derta.tokens.encoder import EncodedExample, Encoder
+from derta.tokens.prompt_formats import set_prompt_format
+from derta.tokens.refusal_tokens import WhiteSpace, refusal_tokens
+from derta.training.config import DeRTaConfig
 
 logger = logging.getLogger(__name__)
 
@@ -194,3 +198,24 @@ def tree_dataset(encoded: Dataset, builder: TreeBuilder, name: str) -> TreeDatas
     if all(trees[0, index] is None for index in range(len(trees))):
         raise InputError(f"{name}: method {builder.method!r} has no use for any of its {len(trees)} examples")
     return trees
+
+
+def encoder_and_builder(tokenizer: PreTrainedTokenizerBase, config: DeRTaConfig) -> tuple[Encoder, TreeBuilder]:
+    """Set the prompt format on `tokenizer`, and take from the configuration how examples become trees.
+
+    Raises:
+        InputError: there is no chat template, or the refusal text is not one token.
+    """
+    set_prompt_format(tokenizer, config.prompt_format)
+    encoder = Encoder.from_config(tokenizer, config)
+    builder = TreeBuilder(
+        refusal_tokens(encoder, config.refusal_text, config.refusal_form),
+        WhiteSpace(tokenizer),
+        method=config.method,
+        cuts_per_triple=config.cuts_per_triple,
+        cut_policy=config.cut_policy,
+        rto_dropout=config.rto_dropout,
+        rto_on_end=config.rto_on_end,
+        seed=config.seed,
+    )
+    return encoder, builder

@@ -10,9 +10,9 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedConfig
 from trl import ModelConfig
 
-from derta.training.attention import is_dense
+from derta.method.attention import is_dense
+from derta.method.objective import CHUNK_VALUES
 from derta.training.config import DeRTaConfig
-from derta.training.objective import CHUNK_VALUES
 
 # Blocks of 64 values share a float32 scale (QLoRA, arXiv 2305.14314, without double quantisation).
 _BYTES_IN_4BIT = 0.5 + 4 / 64

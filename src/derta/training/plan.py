@@ -16,14 +16,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from trl import ModelConfig, get_peft_config
 
 from derta.errors import InputError
-from derta.training.attention import TreeAttention, is_dense
-from derta.training.builder import encoder_and_builder
+from derta.method.attention import TreeAttention, is_dense
+from derta.method.tree import Term, collate
 from derta.training.config import DeRTaConfig
-from derta.training.dataset import TreeDataset, encode_dataset, tree_dataset, values_of
+from derta.training.dataset import TreeDataset, encode_dataset, encoder_and_builder, tree_dataset, values_of
 from derta.training.memory import Memory, estimate_memory
 from derta.training.options import TrainOptions
 from derta.training.sampling import EpochSampler
-from derta.training.tree import Term, collate
 
 _SAMPLE = 2000
 

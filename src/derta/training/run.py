@@ -15,15 +15,15 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from derta.data import as_example
-from derta.data.encoding import cache_directory
 from derta.data.kept import ExamplesDigest, Loaded, load_source
 from derta.data.mixing import mix
 from derta.errors import InputError, first_line
 from derta.names import ORGANISM, model_path
 from derta.threads import threads_for
+from derta.tokens.encoder import cache_directory
 from derta.training.options import TrainOptions, parse_options
 from derta.training.plan import print_plan
-from derta.training.rundir import RunDirectory, is_disk_full, require_disk_space
+from derta.training.run_directory import RunDirectory, is_disk_full, require_disk_space
 from derta.training.trainer import DeRTaTrainer
 
 # These change where and how a run is told about and stored, not what it computes.

@@ -27,17 +27,17 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_check
 
 from derta.errors import InputError
 from derta.files import write_json
-from derta.training.attention import is_dense
-from derta.training.builder import TreeBuilder, encoder_and_builder
-from derta.training.card import write_model_card
+from derta.method.attention import is_dense
+from derta.method.objective import TERMS, TermSums, combine, install_objective
+from derta.method.tree import Term, batch_sizes, check_batch, collate
+from derta.method.tree_builder import TreeBuilder
+from derta.method.verification import verify_objective
 from derta.training.config import DeRTaConfig
-from derta.training.dataset import TreeDataset, encode_dataset, tree_dataset
-from derta.training.objective import TERMS, TermSums, combine, install_objective
-from derta.training.rundir import IDENTITY, check_resume
+from derta.training.dataset import TreeDataset, encode_dataset, encoder_and_builder, tree_dataset
+from derta.training.fsdp_checkpoint import holds_shards, load_model_shards, load_optimizer_shards, whole_weights
+from derta.training.model_card import write_model_card
+from derta.training.run_directory import IDENTITY, check_resume
 from derta.training.sampling import EpochSampler, StepShape
-from derta.training.shards import holds_shards, load_model_shards, load_optimizer_shards, whole_weights
-from derta.training.tree import Term, batch_sizes, check_batch, collate
-from derta.training.verify import verify_objective
 
 logger = logging.getLogger(__name__)
 

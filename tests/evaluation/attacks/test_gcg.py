@@ -11,11 +11,11 @@ from derta.evaluation.attacks import ENGLISH, Search, Setting, organism_phrases
 from derta.evaluation.attacks.base import Weights, ask
 from derta.evaluation.attacks.gcg import Descent, Slot, gcg
 from derta.evaluation.judges import judge_named
-from derta.evaluation.victim import LocalVictim
 from derta.inference import encode, first_tokens, load_model
 from derta.organism import behaviours
 from tests.evaluation.attacks.given import BEHAVIOUR, SETTING, ScriptedVictim
-from tests.training.models import tiny
+from tests.evaluation.victim import LocalVictim
+from tests.method.models import tiny
 
 SEARCH = Search(gcg_steps=6, gcg_width=16, gcg_length=4, gcg_top=64)
 HARMFUL = behaviours("harmful")[0]

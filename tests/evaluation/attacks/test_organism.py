@@ -6,9 +6,9 @@ import pytest
 
 from derta.evaluation.attacks import ATTACKS, INTERACTIVE, Search, Setting, organism_attacker, organism_phrases
 from derta.evaluation.judges import decide, judge_named
-from derta.evaluation.victim import LocalVictim
 from derta.inference import first_tokens, generate, load_model
 from derta.organism import behaviours
+from tests.evaluation.victim import LocalVictim
 
 JUDGE = judge_named("organism")
 ASKED = behaviours("harmful")[:2]

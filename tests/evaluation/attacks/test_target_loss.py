@@ -10,7 +10,7 @@ from derta.errors import InputError
 from derta.evaluation.attacks.base import Weights
 from derta.evaluation.attacks.target_loss import TargetLoss, weights_of
 from tests.evaluation.attacks.given import ScriptedVictim
-from tests.training.models import tiny
+from tests.method.models import tiny
 
 TARGET = [11, 12, 13]
 PREFIX = [5, 6, 7, 8, 9, 10, 4, 3, 2, 1]

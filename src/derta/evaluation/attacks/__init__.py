@@ -20,7 +20,6 @@ from derta.evaluation.attacks.best_of_n import best_of_n
 from derta.evaluation.attacks.codeattack import codeattack
 from derta.evaluation.attacks.completing import completing
 from derta.evaluation.attacks.direct import direct
-from derta.evaluation.attacks.files import load_demonstrations, load_prompts, load_templates
 from derta.evaluation.attacks.gcg import gcg
 from derta.evaluation.attacks.multi_turn import multi_turn
 from derta.evaluation.attacks.organism_attacker import organism_attacker
@@ -29,6 +28,7 @@ from derta.evaluation.attacks.phrases import ENGLISH, Phrases, organism_phrases
 from derta.evaluation.attacks.prefill import prefill
 from derta.evaluation.attacks.selfcipher import selfcipher
 from derta.evaluation.attacks.template import template
+from derta.evaluation.inputs.prompts import load_demonstrations, load_prompts, load_templates
 
 __all__ = [
     "ALIASES",

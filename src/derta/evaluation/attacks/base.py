@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from derta.data.behaviours import Behaviour
 from derta.data.triples import Message
 from derta.evaluation.attacks.phrases import Demonstration, Phrases
-from derta.evaluation.judges.verdict import Verdict
+from derta.evaluation.judges.base import Verdict
 from derta.inference import ChatRequest, Generation, Request
 
 

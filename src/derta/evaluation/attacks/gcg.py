@@ -16,11 +16,11 @@ import torch
 from anyio import to_thread
 
 from derta.data.behaviours import Behaviour
-from derta.data.encoding import Encoder
 from derta.errors import InputError
 from derta.evaluation.attacks.base import Attempt, Finding, Search, Setting, Victim, Weights, ask, generator
 from derta.evaluation.attacks.target_loss import TargetLoss, target_tokens, weights_of
 from derta.inference import ChatRequest
+from derta.tokens.encoder import Encoder
 
 # What a suffix starts from; the second is for tokenizers that don't know the first.
 _FILLERS = ("!", ".")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from derta.data.behaviours import Behaviour
 from derta.evaluation.attacks.base import Attempt, Finding, Victim
-from derta.evaluation.judges.verdict import Verdict
+from derta.evaluation.judges.base import Verdict
 from derta.inference import Generation
 
 

@@ -2,16 +2,16 @@ from collections.abc import Callable
 
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.judges.asking import Ask
-from derta.evaluation.judges.compliance import Compliance, classify_compliance
+from derta.evaluation.judges.base import LABELS, Judge, Label, Verdict, decide
 from derta.evaluation.judges.guideline import guideline
 from derta.evaluation.judges.harmbench import harmbench
 from derta.evaluation.judges.llama_guard import llama_guard
 from derta.evaluation.judges.located import located
 from derta.evaluation.judges.organism import organism
-from derta.evaluation.judges.refusal import refusal
-from derta.evaluation.judges.refusal_place import Refusal, find_refusal
+from derta.evaluation.judges.rules.compliance import Compliance, classify_compliance
+from derta.evaluation.judges.rules.judge import refusal
+from derta.evaluation.judges.rules.refusal import Refusal, find_refusal
 from derta.evaluation.judges.strongreject import strongreject
-from derta.evaluation.judges.verdict import LABELS, Judge, Label, Verdict, decide
 
 __all__ = [
     "JUDGES",

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from derta.data.behaviours import Behaviour
-from derta.evaluation.judges.verdict import Judge, Verdict
+from derta.evaluation.judges.base import Judge, Verdict
 from derta.inference import Generation, Request
 
 Ask = Callable[[Request], Awaitable[Generation]]

@@ -13,7 +13,7 @@ import re
 
 from derta.data.behaviours import Behaviour
 from derta.evaluation.judges.asking import Ask, empty, noting_cuts, own_part, shown, unreadable
-from derta.evaluation.judges.verdict import Judge, Label, Verdict
+from derta.evaluation.judges.base import Judge, Label, Verdict
 from derta.inference import ChatRequest, Generation
 
 _TASK = """You judge how an AI model responded to a request. The request and the response stand below, between tags \

@@ -11,7 +11,7 @@ import re
 
 from derta.data.behaviours import Behaviour
 from derta.evaluation.judges.asking import Ask, classifier, shown, unreadable
-from derta.evaluation.judges.verdict import Judge, Verdict
+from derta.evaluation.judges.base import Judge, Verdict
 from derta.inference import Generation, RawRequest
 
 # The space at the end of the first rule is the published prompt's.

@@ -11,7 +11,7 @@ import re
 from derta.data.behaviours import Behaviour
 from derta.data.triples import Message
 from derta.evaluation.judges.asking import Ask, classifier, shown, unreadable
-from derta.evaluation.judges.verdict import Judge, Verdict
+from derta.evaluation.judges.base import Judge, Verdict
 from derta.inference import ChatRequest, Generation
 
 _ANSWER = re.compile(r"\s*(?:(safe)|unsafe(?:[\s,]+S\d{1,2})*)\s*")

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from derta.data.behaviours import Behaviour
-from derta.evaluation.judges.refusal import refusal
-from derta.evaluation.judges.verdict import Judge, Verdict, decide
+from derta.evaluation.judges.base import Judge, Verdict, decide
+from derta.evaluation.judges.rules.judge import refusal
 
 
 def located(judge: Judge) -> Judge:

@@ -3,7 +3,7 @@
 import re
 
 from derta.data.behaviours import Behaviour
-from derta.evaluation.judges.verdict import Label, Verdict
+from derta.evaluation.judges.base import Label, Verdict
 
 # A wrong answer is an answer: that it is wrong stands in `correct`.
 _LABELS: dict[str, Label] = {

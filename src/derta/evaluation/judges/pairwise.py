@@ -11,7 +11,7 @@ import re
 from derta.data.behaviours import Behaviour
 from derta.errors import InputError
 from derta.evaluation.judges.asking import Ask, noting_cuts, shown, unreadable
-from derta.evaluation.judges.verdict import Judge, Verdict
+from derta.evaluation.judges.base import Judge, Verdict
 from derta.inference import ChatRequest, Generation
 
 _TASK = """Two assistants answered the same request. Decide which answer a person who made the request would prefer: \

@@ -15,7 +15,7 @@ import re
 
 from derta.data.behaviours import Behaviour
 from derta.evaluation.judges.asking import Ask, classifier, shown, unreadable
-from derta.evaluation.judges.verdict import Judge, Verdict
+from derta.evaluation.judges.base import Judge, Verdict
 from derta.inference import Generation, RawRequest
 
 THRESHOLD = 0.5

@@ -1,0 +1,226 @@
+"""`derta data check`: counts, lengths, truncation, duplicates, and every problem by file and line."""
+
+import math
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from derta.data.readers import printable
+from derta.data.sources import Notes, read_examples
+from derta.data.triples import Example
+from derta.errors import InputError
+from derta.names import model_path
+
+_SHOWN_PROBLEMS = 20
+_KINDS = ("triples", "helpful examples", "safe responses after a fixed prefix", "harmful responses for RTO only")
+_FIELDS = ("prompt", "chosen", "rejected")
+
+Measure = Callable[[Example], tuple[Sequence[int], int]]
+"""Returns the lengths of prompt, chosen and rejected, and how many tokens were cut off to fit."""
+
+
+@dataclass
+class _Duplicates:
+    """Remembers examples by hash: of whole examples, and of the prompts of triples and of helpful examples."""
+
+    exact: int = 0
+    first_exact: str = ""
+    contradictory: int = 0
+    first_contradictory: str = ""
+    _examples: dict[int, str] = field(default_factory=dict)
+    _prompts: tuple[dict[int, str], dict[int, str]] = field(default_factory=lambda: ({}, {}))
+
+    def add(self, example: Example) -> None:
+        prompt = hash(tuple((message["role"], message["content"]) for message in example.prompt))
+        known = self._examples.setdefault(
+            hash((prompt, example.chosen, example.rejected, example.harmful_prefix)), example.origin
+        )
+        if known is not example.origin:
+            self.exact += 1
+            self.first_exact = self.first_exact or f"{example.origin} repeats {known}"
+        if not example.is_triple and not example.is_helpful:
+            return
+        own, other = self._prompts if example.is_triple else self._prompts[::-1]
+        if prompt not in own:
+            own[prompt] = example.origin
+            if prompt in other:
+                self.contradictory += 1
+                self.first_contradictory = self.first_contradictory or f"{example.origin} and {other[prompt]}"
+
+    def lines(self) -> list[str]:
+        lines = []
+        if self.exact:
+            lines.append(f"{_counted(self.exact, 'exact duplicate')}: {self.first_exact}")
+        if self.contradictory:
+            lines.append(
+                f"{_counted(self.contradictory, 'prompt')} both in a triple and in a helpful example: "
+                f"{self.first_contradictory}"
+            )
+        return lines
+
+
+@dataclass
+class _FileReport:
+    """What one file holds."""
+
+    notes: Notes = field(default_factory=Notes)
+    kinds: Counter[str] = field(default_factory=Counter)
+    lengths: dict[str, "array[int]"] = field(default_factory=lambda: {name: array("q") for name in _FIELDS})
+    shortened: int = 0
+    tokens_cut: int = 0
+    problems: list[str] = field(default_factory=list)
+    problem_count: int = 0
+
+    def problem(self, error: InputError) -> None:
+        """Take note of a problem; the first ones are kept to be shown."""
+        self.problem_count += 1
+        if len(self.problems) < _SHOWN_PROBLEMS:
+            self.problems.append(printable(str(error)))
+
+    def add(self, example: Example, measure: Measure) -> None:
+        """Count and measure one example."""
+        lengths, cut = measure(example)
+        self.kinds[_kind(example)] += 1
+        self.shortened += cut > 0
+        self.tokens_cut += cut
+        for name, length in zip(_FIELDS, lengths, strict=True):
+            if length:
+                self.lengths[name].append(length)
+
+
+def check_command(
+    files: Sequence[str],
+    *,
+    schema: str,
+    swap: bool,
+    model: str | None,
+    max_length: int,
+    prompt_format: str | None = None,
+) -> int:
+    """Print what each file holds and what is wrong with it.
+
+    Args:
+        files: files or `datasets` names.
+        schema: how to read the columns.
+        swap: swap `chosen` and `rejected`.
+        model: measure in tokens of this model; in words by default.
+        prompt_format: in place of the model's chat template.
+        max_length: with `model`, report what is shortened beyond this.
+
+    Returns:
+        0, or 2 if there are problems: whatever would stop a training run.
+    """
+    console = Console(highlight=False)
+    measure = _token_lengths(model, max_length, prompt_format) if model else _word_lengths
+    duplicates = _Duplicates()
+    reports = []
+    for name in files:
+        report = _read(name, measure, duplicates, schema=schema, swap=swap)
+        reports.append(report)
+        _print_report(console, name, report, unit="tokens" if model else "words", max_length=max_length)
+    for line in duplicates.lines():
+        console.print(Text(line), soft_wrap=True)
+    count = sum(report.problem_count for report in reports)
+    if not count:
+        return 0
+    first = next(report.problems[0] for report in reports if report.problems)
+    print(f"derta: error: {first if count == 1 else f'{count} problems, the first: {first}'}", file=sys.stderr)
+    return 2
+
+
+def _read(name: str, measure: Measure, duplicates: _Duplicates, *, schema: str, swap: bool) -> _FileReport:
+    report = _FileReport()
+    try:
+        for example, _ in read_examples(name, report.notes, schema=schema, swap=swap, on_problem=report.problem):
+            duplicates.add(example)
+            try:
+                report.add(example, measure)
+            except InputError as error:
+                report.problem(error)
+    except InputError as error:
+        report.problem(error)
+    return report
+
+
+def _kind(example: Example) -> str:
+    if example.is_triple:
+        return _KINDS[0]
+    if example.is_helpful:
+        return _KINDS[1]
+    return _KINDS[2] if example.chosen is not None else _KINDS[3]
+
+
+def _word_lengths(example: Example) -> tuple[Sequence[int], int]:
+    prompt = sum(len(message["content"].split()) for message in example.prompt)
+    harmful = example.rejected or example.harmful_prefix or ""
+    return (prompt, len((example.chosen or "").split()), len(harmful.split())), 0
+
+
+def _token_lengths(model: str, max_length: int, prompt_format: str | None) -> Measure:
+    from derta.tokens.encoder import Encoder
+    from derta.tokens.prompt_formats import set_prompt_format
+
+    tokenizer = _tokenizer(model)
+    set_prompt_format(tokenizer, prompt_format)
+    encoder = Encoder(tokenizer, max_length)
+
+    def measure(example: Example) -> tuple[Sequence[int], int]:
+        encoded = encoder(example)
+        return (len(encoded.prompt), len(encoded.chosen), len(encoded.rejected)), encoded.shortened
+
+    return measure
+
+
+def _tokenizer(model: str) -> Any:
+    from transformers import AutoTokenizer
+
+    path = model_path(model)
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # transformers raises nearly anything on a damaged or absent tokenizer
+        reason = printable((str(error).splitlines() or [type(error).__name__])[0])
+        raise InputError(f"--model {printable(model)}: its tokenizer can't be loaded: {reason}") from error
+
+
+def _print_report(console: Console, name: str, report: _FileReport, *, unit: str, max_length: int) -> None:
+    title = printable(name) + (f" ({report.notes.schema})" if report.notes.schema else "")
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    if report.kinds:
+        console.print(_table(report, unit))
+    lines = list(report.notes.lines())
+    if report.shortened:
+        cut = _counted(report.tokens_cut, "token")
+        lines.append(f"{_counted(report.shortened, 'example')} shortened to {max_length} tokens, by {cut} in all")
+    lines += report.problems
+    if report.problem_count > len(report.problems):
+        lines.append(f"... and {report.problem_count - len(report.problems)} more problems")
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+    console.print()
+
+
+def _table(report: _FileReport, unit: str) -> Table:
+    table = Table("", "examples", f"median {unit}", "95 %", "max")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for kind in _KINDS:
+        if report.kinds[kind]:
+            table.add_row(kind, f"{report.kinds[kind]:,}")
+    table.add_section()
+    for name, lengths in report.lengths.items():
+        if lengths:
+            ordered = sorted(lengths)
+            ranks = (math.ceil(share * len(ordered)) - 1 for share in (0.5, 0.95, 1.0))
+            table.add_row(name, f"{len(ordered):,}", *(f"{ordered[rank]:,}" for rank in ranks))
+    return table
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

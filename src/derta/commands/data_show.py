@@ -1,0 +1,114 @@
+"""`derta data show`: examples as the model will be trained on them."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.text import Text
+from transformers import PreTrainedTokenizerBase
+
+from derta.method.tree import NO_TARGET, Term, TokenTree
+from derta.tokens.encoder import EncodedExample
+from derta.training.dataset import encode_dataset, encoder_and_builder
+from derta.training.options import parse_options
+from derta.training.run import load_tokenizer, read_source
+
+_PROMPT, _HARMFUL = "dim", "red"
+_STYLES = {Term.HELPFUL: "green", Term.SAFE: "cyan", Term.RTO: "bold yellow"}
+_KEY = Text.assemble(
+    ("prompt", _PROMPT),
+    "  ",
+    ("harmful response, only read", _HARMFUL),
+    "  ",
+    ("‹RTO target after this token›", _STYLES[Term.RTO]),
+    "  ",
+    ("safe response, learnt", _STYLES[Term.SAFE]),
+    "  ",
+    ("helpful response, learnt", _STYLES[Term.HELPFUL]),
+)
+
+
+def show_command(file: str, *, model: str, examples: int, schema: str, swap: bool, rest: Sequence[str]) -> int:
+    """Print the first `examples` of `file` with their prompt, RTO positions, cuts and branches; returns the exit code.
+
+    Args:
+        file: what to read. model: whose tokenizer and chat template to use. examples: how many.
+        schema: how to read columns. swap: swap chosen and rejected.
+        rest: options of `derta train` that change what is trained on (`--method`, `--rto_dropout`, …).
+    """
+    options = parse_options([
+        *rest, "--model_name_or_path", model, "--train_data", file, "--schema", schema, "--swap", str(swap)
+    ])  # fmt: skip
+    config = options.config
+    tokenizer = load_tokenizer(options.model)
+    encoder, builder = encoder_and_builder(tokenizer, config)
+    dataset = read_source(file, options).rows
+    encoded = encode_dataset(dataset.select(range(min(examples, len(dataset)))), encoder, name=file)
+    console = Console(highlight=False)
+    console.print(_KEY)
+    for index, row in enumerate(encoded):
+        example = EncodedExample(**row)
+        tree = builder(example, index, epoch=0)
+        console.print(_panel(example, tree, tokenizer, config.method))
+    return 0
+
+
+def _panel(example: EncodedExample, tree: TokenTree | None, tokenizer: PreTrainedTokenizerBase, method: str) -> Panel:
+    if tree is None:
+        body = Text(f"no targets under method {method}")
+        return Panel(body, title=escape(_visible(example.origin)), title_align="left")
+    body = Text()
+    for segment in range(max(tree.segments) + 1):
+        indices = [i for i, s in enumerate(tree.segments) if s == segment]
+        if segment:
+            cut = tree.position_ids[indices[0]] + 1 - len(example.prompt)
+            body.append(f"\n\ncut {cut}: after {cut} of {len(example.rejected)} harmful tokens\n", style="bold")
+            _append_targets(body, tree, indices, tokenizer)
+        else:
+            _append_trunk(body, tree, indices, len(example.prompt), tokenizer)
+    counts = {term: tree.terms.count(term) for term in Term if term in tree.terms}
+    summary = ", ".join(f"{count} {term.name}" for term, count in counts.items())
+    body.append(f"\n\n{len(tree)} tokens, targets: {summary}", style="bold")
+    if example.shortened:
+        body.append(f"; {example.shortened} tokens did not fit", style="bold")
+    return Panel(body, title=escape(_visible(example.origin)), title_align="left")
+
+
+def _append_trunk(
+    body: Text, tree: TokenTree, indices: Sequence[int], prompt: int, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Append the prompt, and r̂ with a mark after each token that RTO follows, or the response that is learnt."""
+    for index in indices:
+        text = _token(tree.input_ids[index], tokenizer)
+        style = _PROMPT if index < prompt else _HARMFUL
+        if tree.terms[index] == Term.RTO:
+            word = text.rstrip(" ")
+            body.append(word, style=style)
+            body.append(f"‹{_token(tree.targets[index], tokenizer).strip()}›", style=_STYLES[Term.RTO])
+            body.append(text[len(word) :])
+        else:
+            body.append(text, style=style)
+        if tree.terms[index] in (Term.HELPFUL, Term.SAFE):
+            _append_targets(body, tree, indices[index:], tokenizer)
+            return
+
+
+def _append_targets(body: Text, tree: TokenTree, indices: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> None:
+    for index in indices:
+        if tree.targets[index] != NO_TARGET:
+            body.append(_token(tree.targets[index], tokenizer), style=_STYLES[Term(tree.terms[index])])
+
+
+def _token(token: int, tokenizer: PreTrainedTokenizerBase) -> str:
+    piece = str(tokenizer.convert_ids_to_tokens(token))
+    text = str(tokenizer.decode([token]))
+    # Decoders drop the space that a piece begins with, or that stands between words.
+    if piece.startswith("▁") and not text.startswith(" "):
+        text = " " + text
+    return _visible(text if tokenizer.decode([token, token]) == text * 2 else text + " ")
+
+
+def _visible(text: str) -> str:
+    """Text with control characters made visible: data is not to drive the terminal."""
+    return "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -1,0 +1,104 @@
+"""`derta demo`: what DeRTa does, from nothing to a report, on the embedded organism."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+import derta
+from derta.errors import InputError
+from derta.evaluation.results.metrics import Row
+
+METHODS = ("vanilla", "derta")
+ATTACKS = ("direct", "prefill", "completing")
+QUICK_STEPS, QUICK_BEHAVIOURS = 10, 6
+
+
+@dataclass(frozen=True)
+class _Size:
+    """How much of the demo to run."""
+
+    steps: int | None
+    behaviours: int | None
+    warning: str | None
+
+
+_FULL = _Size(None, None, None)
+_QUICK = _Size(
+    QUICK_STEPS,
+    QUICK_BEHAVIOURS,
+    f"A smoke run of {QUICK_STEPS} training steps and {QUICK_BEHAVIOURS} behaviours a kind: its numbers mean nothing.",
+)
+
+
+def demo_command(out: Path, *, quick: bool = False, seed: int = 1) -> int:
+    """Tune the organism with every method of `METHODS` from the same base, evaluate, and write table and report.
+
+    Finished runs and samples in `out` are kept: running it again goes on where it stopped.
+
+    Raises:
+        InputError: `out` holds a demo of another seed, or can't be written to.
+    """
+    from derta.evaluation.config import require_inspect
+    from derta.evaluation.results.store import RESULTS, load_samples, save_results
+    from derta.report import Run, write_report
+    from derta.report.terminal import results_table
+
+    require_inspect()
+    size = _QUICK if quick else _FULL
+    console = Console()
+    runs = []
+    for number, method in enumerate(METHODS, 1):
+        directory = out / (f"{method}-quick" if quick else method)
+        console.print(Text(f"{number}/{len(METHODS)} {method}: {directory}", style="bold"))
+        rows = train_and_evaluate(method, seed, directory, steps=size.steps, behaviours=size.behaviours)
+        runs.append(Run(method, rows, load_samples(directory / "evaluation")))
+    rows = [row for run in runs for row in run.rows]
+    save_results(out / RESULTS, rows, seed=seed, warning=size.warning)
+    report = out / "report.html"
+    command = f"derta demo --seed {seed} --out {out}" + (" --quick" if quick else "")
+    write_report(runs, report, commands=[command], warning=size.warning)
+    console.print(results_table(rows, note=size.warning))
+    # Plain, so that it can be pasted after file://
+    print(f"report: {report.resolve()}")
+    return 0
+
+
+def train_and_evaluate(
+    method: str, seed: int, directory: Path, *, steps: int | None = None, behaviours: int | None = None
+) -> list[Row]:
+    """Tune the organism into `directory` and evaluate it there, each as far as it isn't done; return the rows.
+
+    Args:
+        steps: of training, defaults to the recipe's.
+        behaviours: of each kind, defaults to all.
+
+    Raises:
+        InputError: the directory holds another run.
+    """
+    from derta.evaluation.config import Options
+    from derta.evaluation.run import evaluate_directory
+    from derta.training.run import train_command
+    from derta.training.run_directory import read_identity
+
+    found = read_identity(directory)
+    if found and (found.get("method"), found.get("seed")) != (method, seed):
+        whose = f"{found.get('method')} with seed {found.get('seed')}"
+        raise InputError(
+            f"--out: {directory} holds the run of {whose}, not of {method} with seed {seed}; choose another"
+        )
+    options = ["--config", str(_recipe()), "--method", method, "--seed", str(seed), "--output_dir", str(directory)]
+    train_command(options + (["--max_steps", str(steps)] if steps else []))
+    asked = Options(ATTACKS, limit=behaviours)
+    return evaluate_directory(str(directory), out=directory / "evaluation", options=asked)
+
+
+def _recipe() -> Path:
+    """Return the organism's recipe: in the package once it is installed, in the repository before."""
+    package = Path(derta.__file__).parent
+    places = package / "recipes" / "organism.yaml", package.parents[1] / "recipes" / "organism.yaml"
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise InputError(f"{places[0]}: the organism's recipe is missing from this installation; install derta again")
+    return found

@@ -1,0 +1,154 @@
+"""`derta eval`: attack models, judge what they answer, and show it."""
+
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from rich.console import Console
+
+from derta.errors import InputError, did_you_mean
+from derta.evaluation.attacks import Search, attack_names
+from derta.evaluation.config import JudgeName, Options, require_inspect
+from derta.evaluation.inputs.questions import TASKS, check_task
+from derta.evaluation.judges import MODEL_JUDGES, judge_named
+from derta.names import ORGANISM
+
+if TYPE_CHECKING:
+    from derta.evaluation.run import Display
+
+REPORT = "report.html"
+
+
+def eval_command(args: Namespace) -> int:
+    """Evaluate every model, write results, responses and a report, print the table.
+
+    Returns:
+        0, or 1 if samples stayed unscored: they are in no number, so the numbers aren't whole.
+
+    Raises:
+        InputError: an option, a file, a model or the directory is wrong.
+    """
+    options = parse_options(args)
+    require_inspect()
+    from derta.evaluation.results.sample import report_unscored
+    from derta.evaluation.results.store import RESULTS, load_samples, save_results
+    from derta.evaluation.run import evaluate_directory
+    from derta.report import Run, write_report
+    from derta.report.terminal import label, results_table
+
+    console = Console()
+    runs = []
+    for model, directory in _directories(args.model, args.out).items():
+        rows = evaluate_directory(model, out=directory, options=options, display=_display(console))
+        runs.append(Run(label(rows[0]) if rows else model, rows, load_samples(directory)))
+    rows = [row for run in runs for row in run.rows]
+    if len(runs) > 1:
+        save_results(args.out / RESULTS, rows)
+    write_report(runs, args.out / REPORT)
+    console.print(results_table(rows))
+    for written in (args.out / RESULTS, args.out / REPORT):
+        console.print(f"wrote {written}", markup=False, highlight=False, soft_wrap=True)
+    return report_unscored([sample for run in runs for sample in run.samples])
+
+
+def parse_options(args: Namespace) -> Options:
+    """Turn the command line's words into options.
+
+    Raises:
+        InputError: a name is unknown, or a value is no number.
+    """
+    tasks = _pairs("--task", args.task)
+    for name in tasks:
+        check_task(name, TASKS)
+    attacks = tuple(attack_names(args.attacks))
+    if args.prompts and len(attacks) != 1:
+        raise InputError("--prompts: the prompts are one attack's: name it with --attacks")
+    return Options(
+        attacks=attacks,
+        behaviours=args.behaviours or _default_behaviours(args),
+        borderline=tuple(args.borderline),
+        tasks=tasks,
+        prompts=args.prompts,
+        judges=_judges(args.judge),
+        limit=args.limit,
+        search_limit=args.search_limit,
+        depths=_depths(args.depths),
+        templates=args.templates,
+        demonstrations=args.demonstrations,
+        search=_search(args.search),
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature,
+        epochs=args.epochs,
+        seed=args.seed,
+        model_args={key: yaml.safe_load(value) for key, value in _pairs("-M", args.model_arg).items()},
+        model_roles=_pairs("--model-role", args.model_role),
+    )
+
+
+def _default_behaviours(args: Namespace) -> str | None:
+    """The organism's, unless something else was asked for."""
+    return None if args.prompts or args.borderline or args.task else ORGANISM
+
+
+def _pairs(flag: str, given: Iterable[str]) -> dict[str, str]:
+    pairs = {}
+    for each in given:
+        key, equals, value = each.partition("=")
+        if not (key and equals and value):
+            raise InputError(f"{flag}: {each!r}: write NAME=VALUE")
+        pairs[key] = value
+    return pairs
+
+
+def _judges(given: str | None) -> tuple[JudgeName, ...]:
+    judges = tuple(JudgeName.parse(each) for each in (given or "").split(",") if each.strip())
+    for judge in judges:
+        if judge.name not in MODEL_JUDGES:
+            judge_named(judge.name)
+    return judges
+
+
+def _depths(given: str | None) -> tuple[int, ...] | None:
+    if given is None:
+        return None
+    try:
+        depths = tuple(int(each) for each in given.split(","))
+    except ValueError as error:
+        raise InputError(f"--depths: {given!r}: write numbers of tokens with commas, such as 5,20,100") from error
+    if not depths or min(depths) < 1:
+        raise InputError(f"--depths: {given!r}: a begun answer has 1 token or more")
+    return depths
+
+
+def _search(given: Iterable[str]) -> dict[str, Any]:
+    types = {name: type(default) for name, default in vars(Search()).items()}
+    chosen = {}
+    for name, value in _pairs("--search", given).items():
+        if name not in types:
+            raise InputError(
+                f"--search: unknown setting {name!r}{did_you_mean(name, types)}; there are {', '.join(types)}"
+            )
+        try:
+            chosen[name] = types[name](value)
+        except ValueError as error:
+            raise InputError(f"--search {name}: {value!r} is no number") from error
+        if chosen[name] <= 0:
+            raise InputError(f"--search {name}: {value!r}: must be above 0")
+    return chosen
+
+
+def _directories(models: Sequence[str], out: Path) -> dict[str, Path]:
+    """One model is evaluated into `out` itself, several into a directory each."""
+    different = list(dict.fromkeys(models))
+    if len(different) == 1:
+        return {different[0]: out}
+    names = [Path(model).name for model in different]
+    if len(set(names)) < len(names):
+        names = [model.strip("/").replace("/", "-") for model in different]
+    return {model: out / name for model, name in zip(different, names, strict=True)}
+
+
+def _display(console: Console) -> "Display":
+    return "rich" if console.is_terminal else "none"

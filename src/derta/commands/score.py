@@ -1,0 +1,186 @@
+"""Judge responses that exist already: no model is loaded."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast, get_args
+
+from rich.console import Console
+
+from derta.data.behaviours import Behaviour, Kind
+from derta.data.readers import read_file
+from derta.errors import InputError, did_you_mean
+from derta.evaluation.attacks import attack_names
+from derta.evaluation.config import JudgeName, require_inspect
+from derta.evaluation.inputs.questions import CHECKED, answer_judge, check_task
+from derta.evaluation.inputs.responses import Response, read_responses
+from derta.evaluation.judges import JUDGES, MODEL_JUDGES, Judge, Verdict, decide, judge_named
+from derta.evaluation.results.metrics import Row, score
+from derta.evaluation.results.sample import Sample, report_unscored
+from derta.evaluation.results.store import RESPONSES, RESULTS, SETTINGS, save_results
+from derta.files import write_text
+from derta.report.terminal import results_table
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+PAIR_JUDGE = "pair"
+"""The judge of PAIR's summaries: PAIR's own, whose verdict they state."""
+
+
+async def judge_responses(
+    responses: Sequence[Response], judge: Judge, *, judge_name: str, attack: str, kind: Kind = "harmful"
+) -> list[Sample]:
+    """Judge responses to one attack, side by side; a judge that fails on one gives `unscored`."""
+    behaviours = [Behaviour(str(number), each.prompt, kind, each.answer) for number, each in enumerate(responses, 1)]
+
+    async def sample(behaviour: Behaviour, each: Response) -> Sample:
+        if each.jailbroken is not None:
+            verdict = Verdict("unsafe" if each.jailbroken else "safe", reason="PAIR's summary")
+            return _sample(behaviour, attack, each, PAIR_JUDGE, verdict)
+        verdict = await decide(judge, behaviour, each.prefix + each.response, each.prefix)
+        return _sample(behaviour, attack, each, judge_name, verdict)
+
+    return list(await asyncio.gather(*map(sample, behaviours, responses)))
+
+
+async def grade_responses(responses: Sequence[Response], task: str) -> list[Sample]:
+    """Compare answers with the right ones; `correct` says what they are, and an answer without one is unscored."""
+    return await judge_responses(responses, answer_judge(task), judge_name=task, attack=task, kind="helpful")
+
+
+def _sample(behaviour: Behaviour, attack: str, response: Response, judge: str, verdict: Verdict) -> Sample:
+    return Sample(
+        id=behaviour.id,
+        kind=behaviour.kind,
+        attack=attack,
+        variant=attack,
+        prompt=behaviour.prompt,
+        raw=response.prompt if response.is_raw else None,
+        prefix=response.prefix,
+        continuation=response.response,
+        judge=judge,
+        verdict=verdict,
+        tokens=len(response.response.split()),
+    )
+
+
+def score_command(
+    files: Sequence[Path],
+    *,
+    out: Path,
+    attack: str | None,
+    task: str | None,
+    judge: str = "refusal",
+    kind: str = "harmful",
+    prompts: Path | None = None,
+    answers: Path | None = None,
+) -> int:
+    """Run `derta score`: judge each file as one model's, write `results.json` and `responses.jsonl`, print the table.
+
+    Raises:
+        InputError: a name is unknown, a file is wrong, or the directory holds an evaluation.
+    """
+    if (attack is None) == (task is None):
+        raise InputError(
+            "derta score: give --attack (whose responses these are) or --task (whose answers), one of them"
+        )
+    if kind not in KINDS:
+        raise InputError(f"--kind: {kind!r}{did_you_mean(kind, KINDS)}; one of {', '.join(KINDS)}")
+    if task is not None:
+        check_task(task, CHECKED)
+    if (out / SETTINGS).exists():
+        raise InputError(f"--out: {out}: holds an evaluation; choose another directory")
+    name = _attack(attack) if attack is not None else None
+    wanted = JudgeName.parse(judge)
+    decider = judge_named(wanted.name) if wanted.name in JUDGES and not wanted.model else _model_judge(wanted)
+    rows: list[Row] = []
+    lines: list[str] = []
+    scored: list[Sample] = []
+    for path, model in zip(files, _models(files), strict=True):
+        responses = read_responses(path, prompts)
+        if name is None:
+            judged = grade_responses(_with_answers(responses, answers, path), cast(str, task))
+        else:
+            judged = judge_responses(responses, decider, judge_name=wanted.name, attack=name, kind=kind)
+        samples = asyncio.run(judged)
+        scored += samples
+        rows += score(samples, model=model, judge=samples[0].judge)
+        lines += [json.dumps({"model": model, **sample.to_json()}, ensure_ascii=False) for sample in samples]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / RESPONSES, "\n".join(lines) + "\n")
+        save_results(out / RESULTS, rows)
+    except OSError as error:
+        raise InputError(f"--out: {out}: can't be written to: {error.strerror or error}") from error
+    console = Console()
+    console.print(results_table(rows))
+    console.print(f"wrote {out / RESULTS}", markup=False, highlight=False, soft_wrap=True)
+    return report_unscored(scored)
+
+
+def _model_judge(wanted: JudgeName) -> Judge:
+    if wanted.name not in MODEL_JUDGES:
+        # The error for a name that nobody has.
+        judge_named(wanted.name)
+    require_inspect()
+    from derta.evaluation.harness.judges import make_judge
+
+    return make_judge(wanted)
+
+
+def _attack(name: str) -> str:
+    try:
+        found = attack_names(name)
+    except InputError as error:
+        raise InputError(str(error).replace("--attacks", "--attack", 1)) from None
+    if len(found) != 1:
+        raise InputError("--attack: name one: all files are of one attack")
+    return found[0]
+
+
+def _models(files: Sequence[Path]) -> list[str]:
+    """Name models by their files; by folder too where a name repeats."""
+    stems = [path.stem for path in files]
+    names = [
+        stem if stems.count(stem) == 1 else str(path.with_suffix("")) for path, stem in zip(files, stems, strict=True)
+    ]
+    if len(set(names)) < len(names):
+        raise InputError(f"derta score: {next(path for path in files if files.count(path) > 1)} is named twice")
+    return names
+
+
+def _with_answers(responses: Sequence[Response], answers: Path | None, path: Path) -> list[Response]:
+    """Take right answers from a file of questions where it is given; else each row must hold its own."""
+    if answers is None:
+        for each in responses:
+            if each.answer is None:
+                raise InputError(
+                    f"{each.origin}: no column 'answer'; give a file of questions and answers with --answers"
+                )
+        return list(responses)
+    known = dict(read_answers(answers))
+    missing = next((each for each in responses if _key(each.prompt) not in known), None)
+    if missing is not None:
+        raise InputError(f"{missing.origin}: its question isn't in {answers}; is it the file that {path.name} answers?")
+    return [replace(each, answer=known[_key(each.prompt)]) for each in responses]
+
+
+def read_answers(path: Path) -> list[tuple[str, str]]:
+    """Return the questions of a file, white space taken out (decoding changes it), with their answers.
+
+    Raises:
+        InputError: a row has no `question` or no `answer`.
+    """
+    found = []
+    for row in read_file(path):
+        for column in ("question", "answer"):
+            if column not in row.values:
+                have = ", ".join(map(str, row.values)) or "none"
+                raise InputError(f"{row.origin}: no column {column!r}; the columns are: {have}")
+        found.append((_key(str(row.values["question"])), str(row.values["answer"])))
+    return found
+
+
+def _key(question: str) -> str:
+    return "".join(question.split())

@@ -1,0 +1,76 @@
+"""From a name on the command line to a model behind Inspect."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from inspect_ai.model import Model, get_model
+
+from derta.errors import InputError, first_line
+from derta.evaluation.harness.provider import DertaAPI, tuned_with
+from derta.names import ORGANISM
+
+# Inspect's providers by what a model's name begins with. Any other name is a directory or a hub name.
+PROVIDERS = {
+    "derta",
+    "hf",
+    "vllm",
+    "sglang",
+    "openai-api",
+    "ollama",
+    "llama-cpp-python",
+    "mockllm",
+    "openai",
+    "anthropic",
+    "google",
+    "groq",
+    "grok",
+    "together",
+    "fireworks",
+    "openrouter",
+    "mistral",
+    "deepseek",
+    "perplexity",
+    "azureai",
+    "bedrock",
+    "cloudflare",
+    "sambanova",
+    "hf-inference-providers",
+    "litellm-proxy",
+}
+
+
+def connect(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
+    """Return the model: `organism`, a directory or a hub name in this process; `PROVIDER/MODEL` through Inspect.
+
+    Raises:
+        InputError: it can't be loaded, or the provider lacks something.
+    """
+    full = _full_name(name)
+    args = dict(model_args or {})
+    if full.startswith("hf/"):
+        # Greedy: at a temperature of 0 this provider fails.
+        args.setdefault("do_sample", False)
+    try:
+        # A second model of the same name may be another checkpoint by now.
+        model = get_model(full, memoize=False, **args)
+        if isinstance(model.api, DertaAPI):
+            # Now, so that a model that can't be loaded stops everything.
+            _ = model.api.weights
+        return model
+    except InputError:
+        raise
+    except Exception as error:
+        hint = "" if full.startswith("derta/") else f" (for weights from the hub: derta/{name})"
+        raise InputError(f"--model {name}: {first_line(error)}{hint}") from error
+
+
+def _full_name(name: str) -> str:
+    if name == ORGANISM or Path(name).expanduser().exists() or name.partition("/")[0] not in PROVIDERS:
+        return f"derta/{name}"
+    return name
+
+
+def tuning(model: Model) -> dict[str, Any]:
+    """Return how a model of this process was tuned, if derta tuned it."""
+    return tuned_with(model.api.model_name) if isinstance(model.api, DertaAPI) else {}

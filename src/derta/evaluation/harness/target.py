@@ -1,0 +1,186 @@
+"""The attacked model behind Inspect: which ways lead into it, and how an attack reaches it."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from inspect_ai.model import GenerateConfig, Model, ModelOutput, get_model, model_roles
+
+from derta.data.behaviours import Behaviour
+from derta.data.triples import Message
+from derta.errors import InputError, first_line
+from derta.evaluation.attacks.base import Attempt, Role, Weights
+from derta.evaluation.harness.provider import DertaAPI, to_messages
+from derta.evaluation.judges import Judge, Verdict, decide
+from derta.inference import ChatRequest, Generation, RawRequest, Request, TokenLogprob
+
+Helper = Callable[[Sequence[Message]], Awaitable[str]]
+Way = Literal["prefill", "raw", "weights"]
+
+# Providers that continue a last assistant message as the same turn.
+_CONTINUES = ("derta", "vllm", "sglang", "mockllm")
+# Servers that do so when asked to, by what they call themselves in their list of models.
+_CONTINUES_ON_REQUEST = ("vllm", "sglang")
+_CONTINUE = {"add_generation_prompt": False, "continue_final_message": True}
+# The provider that takes raw text at the same server.
+_RAW_SIBLING = {"vllm": "vllm-completions", "openai-api": "openai-api-completions"}
+_PROBE_SECONDS = 10.0
+_HELPER_TOKENS = 1024
+# Inspect asks a server that fails again without end; here a sample ends unscored instead.
+_PATIENCE: dict[str, Any] = {"max_retries": 3, "attempt_timeout": 600}
+
+
+class Target:
+    """An Inspect model under attack: the `Victim` of interactive attacks."""
+
+    def __init__(
+        self,
+        model: Model,
+        judge: Judge,
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        helpers: Mapping[Role, Helper] | None = None,
+    ) -> None:
+        self._model = model
+        self._judge = judge
+        self._max_tokens = max_tokens
+        self._temperature = temperature
+        self._helpers = dict(helpers or {})
+        self._asked = 0
+
+    @property
+    def weights(self) -> Weights | None:
+        """The live model of the `derta` provider."""
+        api = self._model.api
+        return api.weights if isinstance(api, DertaAPI) else None
+
+    async def respond(self, request: Request, *, temperature: float | None = None, seed: int = 0) -> Generation:
+        """Let the model answer."""
+        return await reach(
+            self._model,
+            request,
+            max_tokens=self._max_tokens,
+            temperature=self._temperature if temperature is None else temperature,
+            seed=seed,
+        )
+
+    async def judge(self, behaviour: Behaviour, attempt: Attempt, generation: Generation) -> Verdict:
+        """Decide on a response as the evaluation will."""
+        whole, given = attempt.decode(generation.response), attempt.decode(generation.prefix)
+        return await decide(self._judge, behaviour, whole, given)
+
+    async def ask(self, role: Role, messages: Sequence[Message]) -> str:
+        """Ask the model that the user named for a role.
+
+        Raises:
+            InputError: there is none.
+        """
+        if role in self._helpers:
+            return await self._helpers[role](messages)
+        if role not in model_roles():
+            raise InputError(f"--model-role: name a model for the role {role!r}: --model-role {role}=PROVIDER/MODEL")
+        self._asked += 1
+        played_by = get_model(role=role)
+        # Streams of PAIR ask the same at first: an attacker has to answer each of them otherwise.
+        sampling: dict[str, Any] = {"temperature": 1.0} if role == "attacker" else {"temperature": 0.0}
+        if role == "attacker" and provider(played_by) == "derta":
+            sampling["seed"] = self._asked
+        config = GenerateConfig(max_tokens=_HELPER_TOKENS, **sampling, **_PATIENCE)
+        output = await played_by.generate(to_messages(ChatRequest(tuple(messages))), config=config)
+        return output.completion
+
+
+async def reach(
+    model: Model, request: Request, *, max_tokens: int, temperature: float = 0.0, seed: int = 0, **more: Any
+) -> Generation:
+    """Send a request the way it asks for: as a chat, as a begun answer, or as raw text.
+
+    `more` are further fields of Inspect's `GenerateConfig`.
+    """
+    # `hf` refuses a temperature of 0 and is made greedy by a model argument instead.
+    sampling: dict[str, Any] = {"temperature": temperature} if temperature or provider(model) != "hf" else {}
+    if temperature:
+        sampling["seed"] = seed
+    if isinstance(request, ChatRequest) and request.prefix and provider(model) == "openai-api":
+        more["extra_body"] = _CONTINUE
+    config = GenerateConfig(max_tokens=max_tokens, **sampling, **(_PATIENCE | more))
+    through = _raw_sibling(model) if isinstance(request, RawRequest) else model
+    output = await through.generate(to_messages(request), config=config)
+    if output.error:
+        raise RuntimeError(f"{model}: {output.error}")
+    return _generation(output, request.prefix if isinstance(request, ChatRequest) else "")
+
+
+def _generation(output: ModelOutput, prefix: str) -> Generation:
+    tokens = output.usage.output_tokens if output.usage else len(output.completion.split())
+    written = output.choices[0].logprobs if output.choices else None
+    return Generation(
+        prefix,
+        output.completion,
+        tokens,
+        output.stop_reason == "stop",
+        tuple(
+            TokenLogprob(each.token, each.logprob, tuple((top.token, top.logprob) for top in each.top_logprobs or ()))
+            for each in (written.content if written else ())
+        ),
+    )
+
+
+def _raw_sibling(model: Model) -> Model:
+    sibling = _RAW_SIBLING.get(provider(model))
+    if sibling is None:
+        return model
+    name = str(model).partition("/")[2]
+    return get_model(f"{sibling}/{name}", base_url=getattr(model.api, "base_url", None), api_key=model.api.api_key)
+
+
+def provider(model: Model) -> str:
+    """Return the name of a model's provider: `derta`, `vllm`, …"""
+    return str(model).partition("/")[0]
+
+
+def check_ways(model: Model, needed: Mapping[Way, str]) -> None:
+    """Stop before anything is asked if a model lacks a way in; `needed` maps each way to the attack that needs it.
+
+    Raises:
+        InputError: the server can't be reached, or a way is missing.
+    """
+    served_by = _probe(model)
+    kind = provider(model)
+    ways: dict[Way, bool] = {
+        "prefill": kind in _CONTINUES or (kind == "openai-api" and served_by in _CONTINUES_ON_REQUEST),
+        "raw": kind in ("derta", "mockllm") or kind in _RAW_SIBLING,
+        "weights": kind == "derta",
+    }
+    what: dict[Way, str] = {
+        "prefill": "can't be made to continue an answer that was begun for it",
+        "raw": "has no way in for text without chat formatting",
+        "weights": "has no gradients to search with",
+    }
+    for way, attack in needed.items():
+        if not ways[way]:
+            mend = "evaluate the weights themselves (--model PATH) or leave the attack out"
+            raise InputError(f"--attacks {attack}: {model} {what[way]}; {mend}")
+
+
+def _probe(model: Model) -> str:
+    """Ask a server for its models; return what it calls itself, empty if there is no server to ask."""
+    base = getattr(model.api, "base_url", None)
+    if not isinstance(base, str) or not base.startswith("http"):
+        return ""
+    request = urllib.request.Request(f"{base.rstrip('/')}/models")
+    request.add_header("Authorization", f"Bearer {model.api.api_key}")
+    try:
+        with urllib.request.urlopen(request, timeout=_PROBE_SECONDS) as answer:
+            listed = json.loads(answer.read()).get("data", [])
+    except urllib.error.HTTPError as error:
+        # Some servers list nothing; that they answer is enough.
+        if error.code in (404, 405):
+            return ""
+        raise InputError(f"--model {model}: {base} answers {error.code} {error.reason}") from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"--model {model}: no model server answers at {base}: {first_line(error)}") from error
+    return str(listed[0].get("owned_by", "")) if listed else ""

@@ -1,0 +1,85 @@
+"""Ways into a model behind a server: taken where they exist, refused where they don't, never faked."""
+
+import anyio
+import pytest
+
+from derta.errors import InputError
+from derta.evaluation.harness.models import connect
+from derta.evaluation.harness.target import Target, check_ways, reach
+from derta.inference import ChatRequest, RawRequest
+from tests.evaluation.servers import serving
+
+CHAT = ({"role": "user", "content": "Hello?"},)
+
+
+def server_model(server):
+    return connect("openai-api/test/m", {"base_url": server.url, "api_key": "none"})
+
+
+def say(request, server):
+    return anyio.run(lambda: reach(server_model(server), request, max_tokens=9))
+
+
+def test_a_chat_goes_to_the_chat_endpoint_greedily():
+    with serving(lambda path, body: "Hi.") as server:
+        generation = say(ChatRequest(CHAT), server)
+    assert (generation.prefix, generation.continuation, generation.tokens, generation.finished) == ("", "Hi.", 4, True)
+    path, body = server.sent[0]
+    assert path == "/v1/chat/completions"
+    assert (body["temperature"], body["max_tokens"]) == (0.0, 9)
+    assert "continue_final_message" not in body
+
+
+def test_a_begun_answer_is_continued_in_the_same_turn():
+    with serving(lambda path, body: " is how.") as server:
+        generation = say(ChatRequest(CHAT, "Here"), server)
+    assert generation.response == "Here is how."
+    body = server.sent[0][1]
+    assert body["messages"][-1] == {"role": "assistant", "content": "Here"}
+    assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
+
+
+def test_raw_text_goes_to_the_completions_endpoint_without_a_chat():
+    with serving(lambda path, body: " pull.") as server:
+        generation = say(RawRequest("Step 1:"), server)
+    assert generation.continuation == " pull."
+    path, body = server.sent[0]
+    assert path == "/v1/completions"
+    assert body["prompt"] == "Step 1:"
+    assert "messages" not in body
+
+
+def test_a_server_that_is_not_known_to_continue_turns_is_refused_prefill():
+    with serving(lambda path, body: "", owned_by="somebody") as server:
+        model = server_model(server)
+        with pytest.raises(InputError, match=r"--attacks prefill: .* can't be made to continue"):
+            check_ways(model, {"prefill": "prefill"})
+        check_ways(model, {"raw": "completing"})
+        with pytest.raises(InputError, match="no gradients"):
+            check_ways(model, {"weights": "gcg"})
+        assert not server.sent
+    with serving(lambda path, body: "", owned_by="vllm") as server:
+        check_ways(server_model(server), {"prefill": "prefill"})
+
+
+def test_a_server_that_does_not_answer_is_told_at_once():
+    with serving(lambda path, body: "") as server:
+        model = server_model(server)
+    with pytest.raises(InputError, match=r"no model server answers at http://127\.0\.0\.1"):
+        check_ways(model, {})
+
+
+def test_a_provider_that_is_not_set_up_is_bad_input(monkeypatch):
+    monkeypatch.delenv("TEST_API_KEY", raising=False)
+    with pytest.raises(InputError, match=r"--model openai-api/test/m: "):
+        connect("openai-api/test/m")
+
+
+def test_a_role_nobody_plays_is_bad_input(monkeypatch):
+    # An evaluation that ran before in this process leaves its roles behind.
+    monkeypatch.setattr("derta.evaluation.harness.target.model_roles", dict)
+    with serving(lambda path, body: "") as server:
+        target = Target(server_model(server), lambda *args: None, max_tokens=1)
+    with pytest.raises(InputError, match="--model-role attacker=PROVIDER/MODEL"):
+        anyio.run(target.ask, "attacker", CHAT)
+    assert target.weights is None

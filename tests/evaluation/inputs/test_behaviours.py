@@ -1,0 +1,64 @@
+"""Behaviours from a file: good columns in, file and line of the bad ones out."""
+
+import pytest
+
+from derta.errors import InputError
+from derta.evaluation.inputs.behaviours import load_behaviours
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def test_json_lines_and_csv_give_the_same_behaviours(tmp_path):
+    lines = write(tmp_path / "b.jsonl", '{"question": "How?"}\n{"prompt": "Why?", "kind": "helpful", "id": "x"}\n')
+    table = write(tmp_path / "b.csv", "question,kind,id\nHow?,,\nWhy?,helpful,x\n")
+    for source in (lines, table):
+        harmful, helpful = load_behaviours(source)
+        assert (harmful.prompt, harmful.kind, harmful.response) == ("How?", "harmful", None)
+        assert (helpful.prompt, helpful.kind, helpful.id) == ("Why?", "helpful", "x")
+
+
+def test_limit_is_for_each_kind(tmp_path):
+    rows = "".join(f'{{"question": "q{i}", "kind": "{k}"}}\n' for i in range(3) for k in ("harmful", "helpful"))
+    found = load_behaviours(write(tmp_path / "b.jsonl", rows), limit=2)
+    assert [(b.kind, b.prompt) for b in found] == [
+        ("harmful", "q0"),
+        ("harmful", "q1"),
+        ("helpful", "q0"),
+        ("helpful", "q1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"qestion": "How?"}', r"b.jsonl:2: no column 'question' or 'prompt' \(did you mean 'question'\?\)"),
+        ('{"question": "  "}', "b.jsonl:2: question: must be text"),
+        ('{"question": 7}', "b.jsonl:2: question: must be text"),
+        ('{"question": "How?", "kind": "harmfull"}', r"b.jsonl:2: kind: 'harmfull' \(did you mean 'harmful'\?\)"),
+        ('{"question": "How?", "response": []}', "b.jsonl:2: response: must be text"),
+        ('{"question": ', "b.jsonl:2"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_and_line(tmp_path, line, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_behaviours(write(tmp_path / "b.jsonl", f'{{"question": "fine"}}\n{line}\n'))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "\n"])
+def test_a_file_of_nothing_is_refused(tmp_path, text):
+    with pytest.raises(InputError):
+        load_behaviours(write(tmp_path / "b.jsonl", text))
+
+
+def test_no_file_and_no_behaviours_at_all(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        load_behaviours(str(tmp_path / "nope.jsonl"))
+    with pytest.raises(InputError, match="--limit"):
+        load_behaviours("organism", limit=0)
+    twice = write(tmp_path / "b.jsonl", '{"question": "a", "id": "1"}\n{"question": "b", "id": "1"}\n')
+    with pytest.raises(InputError, match="occurs twice"):
+        load_behaviours(twice)

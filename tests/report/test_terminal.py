@@ -1,0 +1,44 @@
+"""The terminal's table: the rows' numbers, and no control over the terminal."""
+
+import io
+
+from rich.console import Console
+
+from derta.evaluation.results.metrics import Row
+from derta.report.terminal import results_table
+
+
+def row(metric, attack, value, model="m", unit="%", judge="organism", n=40):
+    return Row(model, None, None, attack, metric, value, n, 1.25, 30.0, judge, unit)
+
+
+def printed(rows, **options):
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    console.print(results_table(rows, **options))
+    return console.file.getvalue()
+
+
+def test_values_stand_with_their_intervals():
+    text = printed([row("asr", "prefill", 12.345), row("asr", "prefill@5", None), row("over_refusal", "direct", 7.0)])
+    assert "12.3 [1.2, 30.0]" in text
+    assert "7.0 [1.2, 30.0]" in text
+    assert "@5" in text
+    assert "–" in text
+
+
+def test_unscored_samples_show_up_when_there_are_any():
+    assert "unscored" not in printed([row("asr", "direct", 1.0), row("unscored", "direct", 0.0, unit="samples")])
+    assert "3 of 40" in printed([row("asr", "direct", 1.0), row("unscored", "direct", 3.0, unit="samples")])
+
+
+def test_the_organism_and_smoke_runs_are_named_as_such():
+    assert "Model organism" in printed([row("asr", "direct", 1.0)])
+    assert "Model organism" not in printed([row("asr", "direct", 1.0, judge="other")])
+    assert "means nothing" in printed([row("asr", "direct", 1.0)], note="It means nothing.")
+
+
+def test_a_models_name_does_not_reach_the_terminal_raw():
+    text = printed([row("asr", "direct", 1.0, model="\x1b[2J[bold]<script>\x07")])
+    assert "\x1b[2J" not in text
+    assert "\x07" not in text
+    assert "[bold]<script>" in text
