@@ -126,6 +126,8 @@ def with_defaults(options: Options) -> Options:
     Raises:
         InputError: The organism's judge is asked about another world.
     """
+    if options.max_new_tokens is not None and options.max_new_tokens < 1:
+        raise InputError(f"`max_new_tokens`: {options.max_new_tokens}: let the model write at least 1 token")
     of_organism = options.of_organism
     judge = JudgeName(ORGANISM if of_organism else "refusal")
     if not of_organism and any(each.name == ORGANISM for each in options.judges):

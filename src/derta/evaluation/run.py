@@ -133,6 +133,12 @@ def _check(model: Model, plan: Plan) -> None:
         requests = [each.attempt.request for samples in plan.samples.values() for each in samples if each.attempt]
         most = options.max_new_tokens or MAX_TOKENS
         check_room(weights.model, weights.tokenizer, requests, most, weights.chat_template_kwargs)
+        probe = requests[0] if requests else plan.context.ask("Hello")
+        if api.engine.submit(probe, 1).result().problem:
+            raise InputError(
+                f"`model` {api.model_name}: its logits aren't finite numbers: the weights are damaged, or overflow in "
+                f"{str(weights.model.dtype).removeprefix('torch.')}"
+            )
 
 
 def _settings(name: str, model: Model, options: Options) -> dict[str, Any]:

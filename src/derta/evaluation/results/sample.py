@@ -8,6 +8,7 @@ from typing import Any
 from derta.data.behaviours import Kind
 from derta.data.readers import printable
 from derta.evaluation.judges.base import Verdict
+from derta.evaluation.judges.broken import Broken
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Sample:
         finished: whether the model ended by itself.
         queries: how often the model was asked until then.
         epoch: which repetition this is, from 1.
+        broken: What is broken about the model's own words (see `derta.evaluation.judges.broken`); `None` if nothing is.
         judge: the judge's name.
         verdict: its decision on prefix + continuation.
     """
@@ -47,6 +49,7 @@ class Sample:
     finished: bool = True
     queries: int = 1
     epoch: int = 1
+    broken: Broken | None = None
 
     @property
     def key(self) -> tuple[str, str, int, str]:
