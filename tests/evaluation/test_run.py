@@ -28,7 +28,7 @@ def behaviours(tmp_path):
 def evaluate(server, out, behaviours, **options):
     args = {"base_url": server.url, "api_key": "none"}
     options = Options(behaviours=behaviours, model_args=args, **options)
-    return evaluate_directory("openai-api/test/m", out=out, options=options)
+    return evaluate_directory("openai-api/test/m", out=out, options=options).rows
 
 
 def by_key(rows):

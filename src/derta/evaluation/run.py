@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,35 +14,60 @@ from rich.console import Console
 
 from derta.errors import InputError
 from derta.evaluation.attacks import ATTACKS, Capability, organism_attacker
-from derta.evaluation.config import MAX_TOKENS, Options
+from derta.evaluation.config import ANSWERS, MAX_TOKENS, Options
 from derta.evaluation.harness.judges import asking, load_judge
 from derta.evaluation.harness.log import check_ended, read_log
-from derta.evaluation.harness.models import load_model, load_tokenizer
+from derta.evaluation.harness.models import is_organism, load_model, load_tokenizer
 from derta.evaluation.harness.provider import DertaAPI, tuned_with
-from derta.evaluation.harness.target import check_capabilities
+from derta.evaluation.harness.target import check_capabilities, continues
 from derta.evaluation.harness.tasks import make_task
 from derta.evaluation.inputs.questions import CHECKED, answer_judge
 from derta.evaluation.judges import Judge
 from derta.evaluation.judges.pairwise import pairwise
 from derta.evaluation.plan import Plan, make_plan
 from derta.evaluation.results.metrics import Row, agreement_row, score
+from derta.evaluation.results.plan_file import PLAN, Unmet, find_unmet
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import LOGS, RESPONSES, RESULTS, claim, fingerprint, save_results, save_samples
+from derta.files import write_json
 from derta.inference import check_room
 from derta.threads import threads_for
 
 Display = Literal["full", "rich", "plain", "none"]
-_ANSWERS = "answers"
 
 
-def evaluate_directory(name: str, *, out: Path, options: Options, display: Display = "none") -> list[Row]:
-    """Evaluate a model into the directory `out`, or finish what is there; return the rows.
+@dataclass(frozen=True)
+class Measured:
+    """What came of an evaluation.
+
+    Attributes:
+        rows: The numbers.
+        samples: Every judged response.
+        unmet: What was planned and isn't there.
+    """
+
+    rows: list[Row]
+    samples: list[Sample]
+    unmet: list[Unmet]
+
+
+def plan_for(name: str, options: Options) -> Plan:
+    """Settle what a model will be asked, without its weights.
+
+    Raises:
+        InputError: A file or an option is wrong, or the model isn't there.
+    """
+    return make_plan(options, load_tokenizer(name, options.model_args), is_organism=is_organism(name))
+
+
+def evaluate_directory(name: str, *, out: Path, options: Options, display: Display = "none") -> Measured:
+    """Evaluate a model into the directory `out`, or finish what is there.
 
     Samples that are already in `out` are neither taken nor judged again.
 
     Args:
         name: Names the model: see `load_model`.
-        out: Gets `evaluation.json`, `logs/`, `responses.jsonl` and `results.json`.
+        out: Gets `evaluation.json`, `plan.json`, `logs/`, `responses.jsonl` and `results.json`.
         options: What to ask.
         display: Inspect's: `full`, `rich`, `plain` or `none`.
 
@@ -50,10 +75,16 @@ def evaluate_directory(name: str, *, out: Path, options: Options, display: Displ
         InputError: The model, a file, an option or the directory is wrong.
     """
     # What is wrong with a file is told before a model is loaded.
-    plan = make_plan(options, load_tokenizer(name))
+    plan = plan_for(name, options)
     model = load_model(name, options.model_args)
     tasks = make_tasks(model, plan)
-    claim(out, _settings(name, model, plan.options), plan.digests())
+    settings = _settings(name, model, plan.options)
+    claim(out, settings, plan.digests())
+    known = {"fingerprint": settings["fingerprint"], "dtype": settings["dtype"]}
+    # Whether begun answers reach a server as text that was rendered here, with the tokenizer that was named.
+    rendered_here = plan.tokenizer is not None and not continues(model)
+    document = plan.to_json(name, **known, rendered_here=rendered_here)
+    write_json(out / PLAN, document)
     api, total = model.api, sum(map(len, plan.samples.values()))
     threads = threads_for(api.weights.model) if isinstance(api, DertaAPI) else nullcontext()
     with threads, _status(display, f"evaluating {name}: {total} samples"):
@@ -81,11 +112,13 @@ def evaluate_directory(name: str, *, out: Path, options: Options, display: Displ
     rows = count(samples, name, tuned_with(api.model_name) if isinstance(api, DertaAPI) else {})
     save_samples(out / RESPONSES, samples)
     device = str(api.weights.model.device) if isinstance(api, DertaAPI) else str(model)
-    save_results(out / RESULTS, rows, torch=torch.__version__, device=device)
+    unmet = find_unmet(document, samples)
+    told = [each.to_json() for each in unmet]
+    save_results(out / RESULTS, rows, torch=torch.__version__, device=device, unmet=told)
     for sample, error in judged:
         if error is not None and error.kind == "input":
             raise InputError(f"{sample.attack}: {error.message}")
-    return rows
+    return Measured(rows, samples, unmet)
 
 
 def make_tasks(model: Model, plan: Plan) -> dict[str, Task]:
@@ -107,10 +140,10 @@ def make_tasks(model: Model, plan: Plan) -> dict[str, Task]:
 
 def _answer_judges(task: str, options: Options) -> dict[str, Judge]:
     if task in CHECKED:
-        return {_ANSWERS: answer_judge(task)}
+        return {ANSWERS: answer_judge(task)}
     if "judge" not in options.model_roles:
         raise InputError(f"`task` {task}: answers are compared by a model: give `model_role` judge=PROVIDER/MODEL")
-    return {_ANSWERS: pairwise(asking(load_model(options.model_roles["judge"])))}
+    return {ANSWERS: pairwise(asking(load_model(options.model_roles["judge"])))}
 
 
 def _check(model: Model, plan: Plan) -> None:
@@ -126,7 +159,7 @@ def _check(model: Model, plan: Plan) -> None:
     attack = needed.pop("attacker", None)
     if attack and "attacker" not in options.model_roles and not plan.scripted:
         raise InputError(f"`attacks` {attack}: needs an attacking model: give `model_role` attacker=PROVIDER/MODEL")
-    check_capabilities(model, needed)
+    check_capabilities(model, needed, plan.tokenizer)
     api = model.api
     if isinstance(api, DertaAPI):
         weights = api.weights
@@ -149,8 +182,8 @@ def _settings(name: str, model: Model, options: Options) -> dict[str, Any]:
     api = model.api
     which = fingerprint(api.weights.model) if isinstance(api, DertaAPI) else str(model)
     precision = str(api.weights.model.dtype).removeprefix("torch.") if isinstance(api, DertaAPI) else None
-    document = {"model": name, "fingerprint": which, "dtype": precision, **kept}
-    return dict(json.loads(json.dumps(document)))
+    settings = {"model": name, "fingerprint": which, "dtype": precision, **kept}
+    return dict(json.loads(json.dumps(settings)))
 
 
 def count(samples: Sequence[Sample], model: str, tuned: Mapping[str, Any]) -> list[Row]:
@@ -161,8 +194,8 @@ def count(samples: Sequence[Sample], model: str, tuned: Mapping[str, Any]) -> li
     for judge in judges:
         own = [sample for sample in samples if sample.judge == judge]
         rows += score(own, judge=judge, model=model, method=method, seed=seed)
-    if sum(judge != _ANSWERS for judge in judges) > 1:
-        compared = [sample for sample in samples if sample.judge != _ANSWERS]
+    if sum(judge != ANSWERS for judge in judges) > 1:
+        compared = [sample for sample in samples if sample.judge != ANSWERS]
         rows.append(agreement_row(compared, model=model, method=method, seed=seed))
     return rows
 
