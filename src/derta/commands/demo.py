@@ -38,6 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="directory to write to")
     parser.add_argument("--seed", type=int, default=1, help="seed of both runs")
     parser.add_argument("--quick", action="store_true", help="fewer steps and behaviours: a smoke test")
+    parser.set_defaults(after_interrupt="the same command goes on where it stopped")
 
 
 def run(args: Namespace) -> int:

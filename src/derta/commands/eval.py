@@ -65,6 +65,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--temperature", type=float, default=0.0, help="of the attacked model (default: greedy)")
     add("--epochs", type=int, default=1, help="how often each sample is taken")
     add("--seed", type=int, default=0, help="of everything that is drawn")
+    parser.set_defaults(after_interrupt="the same command goes on with the samples that are missing")
 
 
 def run(args: Namespace) -> int:
