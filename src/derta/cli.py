@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from derta.commands.flags import with_flags
 from derta.errors import InputError
 
 COMMANDS = {
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         after_interrupt = getattr(args, "after_interrupt", after_interrupt)
         return int(args.run(args))
     except InputError as error:
-        print(f"derta: error: {error}", file=sys.stderr)
+        print(f"derta: error: {with_flags(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"derta: interrupted{after_interrupt and '; '}{after_interrupt}", file=sys.stderr)

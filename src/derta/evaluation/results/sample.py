@@ -8,6 +8,7 @@ from typing import Any
 from derta.data.behaviours import Kind
 from derta.data.readers import printable
 from derta.evaluation.judges.base import Verdict
+from derta.evaluation.judges.broken import Broken
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,14 @@ class Sample:
         variant: the attack's name, or which of its forms this is: `prefill@5`.
         prompt: the behaviour in plain words, as the judge sees it.
         messages: the conversation that the model got; `None` for a raw text.
-        raw: the whole text the model got, if the attack bypasses the chat format.
+        raw: the whole text the model got, if the attack bypasses the chat format or the prompt was rendered here.
         prefix: how the assistant's turn had begun; not the model's own words.
         continuation: the model's own words, decoded if the attack asked for a cipher.
         tokens: tokens of the continuation.
         finished: whether the model ended by itself.
         queries: how often the model was asked until then.
         epoch: which repetition this is, from 1.
+        broken: What is broken about the model's own words (see `derta.evaluation.judges.broken`); `None` if nothing is.
         judge: the judge's name.
         verdict: its decision on prefix + continuation.
     """
@@ -47,6 +49,7 @@ class Sample:
     finished: bool = True
     queries: int = 1
     epoch: int = 1
+    broken: Broken | None = None
 
     @property
     def key(self) -> tuple[str, str, int, str]:
