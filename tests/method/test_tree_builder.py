@@ -37,7 +37,7 @@ def triple(harmful: int = 20, **changes: Any) -> EncodedExample:
         "word_ends": list(range(2, harmful + 1, 2)),
         "fixed_cut": False,
         "rto": True,
-        "shortened": 0,
+        "num_truncated": 0,
         "origin": "here:1",
     }
     return EncodedExample(**{**values, **changes})

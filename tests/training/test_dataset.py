@@ -21,7 +21,7 @@ from tests.method.test_exactness import make_trainer, rows
 
 @pytest.fixture(autouse=True)
 def _keep_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_WORTH_KEEPING", 1)
+    monkeypatch.setattr(module, "_MIN_ROWS_TO_CACHE", 1)
 
 
 def encoder(tokenizer: PreTrainedTokenizerFast, cache_dir: Path | None = None, **options: Any) -> Encoder:
@@ -147,7 +147,7 @@ def test_where_a_run_keeps_its_tokens(
 def test_few_examples_are_not_kept(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_WORTH_KEEPING", 9)
+    monkeypatch.setattr(module, "_MIN_ROWS_TO_CACHE", 9)
     encode(encoder(tokenizer, tmp_path))
     assert not kept(tmp_path)
 

@@ -74,9 +74,9 @@ def test_command_line_wins_over_the_recipe(tmp_path: Path) -> None:
     assert options.config.chat_template_kwargs == {"enable_thinking": False}
     assert options.data.train_data == ["c.jsonl"]
     assert options.run.dry_run
-    assert options.given["max_length"] == 77
-    assert options.given["chat_template_kwargs"] == {"enable_thinking": False}
-    assert "method" not in options.given
+    assert options.overrides["max_length"] == 77
+    assert options.overrides["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "method" not in options.overrides
 
 
 def test_unknown_keys_name_line_and_neighbour(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ def test_works_with_nothing_but_a_model_and_data(
     tokenizer.save_pretrained("tiny")
     trainer = DeRTaTrainer("tiny", train_dataset=Dataset.from_list(rows()))
     batch = next(iter(trainer.get_train_dataloader()))
-    assert set(batch) == {"input_ids", "position_ids", "spans", "targets", "terms"}
-    assert batch["spans"].shape == (*batch["input_ids"].shape, 3)
+    assert set(batch) == {"input_ids", "position_ids", "visible_ranges", "targets", "terms"}
+    assert batch["visible_ranges"].shape == (*batch["input_ids"].shape, 3)
     assert len(batch["input_ids"]) == 1, "on a CPU a batch is one row"
     assert trainer.compute_loss(trainer.model, batch).requires_grad
     assert trainer.args.output_dir == "tiny-DeRTa"
@@ -104,7 +104,7 @@ def test_training_lowers_every_term_and_logs_it(tokenizer: PreTrainedTokenizerFa
         assert logs[-1][name] < 0.7 * logs[0][name]
     assert logs[-1]["refusal_at_rto"] > 10 * logs[0]["refusal_at_rto"]
     assert logs[-1]["refusal_at_helpful"] < logs[-1]["refusal_at_rto"]
-    assert 0 < logs[-1]["unique_over_naive"] < 1
+    assert 0 < logs[-1]["token_savings"] < 1
     assert logs[-1]["examples_per_second"] > 0
     trainer.save_model()
     trainer.create_model_card()

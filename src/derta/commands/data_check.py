@@ -173,7 +173,7 @@ def _token_lengths(model: str, max_length: int, prompt_format: str | None) -> Me
 
     def measure(example: Example) -> tuple[Sequence[int], int]:
         encoded = encoder(example)
-        return (len(encoded.prompt), len(encoded.chosen), len(encoded.rejected)), encoded.shortened
+        return (len(encoded.prompt), len(encoded.chosen), len(encoded.rejected)), encoded.num_truncated
 
     return measure
 

@@ -70,8 +70,8 @@ def _panel(example: EncodedExample, tree: TokenTree | None, tokenizer: PreTraine
     counts = {term: tree.terms.count(term) for term in Term if term in tree.terms}
     summary = ", ".join(f"{count} {term.name}" for term, count in counts.items())
     body.append(f"\n\n{len(tree)} tokens, targets: {summary}", style="bold")
-    if example.shortened:
-        body.append(f"; {example.shortened} tokens did not fit", style="bold")
+    if example.num_truncated:
+        body.append(f"; {example.num_truncated} tokens did not fit", style="bold")
     return Panel(body, title=escape(_visible(example.origin)), title_align="left")
 
 

@@ -7,7 +7,7 @@ from transformers import TrainingArguments
 
 from derta.errors import InputError
 from derta.method.objective import LossNormalization
-from derta.method.tree_builder import CutPolicy, Method
+from derta.method.tree_builder import check_names
 from derta.tokens.encoder import RefusalForm
 
 DENSE_ROW_LENGTH = 1024
@@ -95,9 +95,9 @@ class DeRTaConfig(TrainingArguments):
         default=None, metadata={"help": "Where large data are kept between runs; none keeps nothing."}
     )
 
-    method: Method = field(default="derta", metadata={"help": "What to train on."})
+    method: str = field(default="derta", metadata={"help": "What to train on."})
     cuts_per_triple: int = field(default=1, metadata={"help": "Harmful prefixes per triple and epoch."})
-    cut_policy: CutPolicy = field(default="uniform", metadata={"help": "How harmful prefixes are cut."})
+    cut_policy: str = field(default="uniform", metadata={"help": "How harmful prefixes are cut."})
     rto_weight: float = field(default=1.0, metadata={"help": "λ, the weight of RTO in the loss."})
     rto_dropout: float = field(default=0.0, metadata={"help": "Share of RTO targets left out."})
     rto_on_end: bool = field(default=True, metadata={"help": "RTO also after the last token of r̂."})
@@ -116,6 +116,7 @@ class DeRTaConfig(TrainingArguments):
         super().__post_init__()  # type: ignore[no-untyped-call]
         texts: Any = self.refusal_text
         self.refusal_text = [texts] if isinstance(texts, str) else list(texts)
+        check_names(self.method, self.cut_policy)
         if not 0 <= self.rto_dropout < 1:
             raise InputError(f"rto_dropout: {self.rto_dropout} is not in [0, 1); use method harmful-prefix for no RTO")
         if self.rto_weight < 0:

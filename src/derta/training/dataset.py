@@ -28,14 +28,14 @@ from derta.training.config import DeRTaConfig
 logger = logging.getLogger(__name__)
 
 # Fewer are tokenised again sooner than looked up, and take little memory.
-_WORTH_KEEPING = 10_000
+_MIN_ROWS_TO_CACHE = 10_000
 
 _TOKEN_COLUMNS = ("prompt", "chosen", "chosen_after_text", "rejected", "word_ends")
 _ENCODED = Features(
     {
         **{name: List(Value("int32")) for name in _TOKEN_COLUMNS},
         **{name: Value("bool") for name in ("fixed_cut", "rto")},
-        "shortened": Value("int32"),
+        "num_truncated": Value("int32"),
         "origin": Value("string"),
     }
 )
@@ -101,7 +101,7 @@ def encode_dataset(
         )
 
     with PartialState().main_process_first():
-        if encoder.cache_dir is None or len(dataset) < _WORTH_KEEPING:
+        if encoder.cache_dir is None or len(dataset) < _MIN_ROWS_TO_CACHE:
             encoded = encode(dataset, None)
         else:
             named = _all_have_origins(dataset)
@@ -118,7 +118,7 @@ def encode_dataset(
                 encoder.cache_dir, made_from, lambda path: (encode(rows, path), {}), name, "tokenised examples"
             )
             encoded = encoded.select(_order(dataset)) if shuffled else encoded
-    shortened = int(np.count_nonzero(values_of(encoded, "shortened")))
+    shortened = int(np.count_nonzero(values_of(encoded, "num_truncated")))
     if shortened:
         logger.warning(
             "%s: %d of %d examples shortened to max_length %d", name, shortened, len(encoded), encoder.max_length

@@ -40,13 +40,13 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """All options of one run; `given` are those that differ from their defaults, as they were given."""
+    """All options of one run; `overrides` are those that differ from their defaults, as they were given."""
 
     config: DeRTaConfig
     data: DataOptions
     model: ModelConfig
     run: RunOptions
-    given: dict[str, Any]
+    overrides: dict[str, Any]
 
 
 _DATACLASSES: tuple[Any, ...] = (DeRTaConfig, DataOptions, ModelConfig, RunOptions)

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from derta.data import as_example
-from derta.data.kept import ExamplesDigest, Loaded, load_source
+from derta.data.cached_source import ExamplesDigest, Loaded, load_source
 from derta.data.mixing import mix
 from derta.errors import InputError, first_line
 from derta.names import ORGANISM, model_path
@@ -92,8 +92,8 @@ def read_source(source: str, options: TrainOptions) -> Loaded:
         for row in rows:
             digest.add(as_example(row))
         return Loaded(rows, digest.hexdigest())
-    keep_in = cache_directory(options.config.dataset_cache_dir)
-    return load_source(source, schema=options.data.schema, swap=options.data.swap, keep_in=keep_in)
+    cache_dir = cache_directory(options.config.dataset_cache_dir)
+    return load_source(source, schema=options.data.schema, swap=options.data.swap, cache_dir=cache_dir)
 
 
 def load_tokenizer(options: ModelConfig) -> PreTrainedTokenizerBase:
@@ -121,7 +121,7 @@ def _check_together(options: TrainOptions) -> None:
         raise InputError("load_in_4bit / load_in_8bit: quantised weights can't be trained; add --use_peft (QLoRA)")
     if quantized and (options.config.use_cpu or not torch.cuda.is_available()):
         raise InputError("load_in_4bit / load_in_8bit: QLoRA needs a CUDA GPU; leave it out to train LoRA on the CPU")
-    of_lora = [name for name in options.given if name.startswith("lora_") or name in ("use_dora", "use_rslora")]
+    of_lora = [name for name in options.overrides if name.startswith("lora_") or name in ("use_dora", "use_rslora")]
     if of_lora and not model.use_peft:
         raise InputError(f"{of_lora[0]}: set without use_peft, so it would do nothing; add --use_peft")
     if options.config.eval_strategy != "no" and not options.data.eval_data:
@@ -200,7 +200,7 @@ def _identity(options: TrainOptions, data_digest: str) -> dict[str, Any]:
     config = options.config
     settings = {
         name: value
-        for name, value in options.given.items()
+        for name, value in options.overrides.items()
         if name not in _NO_PART_OF_IDENTITY and not name.startswith(_NO_PART_OF_IDENTITY_PREFIXES)
     }
     # One step is the same however its examples are spread over ranks and accumulation.
@@ -218,7 +218,7 @@ def _identity(options: TrainOptions, data_digest: str) -> dict[str, Any]:
 
 def _recipe(options: TrainOptions) -> dict[str, Any]:
     """Return a recipe for the same run."""
-    return {name: value for name, value in options.given.items() if name not in ("overwrite", "dry_run")}
+    return {name: value for name, value in options.overrides.items() if name not in ("overwrite", "dry_run")}
 
 
 def _log_to_stderr() -> None:

@@ -41,7 +41,7 @@ from derta.training.sampling import EpochSampler, StepShape
 
 logger = logging.getLogger(__name__)
 
-_MODEL_INPUTS = ("input_ids", "position_ids", "spans", "targets", "terms")
+_MODEL_INPUTS = ("input_ids", "position_ids", "visible_ranges", "targets", "terms")
 
 
 class DeRTaTrainer(Trainer):
@@ -158,7 +158,7 @@ class DeRTaTrainer(Trainer):
                 _collate_trees,
                 row_length=row_length(args, causal_lm),
                 pad_token_id=pad,
-                few_widths=causal_lm.config._attn_implementation == "flex_attention",
+                pad_to_multiple_of=128 if causal_lm.config._attn_implementation == "flex_attention" else None,
             ),
             train_dataset=trees,
             eval_dataset=eval_trees,
@@ -472,5 +472,5 @@ class _Meter:
                     metrics[f"refusal_at_{term.name.lower()}"] = (refusal[index] / count[index]).item()
         metrics["tokens_per_second"] = unique.item() / seconds
         metrics["examples_per_second"] = examples.item() / seconds
-        metrics["unique_over_naive"] = (unique / naive.clamp(min=1)).item()
+        metrics["token_savings"] = (unique / naive.clamp(min=1)).item()
         return TermSums(nll, refusal, count), metrics
