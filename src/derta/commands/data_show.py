@@ -8,11 +8,12 @@ from rich.panel import Panel
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
+from derta.inference.loading import load_tokenizer
 from derta.method.tree import NO_TARGET, Term, TokenTree
 from derta.tokens.encoder import EncodedExample
 from derta.training.dataset import encode_dataset, encoder_and_builder
 from derta.training.options import parse_options
-from derta.training.run import load_tokenizer, read_source
+from derta.training.run import read_source
 
 _PROMPT, _HARMFUL = "dim", "red"
 _STYLES = {Term.HELPFUL: "green", Term.SAFE: "cyan", Term.RTO: "bold yellow"}
@@ -41,7 +42,7 @@ def show_command(file: str, *, model: str, examples: int, schema: str, swap: boo
         *rest, "--model_name_or_path", model, "--train_data", file, "--schema", schema, "--swap", str(swap)
     ])  # fmt: skip
     config = options.config
-    tokenizer = load_tokenizer(options.model)
+    tokenizer = load_tokenizer(model)
     encoder, builder = encoder_and_builder(tokenizer, config)
     dataset = read_source(file, options).rows
     encoded = encode_dataset(dataset.select(range(min(examples, len(dataset)))), encoder, name=file)

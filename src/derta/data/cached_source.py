@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from derta.data.columns import as_dataset, write_dataset
+from derta.data.columns import as_dataset, mark_canonical, write_dataset
 from derta.data.sources import Notes, Source, log_notes, open_source, read_examples
 from derta.data.triples import Example
 from derta.errors import InputError
@@ -78,7 +78,7 @@ def load_source(source: str, *, schema: str = "auto", swap: bool = False, cache_
 
     rows, facts = cached(cache_dir, made_from, write, opened.name, "examples")
     log_notes(opened.name, facts["notes"])
-    return Loaded(rows, facts["digest"])
+    return Loaded(mark_canonical(rows), facts["digest"])
 
 
 class ExamplesDigest:

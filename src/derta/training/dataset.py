@@ -16,6 +16,7 @@ from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from derta.data.cache import cached, content_digest
+from derta.data.columns import examples_of, is_canonical
 from derta.data.triples import as_example
 from derta.errors import InputError
 from derta.method.tree import TokenTree
@@ -83,12 +84,13 @@ def encode_dataset(
     """
     if len(dataset) == 0:
         raise InputError(f"{name}: no examples")
+    canonical = is_canonical(dataset)
     if "completion" in dataset.column_names and "chosen" not in dataset.column_names:
         dataset = dataset.rename_column("completion", "chosen")
 
     def encode(rows: Dataset, path: Path | None) -> Dataset:
         return rows.with_format(None).map(
-            partial(_encode_rows, encoder=encoder, name=name, drop_overlong=drop_overlong),
+            partial(_encode_rows, encoder=encoder, name=name, drop_overlong=drop_overlong, canonical=canonical),
             with_indices=True,
             batched=True,
             remove_columns=rows.column_names,
@@ -131,13 +133,22 @@ def encode_dataset(
 
 
 def _encode_rows(
-    columns: dict[str, list[Any]], indices: list[int], *, encoder: Encoder, name: str, drop_overlong: bool
+    columns: dict[str, list[Any]],
+    indices: list[int],
+    *,
+    encoder: Encoder,
+    name: str,
+    drop_overlong: bool,
+    canonical: bool,
 ) -> pa.Table:
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    examples = [
-        as_example(row, str(row.get("origin") or f"{name} row {index}"))
-        for row, index in zip(rows, indices, strict=True)
-    ]
+    if canonical:
+        examples = list(examples_of(columns))
+    else:
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        examples = [
+            as_example(row, str(row.get("origin") or f"{name} row {index}"))
+            for row, index in zip(rows, indices, strict=True)
+        ]
     encoded = encoder.encode_batch(examples, drop_overlong=drop_overlong)
     table = {field: [getattr(example, field) for example in encoded] for field in _ENCODED}
     return pa.table(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 import yaml
 from transformers import HfArgumentParser
 from trl import ModelConfig
@@ -65,21 +66,23 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
     """
     parser = _Parser(list(_DATACLASSES), prog="derta train", allow_abbrev=False)
     parser.add_argument("--config", type=Path, help="YAML recipe; options on the command line win over it")
-    config_path, given = _split_config(list(argv))
-    arguments = [*(_recipe_arguments(config_path) if config_path else []), *given]
+    config_path, on_command_line = _split_config(list(argv))
+    arguments = [*(_recipe_arguments(config_path) if config_path else []), *on_command_line]
     try:
         namespace, unknown = parser.parse_known_args(arguments)
-        config, data, model, run, *_ = parser.parse_args_into_dataclasses(
-            arguments, return_remaining_strings=True, look_for_args_file=False
-        )
+        if unknown:
+            name = unknown[0]
+            nearest = did_you_mean(name.lstrip("-").replace("-", "_"), option_names())
+            raise InputError(f"derta train: unknown option {name}{nearest}")
+        values = vars(namespace)
+        if namespace.dry_run and not torch.cuda.is_available():
+            # transformers refuses what only GPUs can do, even where nothing is to be computed.
+            values = {**values, "use_cpu": True, "tf32": None}
+        config, data, model, run = parser.parse_dict(values, allow_extra_keys=True)
     except InputError:
         raise
     except (ValueError, TypeError, ImportError) as error:
         raise InputError("derta train: " + " ".join(str(error).split())) from error
-    if unknown:
-        name = unknown[0]
-        nearest = did_you_mean(name.lstrip("-").replace("-", "_"), option_names())
-        raise InputError(f"derta train: unknown option {name}{nearest}")
     names = option_names()
     changed = {name: value for name, value in vars(namespace).items() if value != parser.get_default(name)}
     for name in set(config._VALID_DICT_FIELDS) & changed.keys():

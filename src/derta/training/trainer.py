@@ -15,8 +15,6 @@ from datasets import Dataset
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch.utils.data import DataLoader
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -27,16 +25,18 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_check
 
 from derta.errors import InputError
 from derta.files import write_json
+from derta.inference.loading import load_tokenizer, load_weights
 from derta.method.attention import is_dense
 from derta.method.objective import TERMS, TermSums, combine, install_objective
 from derta.method.tree import Term, batch_sizes, check_batch, collate
 from derta.method.tree_builder import TreeBuilder
 from derta.method.verification import verify_objective
+from derta.run_identity import IDENTITY
 from derta.training.config import DeRTaConfig
 from derta.training.dataset import TreeDataset, encode_dataset, encoder_and_builder, tree_dataset
 from derta.training.fsdp_checkpoint import holds_shards, load_model_shards, load_optimizer_shards, whole_weights
 from derta.training.model_card import write_model_card
-from derta.training.run_directory import IDENTITY, check_resume
+from derta.training.run_directory import check_resume
 from derta.training.sampling import EpochSampler, StepShape
 
 logger = logging.getLogger(__name__)
@@ -108,10 +108,10 @@ class DeRTaTrainer(Trainer):
         # Model
         if isinstance(model, str):
             init_kwargs = {"dtype": "float32", **cast(dict[str, Any], args.model_init_kwargs or {})}
-            model = AutoModelForCausalLM.from_pretrained(model, **init_kwargs)
+            model = load_weights(model, **init_kwargs)
 
         # Tokenizer
-        tokenizer = processing_class or AutoTokenizer.from_pretrained(name)
+        tokenizer = processing_class or load_tokenizer(name)
 
         # PEFT
         if peft_config is not None:
