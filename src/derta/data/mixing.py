@@ -2,11 +2,11 @@
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from derta.data.columns import as_conversations, as_dataset, is_canonical, mark_canonical
-from derta.data.triples import Example, as_example, is_conversational
+from derta.data.triples import as_example, is_conversational
 from derta.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,14 +78,14 @@ def _aligned(datasets: "Sequence[Dataset]") -> "list[Dataset]":
     """Give all data sets the canonical columns, in the same form."""
     conversational = any(len(dataset) and is_conversational(dataset[0]) for dataset in datasets)
     canonical = [
-        dataset if is_canonical(dataset) else as_dataset(_examples(dataset, number, conversational))
+        dataset
+        if is_canonical(dataset)
+        else as_dataset(
+            (as_example(row, row.get("origin") or f"source {number}:{row_number}"), conversational)
+            for row_number, row in enumerate(dataset, start=1)
+        )
         for number, dataset in enumerate(datasets, start=1)
     ]
     if all(dataset.features == canonical[0].features for dataset in canonical):
         return canonical
     return [as_conversations(dataset) for dataset in canonical]
-
-
-def _examples(dataset: "Dataset", number: int, conversational: bool) -> Iterator[tuple[Example, bool]]:
-    for row_number, row in enumerate(dataset, start=1):
-        yield as_example(row, row.get("origin") or f"source {number}:{row_number}"), conversational

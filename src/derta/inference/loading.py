@@ -4,11 +4,10 @@ Code that lies beside a checkpoint is never run.
 """
 
 import json
-import re
 import warnings
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
@@ -30,7 +29,7 @@ _NO_CODE = {"trust_remote_code": False}
 
 
 def load_model(
-    name_or_path: str, device: str | None = None, dtype: torch.dtype | None = None
+    name_or_path: str, device: str | None = None, dtype: torch.dtype | Literal["auto"] | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model, ready to generate, and its tokenizer.
 
@@ -38,7 +37,7 @@ def load_model(
         name_or_path (`str`): Names a model directory, a PEFT adapter directory (merged into its base in memory), a hub
             name, or `organism` for the packaged base model.
         device (`str`, *optional*): Defaults to the GPU if there is one.
-        dtype (`torch.dtype`, *optional*): Defaults to the checkpoint's own on a GPU and to float32 on a CPU.
+        dtype (`torch.dtype`, *optional*): Defaults to the checkpoint's own (`"auto"`) on a GPU and to float32 on a CPU.
 
     Raises:
         InputError: There is no such model, its files can't be read, or it isn't whole.
@@ -124,16 +123,13 @@ def load_adapter(directory: str, base: PreTrainedModel) -> PeftModel:
         saved = {name: list(value.shape) for name, value in load_peft_weights(path, device="cpu").items()}
     except Exception as error:
         raise _unreadable(directory, error) from error
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    expected = {name: list(value.shape) for name, value in state.items()}
-    # PEFT also saves whole embeddings where tokens were added.
-    extra = {name for name in saved.keys() - expected if "lora_" in name or not re.search("embed|lm_head", name)}
-    shapes = {
-        f"{name} {saved[name]} for {expected[name]}"
-        for name in saved.keys() & expected
-        if saved[name] != expected[name]
-    }
-    _require_whole(directory, {"missing": expected.keys() - saved, "unexpected": extra, "of another shape": shapes})
+    of_adapter = get_peft_model_state_dict(model, save_embedding_layers=False)
+    # PEFT also saves the model's own embeddings where tokens were added.
+    known = {name: list(value.shape) for name, value in {**model.state_dict(), **of_adapter}.items()}
+    mismatched = {name: shape for name, shape in saved.items() if shape != known.get(name, shape)}
+    shapes = [f"{name} {shape} for {known[name]}" for name, shape in mismatched.items()]
+    missing, unexpected = of_adapter.keys() - saved, saved.keys() - known
+    _require_whole(directory, {"missing": missing, "unexpected": unexpected, "of another shape": shapes})
     return cast(PeftModel, model)
 
 

@@ -170,25 +170,24 @@ AttentionMaskInterface.register(SDPA_BY_TREE, sdpa_mask)
 
 @lru_cache(maxsize=4)  # all layers of a kind ask for the same
 def _trees(visible_ranges: torch.Tensor) -> list[list[tuple[int, torch.Tensor | None]]]:
-    """Length and mask of each tree of each row (visible_ranges: rows x 1 x tokens x 3); no mask is a causal one."""
-    return [
-        [(end - start, _mask_of_tree(row[start:end] - start)) for start, end in pairwise(_bounds(row))]
-        for row in visible_ranges[:, 0]
-    ]
+    """Length and mask of each tree of each row (visible ranges: rows x 1 x tokens x 3); no mask is a causal one."""
+    rows: list[list[tuple[int, torch.Tensor | None]]] = []
+    for row in visible_ranges[:, 0]:
+        rows.append([])
+        for start, end in pairwise(_bounds(row)):
+            tree = row[start:end] - start
+            trunk_start, trunk_end, own_start = tree.unbind(-1)
+            is_causal = bool((own_start == 0).all() and (trunk_start >= trunk_end).all())
+            rows[-1].append((end - start, None if is_causal else dense_mask(tree[None])[:, None]))
+    return rows
 
 
-def _bounds(visible_ranges: torch.Tensor) -> list[int]:
+def _bounds(row: torch.Tensor) -> list[int]:
     """Where a row's trees begin, and its end; tokens that stand alone, such as padding, count as one tree."""
-    index = torch.arange(len(visible_ranges))
-    trunk_start, trunk_end, own_start = visible_ranges.unbind(-1)
+    index = torch.arange(len(row))
+    trunk_start, trunk_end, own_start = row.unbind(-1)
     earliest = torch.where(trunk_start < trunk_end, trunk_start, own_start)
     starts = earliest.flip(0).cummin(0).values.flip(0) == index
     alone = starts & torch.nn.functional.pad(starts[1:], (0, 1), value=True)
     starts[1:] &= ~(alone[1:] & alone[:-1])
-    return [*starts.nonzero()[:, 0].tolist(), len(visible_ranges)]
-
-
-def _mask_of_tree(visible_ranges: torch.Tensor) -> torch.Tensor | None:
-    trunk_start, trunk_end, own_start = visible_ranges.unbind(-1)
-    is_causal = bool((own_start == 0).all() and (trunk_start >= trunk_end).all())
-    return None if is_causal else dense_mask(visible_ranges[None])[:, None]
+    return [*starts.nonzero()[:, 0].tolist(), len(row)]

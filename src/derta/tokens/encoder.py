@@ -259,11 +259,18 @@ class Encoder:
         rejected: list[int],
         word_ends: list[int],
     ) -> EncodedExample:
-        """Shorten what may be shortened to `max_length`."""
+        """Truncate what may be truncated to `max_length`."""
         harmful = _harmful(example)
         longest = max(len(chosen), len(after_text))
         room = self.max_length - len(prompt) - (longest if harmful is not None else 0)
-        self._check_room(example, len(prompt), longest, room, harmful)
+        if room < (1 if harmful is None or harmful else 0):
+            needs = f"prompt has {len(prompt)} tokens"
+            if harmful is not None and longest:
+                needs += f" and chosen {longest}"
+            raise OverlongError(
+                f"{example.origin}: {needs}: no room for the response in max_length {self.max_length}; "
+                "raise --max_length, or drop such examples with --overlong_prompts drop"
+            )
         num_truncated = 0
         if harmful is not None:
             num_truncated = max(0, len(rejected) - room)
@@ -282,17 +289,6 @@ class Encoder:
             rto=example.rejected is not None,
             num_truncated=num_truncated,
             origin=example.origin,
-        )
-
-    def _check_room(self, example: Example, prompt: int, chosen: int, room: int, harmful: str | None) -> None:
-        if room >= (1 if harmful is None or harmful else 0):
-            return
-        needs = f"prompt has {prompt} tokens"
-        if harmful is not None and chosen:
-            needs += f" and chosen {chosen}"
-        raise OverlongError(
-            f"{example.origin}: {needs}: no room for the response in max_length {self.max_length}; "
-            "raise --max_length, or drop such examples with --overlong_prompts drop"
         )
 
 

@@ -76,11 +76,11 @@ def encode_dataset(
 ) -> Dataset:
     """Encode canonical or TRL-style rows; columns are the fields of `EncodedExample`.
 
-    Many examples are encoded once and kept in the encoder's `cache_dir`, by all that their tokens depend on; the next
-    time they are mapped into memory from there. Logs how many examples were shortened or dropped.
+    Many examples are encoded once and cached in the encoder's `cache_dir`, by all that their tokens depend on; the next
+    time they are mapped into memory from there. Logs how many examples were truncated or dropped.
 
     Raises:
-        InputError: a row is not an example or does not fit, none is left, or they can't be kept.
+        InputError: A row is not an example or does not fit, none is left, or they can't be cached.
     """
     if len(dataset) == 0:
         raise InputError(f"{name}: no examples")
@@ -106,9 +106,16 @@ def encode_dataset(
         if encoder.cache_dir is None or len(dataset) < _MIN_ROWS_TO_CACHE:
             encoded = encode(dataset, None)
         else:
-            named = _all_have_origins(dataset)
-            # Every seed mixes the same rows in an order of its own: tokens are kept in that of the source.
-            shuffled = named and not drop_overlong and _is_permuted(dataset)
+            # Where no example takes its origin from the name of the data set; of rows that aren't selected as well,
+            # since selecting takes longer.
+            named = dataset.features.get("origin") == Value("string") and bool(
+                pc.all(pc.not_equal(dataset.data.column("origin"), ""), skip_nulls=False).as_py()
+            )
+            # Every seed mixes the same rows in an order of its own: tokens are cached in that of the source.
+            is_permuted = dataset._indices is not None and len(dataset) == dataset.data.num_rows == len(
+                np.unique(_order(dataset))
+            )
+            shuffled = named and not drop_overlong and is_permuted
             rows = Dataset(dataset.data, info=dataset.info, fingerprint="stored") if shuffled else dataset
             made_from = {
                 "data": content_digest(rows),
@@ -120,10 +127,10 @@ def encode_dataset(
                 encoder.cache_dir, made_from, lambda path: (encode(rows, path), {}), name, "tokenised examples"
             )
             encoded = encoded.select(_order(dataset)) if shuffled else encoded
-    shortened = int(np.count_nonzero(values_of(encoded, "num_truncated")))
-    if shortened:
+    truncated = int(np.count_nonzero(values_of(encoded, "num_truncated")))
+    if truncated:
         logger.warning(
-            "%s: %d of %d examples shortened to max_length %d", name, shortened, len(encoded), encoder.max_length
+            "%s: %d of %d examples truncated to max_length %d", name, truncated, len(encoded), encoder.max_length
         )
     if len(encoded) < len(dataset):
         logger.warning("%s: %d of %d examples dropped: too long", name, len(dataset) - len(encoded), len(dataset))
@@ -163,25 +170,11 @@ def _token_lists(lists: Sequence[Sequence[int]]) -> pa.Array:
     return pa.ListArray.from_arrays(ends, np.fromiter(chain.from_iterable(lists), np.int32, ends[-1]))
 
 
-def _is_permuted(dataset: Dataset) -> bool:
-    """Whether a data set selects each row that it stores, once."""
-    stored = dataset.data.num_rows
-    return dataset._indices is not None and len(dataset) == stored == len(np.unique(_order(dataset)))
-
-
 def _order(dataset: Dataset) -> np.ndarray:
     """Return which of the rows that it stores a data set selects."""
     assert dataset._indices is not None
     order: np.ndarray = dataset._indices.column(0).to_numpy()
     return order
-
-
-def _all_have_origins(dataset: Dataset) -> bool:
-    """Whether no example takes its origin from the name of the data set."""
-    if dataset.features.get("origin") != Value("string"):
-        return False
-    origins = dataset.data.column("origin")  # also of rows that aren't selected: to select takes longer
-    return pc.all(pc.not_equal(origins, ""), skip_nulls=False).as_py() is True
 
 
 def values_of(dataset: Dataset, column: str) -> np.ndarray:

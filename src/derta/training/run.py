@@ -67,7 +67,8 @@ def train_command(argv: Sequence[str]) -> int:
     trainer.run_identity = run.identity
     # Only a run that can start claims its directory.
     if trainer.is_world_process_zero():
-        run.claim(_recipe(options), options.run.overwrite)
+        recipe = {name: value for name, value in options.overrides.items() if name not in ("overwrite", "dry_run")}
+        run.claim(recipe, options.run.overwrite)
     trainer.accelerator.wait_for_everyone()
     _train(trainer, run)
     return 0
@@ -206,11 +207,6 @@ def _identity(options: TrainOptions, data_digest: str) -> dict[str, Any]:
         "data": data_digest[:16],
         "settings": settings,
     }
-
-
-def _recipe(options: TrainOptions) -> dict[str, Any]:
-    """Return a recipe for the same run."""
-    return {name: value for name, value in options.overrides.items() if name not in ("overwrite", "dry_run")}
 
 
 def _log_to_stderr() -> None:
