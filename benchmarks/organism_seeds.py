@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import transformers
@@ -27,7 +27,7 @@ from derta.commands.demo import train_and_evaluate
 from derta.errors import InputError
 from derta.evaluation.results.metrics import Row, over_seeds
 from derta.evaluation.results.store import save_results
-from derta.method.tree_builder import Method
+from derta.method.tree_builder import METHODS
 from derta.report.terminal import results_table
 
 RESULTS = Path(__file__).parent / "results" / "organism_seeds.json"
@@ -104,7 +104,7 @@ def verdicts(means: Sequence[Row], console: Console) -> list[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--methods", nargs="+", default=["vanilla", "harmful-prefix", "rto", "derta"], choices=get_args(Method)
+        "--methods", nargs="+", default=["vanilla", "harmful-prefix", "rto", "derta"], choices=list(METHODS)
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--out", type=Path, default=Path("runs/seeds"), help="directory of the runs")

@@ -89,8 +89,8 @@ def train_and_evaluate(
     """
     from derta.evaluation.config import Options
     from derta.evaluation.run import evaluate_directory
+    from derta.run_identity import read_identity
     from derta.training.run import train_command
-    from derta.training.run_directory import read_identity
 
     found = read_identity(directory)
     if found and (found.get("method"), found.get("seed")) != (method, seed):
