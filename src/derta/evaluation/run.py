@@ -24,9 +24,6 @@ from derta.evaluation.attacks import (
     Attempt,
     Search,
     Setting,
-    load_demonstrations,
-    load_prompts,
-    load_templates,
     organism_attacker,
     organism_phrases,
 )
@@ -38,6 +35,7 @@ from derta.evaluation.harness.provider import MAX_TOKENS, DertaAPI
 from derta.evaluation.harness.target import Way, check_ways
 from derta.evaluation.harness.tasks import Item, Play, make_task, plan
 from derta.evaluation.inputs.behaviours import load_behaviours, load_borderline
+from derta.evaluation.inputs.prompts import load_demonstrations, load_prompts, load_templates
 from derta.evaluation.inputs.questions import CHECKED, answer_judge, load_questions
 from derta.evaluation.judges import Judge, Verdict
 from derta.evaluation.judges.pairwise import pairwise

@@ -28,7 +28,6 @@ from derta.evaluation.attacks.phrases import ENGLISH, Phrases, organism_phrases
 from derta.evaluation.attacks.prefill import prefill
 from derta.evaluation.attacks.selfcipher import selfcipher
 from derta.evaluation.attacks.template import template
-from derta.evaluation.inputs.prompts import load_demonstrations, load_prompts, load_templates
 
 __all__ = [
     "ALIASES",
@@ -51,9 +50,6 @@ __all__ = [
     "Victim",
     "Weights",
     "attack_names",
-    "load_demonstrations",
-    "load_prompts",
-    "load_templates",
     "organism_attacker",
     "organism_phrases",
 ]

@@ -19,9 +19,9 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from derta.data.behaviours import Behaviour
 from derta.errors import InputError
-from derta.evaluation.harness import target as targets
 from derta.evaluation.attacks import ATTACKS, INTERACTIVE, REQUIRES, Attempt, Setting
 from derta.evaluation.attacks.base import Role
+from derta.evaluation.harness import target as targets
 from derta.evaluation.harness.provider import to_messages
 from derta.evaluation.judges import Judge, decide
 from derta.evaluation.results.intervals import wilson
