@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from derta.errors import InputError
-from derta.evaluation import judging, target
+from derta.evaluation.harness import judges as judging
+from derta.evaluation.harness import target
 from derta.evaluation.config import JudgeName, Options
 from derta.evaluation.results.store import load_samples
 from derta.evaluation.run import evaluate_directory

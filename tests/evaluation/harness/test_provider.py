@@ -5,7 +5,7 @@ import pytest
 from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, GenerateConfig, get_model
 
 from derta.errors import InputError
-from derta.evaluation import model as provider
+from derta.evaluation.harness import provider
 from derta.evaluation.harness.provider import RAW, to_messages, to_request
 from derta.inference import ChatRequest, RawRequest, generate, load_model
 from derta.organism import behaviours
