@@ -54,7 +54,7 @@ def run(args: Namespace) -> int:
         *("--model_name_or_path", args.model, "--train_data", file, "--schema", args.schema, "--swap", str(args.swap)),
     ])  # fmt: skip
     config = options.config
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(args.model)
     encoder, builder = encoder_and_builder(tokenizer, config)
     dataset = read_source(file, options).rows
     encoded = encode_dataset(dataset.select(range(min(args.examples, len(dataset)))), encoder, name=file)

@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-import derta
 from derta.errors import InputError
 from derta.evaluation.results.metrics import Row
 
@@ -106,7 +105,7 @@ def train_and_evaluate(
 
 def _recipe() -> Path:
     """Return the organism's recipe: in the package once it is installed, in the repository before."""
-    package = Path(derta.__file__).parent
+    package = Path(__file__).parents[1]
     places = package / "recipes" / "organism.yaml", package.parents[1] / "recipes" / "organism.yaml"
     found = next((place for place in places if place.is_file()), None)
     if found is None:

@@ -17,6 +17,7 @@ from derta.evaluation.results.metrics import Row
 from derta.evaluation.results.sample import Sample
 from derta.report.figures import GLYPHS, curve, intervals
 from derta.report.terminal import METRICS, format_value
+from derta.version import __version__
 
 # What a reader decides on, in the summary's columns: metric, attack, heading, whether low is good.
 SUMMARY = (
@@ -185,7 +186,7 @@ def _facts(runs: Sequence[Run]) -> dict[str, str]:
         **({"training seed": ", ".join(seeds)} if seeds else {}),
         "intervals": "95 %: Wilson for shares, Student t for means; forms of one attack on one behaviour are not "
         "counted as independent",
-        "derta": derta.__version__,
+        "derta": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "Python": platform.python_version(),

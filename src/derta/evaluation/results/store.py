@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-import derta
 from derta.errors import InputError, first_line
 from derta.evaluation.results.metrics import Row
 from derta.evaluation.results.sample import Sample
 from derta.files import write_json, write_text
+from derta.version import __version__
 
 SCHEMA = 2
 RESULTS, RESPONSES, SETTINGS, LOGS = "results.json", "responses.jsonl", "evaluation.json", "logs"
@@ -45,7 +45,7 @@ def claim(directory: Path, settings: dict[str, Any], tasks: dict[str, str]) -> N
         elif found := [name for name in (RESULTS, RESPONSES, LOGS) if (directory / name).exists()]:
             raise InputError(f"--out: {directory}: holds another run's {found[0]}; choose another directory")
         known = held.get("tasks", {}) | tasks
-        write_json(path, {"schema": SCHEMA, "derta_version": derta.__version__, **settings, "tasks": known})
+        write_json(path, {"schema": SCHEMA, "derta_version": __version__, **settings, "tasks": known})
     except OSError as error:
         raise InputError(f"--out: {directory}: can't be written to: {error.strerror or error}") from error
 
@@ -87,7 +87,7 @@ def load_samples(directory: Path) -> list[Sample]:
 
 def save_results(path: Path, rows: Sequence[Row], **more: Any) -> None:
     """Write rows to a `results.json`, whole or not at all."""
-    document = {"schema": SCHEMA, "derta_version": derta.__version__, **more, "rows": [row.to_json() for row in rows]}
+    document = {"schema": SCHEMA, "derta_version": __version__, **more, "rows": [row.to_json() for row in rows]}
     write_json(path, document)
 
 
