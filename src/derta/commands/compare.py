@@ -1,6 +1,7 @@
 """Two evaluations side by side, with paired differences over what they share and a list of what they don't."""
 
 import json
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,13 +186,21 @@ def _p(difference: Difference) -> str:
     return "<0.001" if difference.p_value < 0.001 else f"{difference.p_value:.3f}"
 
 
-def compare_command(first: Path, second: Path, *, out: Path | None = None) -> int:
-    """Run `derta compare`: print the comparison and, with `out`, write it as JSON.
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.add_argument("first", type=Path, help="directory of an evaluation")
+    parser.add_argument("second", type=Path, help="directory of another; differences are this one less the first")
+    parser.add_argument("--out", type=Path, help="JSON file to write the comparison to")
+
+
+def run(args: Namespace) -> int:
+    """Print the comparison and, with `out`, write it as JSON.
 
     Raises:
         InputError: a directory isn't a finished evaluation, or `out` can't be written.
     """
-    comparison = compare(load_evaluation(first), load_evaluation(second))
+    out: Path | None = args.out
+    comparison = compare(load_evaluation(args.first), load_evaluation(args.second))
     console = Console()
     console.print(comparison_table(comparison))
     if out is not None:

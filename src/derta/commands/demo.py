@@ -1,5 +1,6 @@
 """`derta demo`: what DeRTa does, from nothing to a report, on the embedded organism."""
 
+from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,14 @@ _QUICK = _Size(
 )
 
 
-def demo_command(out: Path, *, quick: bool = False, seed: int = 1) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="directory to write to")
+    parser.add_argument("--seed", type=int, default=1, help="seed of both runs")
+    parser.add_argument("--quick", action="store_true", help="fewer steps and behaviours: a smoke test")
+
+
+def run(args: Namespace) -> int:
     """Tune the organism with every method of `METHODS` from the same base, evaluate, and write table and report.
 
     Finished runs and samples in `out` are kept: running it again goes on where it stopped.
@@ -46,6 +54,7 @@ def demo_command(out: Path, *, quick: bool = False, seed: int = 1) -> int:
     from derta.report.terminal import results_table
 
     require_inspect()
+    out, seed, quick = args.out, args.seed, args.quick
     size = _QUICK if quick else _FULL
     console = Console()
     runs = []

@@ -1,6 +1,6 @@
 """`derta eval`: attack models, judge what they answer, and show it."""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,53 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 
 
-def eval_command(args: Namespace) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    add = parser.add_argument
+    add(
+        "--model",
+        required=True,
+        nargs="+",
+        help="directory, adapter, hub name, 'organism', or Inspect's PROVIDER/MODEL",
+    )
+    add("--out", type=Path, required=True, help="directory for results, responses, logs and report")
+    add("--attacks", default="direct,prefill,completing", help="names, separated by commas, or 'all'")
+    add("--behaviours", metavar="FILE", help="a file of prompts, or 'organism' (default if nothing else is asked for)")
+    add(
+        "--borderline",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="harmless prompts that look harmful (XSTest, …)",
+    )
+    add("--task", action="append", default=[], metavar="NAME=FILE", help="gsm8k, mmlu or alpacaeval")
+    add(
+        "--prompts",
+        metavar="FILE",
+        help="disguised prompts; --behaviours FILE says, row by row, what they ask for",
+    )
+    add("--judge", metavar="NAME[=MODEL],…", help="default: organism for its behaviours, refusal for others")
+    add(
+        "--model-role",
+        action="append",
+        default=[],
+        metavar="ROLE=MODEL",
+        help="attacker or judge, for PAIR and AutoDAN",
+    )
+    add("-M", dest="model_arg", action="append", default=[], metavar="NAME=VALUE", help="option of the model provider")
+    add("--limit", type=int, help="behaviours of each kind at most")
+    add("--search-limit", type=int, help="behaviours at most for PAIR, AutoDAN and GCG (50 in the paper)")
+    add("--depths", metavar="N,…", help="tokens of a harmful response that prefill begins the answer with")
+    add("--templates", metavar="FILE", help="role-play templates for the template attack and AutoDAN")
+    add("--demonstrations", metavar="FILE", help="questions and answers for SelfCipher")
+    add("--search", action="append", default=[], metavar="NAME=N", help="how hard searches try, such as gcg_steps=500")
+    add("--max-new-tokens", type=int, help="of an answer (default: 512; 96 for the organism)")
+    add("--temperature", type=float, default=0.0, help="of the attacked model (default: greedy)")
+    add("--epochs", type=int, default=1, help="how often each sample is taken")
+    add("--seed", type=int, default=0, help="of everything that is drawn")
+
+
+def run(args: Namespace) -> int:
     """Evaluate every model, write results, responses and a report, print the table.
 
     Returns:

@@ -4,6 +4,7 @@ EleutherAI's Language Model Evaluation Harness, https://github.com/EleutherAI/lm
 Prompts, shots, answer extraction and scores are its own, so that the numbers compare with published ones.
 """
 
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -93,7 +94,12 @@ def run_lm_eval(
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
         why = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(f"--tasks {','.join(tasks)}: lm-eval fails: {why}") from error
-    made_with = {"lm_eval": lm_eval.__version__, "versions": results["versions"], "n_shot": results["n-shot"]}
+    made_with = {
+        "lm_eval": lm_eval.__version__,
+        "versions": results["versions"],
+        "n_shot": results["n-shot"],
+        "apply_chat_template": apply_chat_template,
+    }
     return list(_rows(results, name)), made_with
 
 
@@ -148,21 +154,24 @@ def _with_interval(row: Row, error: float | None, is_share: bool) -> Row:
     return replace(row, ci_low=100 * max(interval[0], 0.0), ci_high=100 * min(interval[1], 1.0))
 
 
-def lm_eval_command(
-    model: str,
-    *,
-    tasks: str,
-    out: Path,
-    limit: int | None = None,
-    include_path: Path | None = None,
-    apply_chat_template: bool = False,
-) -> int:
-    """Run `derta lm-eval`: write `results.json` and print the table.
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.add_argument("--model", required=True, help="model or adapter directory, hub name, or 'organism'")
+    parser.add_argument("--tasks", required=True, help="lm-eval's names, separated by commas")
+    parser.add_argument("--limit", type=int, help="samples of each task at most")
+    parser.add_argument("--include-path", type=Path, help="directory with tasks of your own (YAML)")
+    parser.add_argument("--apply-chat-template", action="store_true", help="prompts as a chat, examples as its turns")
+    parser.add_argument("--out", type=Path, required=True, help="directory to write results.json to")
+
+
+def run(args: Namespace) -> int:
+    """Write `results.json` and print the table.
 
     Raises:
         InputError: the model, a task, an option or the directory is wrong.
     """
-    names = list(dict.fromkeys(name.strip() for name in tasks.split(",") if name.strip()))
+    model, out, limit, include_path = args.model, args.out, args.limit, args.include_path
+    names = list(dict.fromkeys(name.strip() for name in args.tasks.split(",") if name.strip()))
     if not names:
         raise InputError("--tasks: name at least one of lm-eval's tasks")
     if limit is not None and limit < 1:
@@ -171,13 +180,15 @@ def lm_eval_command(
         raise InputError(f"--include-path: {include_path}: no such directory")
     manager = find_tasks(names, include_path)
     loaded, tokenizer = load_model(model)
+    if args.apply_chat_template and not tokenizer.chat_template:
+        raise InputError(f"--apply-chat-template: {model} has no chat template; leave it out")
     settings = {
         "model": model,
         "fingerprint": fingerprint(loaded),
         "harness": JUDGE,
         "harness_tasks": names,
         "limit": limit,
-        "apply_chat_template": apply_chat_template,
+        "apply_chat_template": args.apply_chat_template,
     }
     claim(out, settings, {})
     with threads_for(loaded):
@@ -188,7 +199,7 @@ def lm_eval_command(
             manager,
             name=model,
             limit=limit,
-            apply_chat_template=apply_chat_template,
+            apply_chat_template=args.apply_chat_template,
         )
     save_results(out / RESULTS, rows, **made_with)
     console = Console()

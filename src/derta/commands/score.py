@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -65,22 +66,25 @@ def _sample(behaviour: Behaviour, attack: str, response: Response, judge: str, v
     )
 
 
-def score_command(
-    files: Sequence[Path],
-    *,
-    out: Path,
-    attack: str | None,
-    task: str | None,
-    judge: str = "refusal",
-    kind: str = "harmful",
-    prompts: Path | None = None,
-    answers: Path | None = None,
-) -> int:
-    """Run `derta score`: judge each file as one model's, write `results.json` and `responses.jsonl`, print the table.
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="responses of one model each")
+    parser.add_argument("--attack", help="the attack that they are responses to")
+    parser.add_argument("--task", help="gsm8k or mmlu: compare answers with the right ones")
+    parser.add_argument("--judge", default="refusal", help="whose verdicts (default: refusal, by rules)")
+    parser.add_argument("--kind", default="harmful", help="of the prompts: harmful, borderline or helpful")
+    parser.add_argument("--prompts", type=Path, help="file of the prompts that bare strings begin with")
+    parser.add_argument("--answers", type=Path, help="file of questions with their answers")
+    parser.add_argument("--out", type=Path, required=True, help="directory to write results.json to")
+
+
+def run(args: Namespace) -> int:
+    """Judge each file as one model's, write `results.json` and `responses.jsonl`, print the table.
 
     Raises:
         InputError: a name is unknown, a file is wrong, or the directory holds an evaluation.
     """
+    files, out, attack, task, kind = args.files, args.out, args.attack, args.task, args.kind
     if (attack is None) == (task is None):
         raise InputError(
             "derta score: give --attack (whose responses these are) or --task (whose answers), one of them"
@@ -92,15 +96,15 @@ def score_command(
     if (out / SETTINGS).exists():
         raise InputError(f"--out: {out}: holds an evaluation; choose another directory")
     name = _attack(attack) if attack is not None else None
-    wanted = JudgeName.parse(judge)
+    wanted = JudgeName.parse(args.judge)
     decider = judge_named(wanted.name) if wanted.name in JUDGES and not wanted.model else _model_judge(wanted)
     rows: list[Row] = []
     lines: list[str] = []
     scored: list[Sample] = []
     for path, model in zip(files, _models(files), strict=True):
-        responses = read_responses(path, prompts)
+        responses = read_responses(path, args.prompts)
         if name is None:
-            judged = grade_responses(_with_answers(responses, answers, path), cast(str, task))
+            judged = grade_responses(_with_answers(responses, args.answers, path), cast(str, task))
         else:
             judged = judge_responses(responses, decider, judge_name=wanted.name, attack=name, kind=kind)
         samples = asyncio.run(judged)
