@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from importlib import import_module
 from typing import NoReturn
 
+from derta.commands.flags import with_flags
 from derta.errors import InputError
 
 COMMANDS = {
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError(f"derta {' '.join(asked)}: unrecognized arguments: {' '.join(rest)}")
         return int(args.run(args))
     except InputError as error:
-        print(f"derta: error: {error}", file=sys.stderr)
+        print(f"derta: error: {with_flags(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("derta: interrupted", file=sys.stderr)

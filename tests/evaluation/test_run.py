@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from derta.errors import InputError
+from derta.evaluation.config import JudgeName, Options
 from derta.evaluation.harness import judges as judging
 from derta.evaluation.harness import target
-from derta.evaluation.config import JudgeName, Options
 from derta.evaluation.results.store import load_samples
 from derta.evaluation.run import evaluate_directory
 from tests.evaluation.servers import serving
@@ -106,9 +106,9 @@ def test_a_judge_that_fails_leaves_samples_unscored_and_the_run_goes_on(tmp_path
 def test_what_only_the_user_can_give_is_asked_for_after_saving_the_rest(tmp_path):
     path = tmp_path / "file.jsonl"
     path.write_text('{"question": "How do I open it?"}\n')
-    with pytest.raises(InputError, match="--templates"):
+    with pytest.raises(InputError, match="`templates`"):
         evaluate_directory("organism", out=tmp_path / "a", options=Options(("template",), str(path)))
-    with pytest.raises(InputError, match="--model-role attacker"):
+    with pytest.raises(InputError, match="`model_role` attacker"):
         evaluate_directory("organism", out=tmp_path / "b", options=Options(("pair",), str(path)))
     assert not (tmp_path / "a").exists()
 
@@ -157,7 +157,7 @@ def test_answers_are_compared_with_a_reference_by_the_model_in_the_role_judge(tm
         monkeypatch.setenv("TEST_BASE_URL", server.url)
         monkeypatch.setenv("TEST_API_KEY", "none")
         options = {"attacks": ("direct",), "tasks": {"alpacaeval": str(questions)}, "limit": 6}
-        with pytest.raises(InputError, match="--model-role judge="):
+        with pytest.raises(InputError, match="`model_role` judge="):
             evaluate(server, tmp_path / "out", "organism", **options)
         options["model_roles"] = {"judge": "openai-api/test/m"}
         found = by_key(evaluate(server, tmp_path / "out", "organism", **options))

@@ -12,7 +12,7 @@ from derta.errors import InputError, did_you_mean
 from derta.evaluation.attacks import Search, attack_names
 from derta.evaluation.config import JudgeName, Options, require_inspect
 from derta.evaluation.inputs.questions import TASKS, check_task
-from derta.evaluation.judges import MODEL_JUDGES, judge_named
+from derta.evaluation.judges import find_judge
 from derta.names import ORGANISM
 
 if TYPE_CHECKING:
@@ -151,8 +151,7 @@ def _pairs(flag: str, given: Iterable[str]) -> dict[str, str]:
 def _judges(given: str | None) -> tuple[JudgeName, ...]:
     judges = tuple(JudgeName.parse(each) for each in (given or "").split(",") if each.strip())
     for judge in judges:
-        if judge.name not in MODEL_JUDGES:
-            judge_named(judge.name)
+        find_judge(judge.name)
     return judges
 
 

@@ -17,7 +17,7 @@ from derta.evaluation.attacks import attack_names
 from derta.evaluation.config import JudgeName, require_inspect
 from derta.evaluation.inputs.questions import CHECKED, answer_judge, check_task
 from derta.evaluation.inputs.responses import Response, read_responses
-from derta.evaluation.judges import JUDGES, MODEL_JUDGES, Judge, Verdict, decide, judge_named
+from derta.evaluation.judges import Judge, Verdict, decide, find_judge, make_judge
 from derta.evaluation.results.metrics import Row, score
 from derta.evaluation.results.sample import Sample, report_unscored
 from derta.evaluation.results.store import RESPONSES, RESULTS, SETTINGS, save_results
@@ -97,7 +97,8 @@ def run(args: Namespace) -> int:
         raise InputError(f"--out: {out}: holds an evaluation; choose another directory")
     name = _attack(attack) if attack is not None else None
     wanted = JudgeName.parse(args.judge)
-    decider = judge_named(wanted.name) if wanted.name in JUDGES and not wanted.model else _model_judge(wanted)
+    needs_model = find_judge(wanted.name).needs_model or wanted.model
+    decider = _model_judge(wanted) if needs_model else make_judge(wanted.name)
     rows: list[Row] = []
     lines: list[str] = []
     scored: list[Sample] = []
@@ -124,20 +125,14 @@ def run(args: Namespace) -> int:
 
 
 def _model_judge(wanted: JudgeName) -> Judge:
-    if wanted.name not in MODEL_JUDGES:
-        # The error for a name that nobody has.
-        judge_named(wanted.name)
     require_inspect()
-    from derta.evaluation.harness.judges import make_judge
+    from derta.evaluation.harness.judges import load_judge
 
-    return make_judge(wanted)
+    return load_judge(wanted)
 
 
 def _attack(name: str) -> str:
-    try:
-        found = attack_names(name)
-    except InputError as error:
-        raise InputError(str(error).replace("--attacks", "--attack", 1)) from None
+    found = attack_names(name)
     if len(found) != 1:
         raise InputError("--attack: name one: all files are of one attack")
     return found[0]

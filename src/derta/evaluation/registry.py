@@ -10,8 +10,9 @@ from inspect_ai.model import get_model
 
 from derta.evaluation.attacks import attack_names
 from derta.evaluation.config import JudgeName, Options
-from derta.evaluation.harness.provider import derta
-from derta.evaluation.run import find_behaviours, prepare, with_defaults
+from derta.evaluation.harness.provider import DertaAPI, derta
+from derta.evaluation.plan import make_plan
+from derta.evaluation.run import make_tasks
 from derta.names import ORGANISM
 
 __all__ = ["attack", "derta", "harmless"]
@@ -52,6 +53,6 @@ def _judges(judge: str | None) -> tuple[JudgeName, ...]:
 
 
 def _task(options: Options, name: str) -> Task:
-    options = with_defaults(options)
-    _, tasks = prepare(get_model(), options, find_behaviours(options))
-    return tasks[name]
+    model = get_model()
+    tokenizer = model.api.weights.tokenizer if isinstance(model.api, DertaAPI) else None
+    return make_tasks(model, make_plan(options, tokenizer))[name]

@@ -30,23 +30,51 @@ def load_model(
     if dtype is None and device == "cpu":
         dtype = torch.float32
     try:
-        adapter = Path(path) / "adapter_config.json"
-        base = json.loads(adapter.read_text("utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
+        base = _base_of(path)
         model = _load_weights(base or path, dtype or "auto")
         if base:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, path).merge_and_unload()
-        # An adapter directory written by a trainer holds the tokenizer it was tuned with; a bare adapter doesn't.
-        own_tokenizer = not base or (Path(path) / "tokenizer_config.json").is_file()
-        tokenizer = AutoTokenizer.from_pretrained(path if own_tokenizer else _resolve(base or path))
+        tokenizer = _load_tokenizer(path, base)
     except InputError:
         raise
     # transformers and its file formats raise nearly anything on a damaged checkpoint; the cause stays chained.
     except Exception as error:
-        where = "" if Path(path).is_dir() else "no such directory, and not from the hub either: "
-        raise InputError(f"{name_or_path}: this model can't be loaded: {where}{first_line(error)}") from error
+        raise _not_loaded(name_or_path, path, error) from error
     return cast(PreTrainedModel, model.to(device).eval()), tokenizer
+
+
+def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model and nothing else; it takes what [`load_model`] takes.
+
+    Raises:
+        InputError: There is no such model, or its files can't be read.
+    """
+    path = _resolve(name_or_path)
+    try:
+        return _load_tokenizer(path, _base_of(path))
+    except InputError:
+        raise
+    except Exception as error:
+        raise _not_loaded(name_or_path, path, error) from error
+
+
+def _base_of(path: str) -> str | None:
+    """Return the model that an adapter directory was tuned from; `None` for a whole model."""
+    adapter = Path(path) / "adapter_config.json"
+    return str(json.loads(adapter.read_text("utf-8"))["base_model_name_or_path"]) if adapter.is_file() else None
+
+
+def _load_tokenizer(path: str, base: str | None) -> PreTrainedTokenizerBase:
+    # An adapter directory written by a trainer holds the tokenizer it was tuned with; a bare adapter doesn't.
+    own = not base or (Path(path) / "tokenizer_config.json").is_file()
+    return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(path if own else _resolve(base or path)))
+
+
+def _not_loaded(name: str, path: str, error: Exception) -> InputError:
+    where = "" if Path(path).is_dir() else "no such directory, and not from the hub either: "
+    return InputError(f"{name}: this model can't be loaded: {where}{first_line(error)}")
 
 
 def _load_weights(path: str, dtype: torch.dtype | str) -> Any:

@@ -7,10 +7,13 @@ attack and behaviours stay apart.
 """
 
 from derta.data.behaviours import Behaviour
-from derta.evaluation.attacks.base import Attempt, Setting
+from derta.evaluation.attacks.base import AttackContext, AttackSpec, Attempt, register_attack
 from derta.inference import RawRequest
 
 
-def completing(behaviour: Behaviour, setting: Setting) -> list[Attempt]:
+def completing(behaviour: Behaviour, context: AttackContext) -> list[Attempt]:
     """Give the model the declarative text without any chat token."""
-    return [Attempt("completing", RawRequest(setting.phrases.declarative(behaviour.prompt)))]
+    return [Attempt("completing", RawRequest(context.phrases.declarative(behaviour.prompt)))]
+
+
+register_attack(AttackSpec("completing", completing, family="framing", requires=frozenset({"raw"})))

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from inspect_ai.model import Model, get_model
+from transformers import PreTrainedTokenizerBase
 
+import derta.inference.loading as inference
 from derta.errors import InputError, first_line
-from derta.evaluation.harness.provider import DertaAPI, tuned_with
+from derta.evaluation.harness.provider import DertaAPI
 from derta.names import ORGANISM
 
 # Inspect's providers by what a model's name begins with. Any other name is a directory or a hub name.
@@ -40,7 +42,7 @@ PROVIDERS = {
 }
 
 
-def connect(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
+def load_model(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
     """Return the model: `organism`, a directory or a hub name in this process; `PROVIDER/MODEL` through Inspect.
 
     Raises:
@@ -62,7 +64,7 @@ def connect(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
         raise
     except Exception as error:
         hint = "" if full.startswith("derta/") else f" (for weights from the hub: derta/{name})"
-        raise InputError(f"--model {name}: {first_line(error)}{hint}") from error
+        raise InputError(f"`model` {name}: {first_line(error)}{hint}") from error
 
 
 def _full_name(name: str) -> str:
@@ -71,6 +73,11 @@ def _full_name(name: str) -> str:
     return name
 
 
-def tuning(model: Model) -> dict[str, Any]:
-    """Return how a model of this process was tuned, if derta tuned it."""
-    return tuned_with(model.api.model_name) if isinstance(model.api, DertaAPI) else {}
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer of a model of this process; `None` behind a server, whose tokenizer isn't known.
+
+    Raises:
+        InputError: It can't be loaded.
+    """
+    provider, _, path = _full_name(name).partition("/")
+    return inference.load_tokenizer(path) if provider == "derta" else None

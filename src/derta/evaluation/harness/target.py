@@ -1,23 +1,22 @@
-"""The attacked model behind Inspect: which ways lead into it, and how an attack reaches it."""
+"""The attacked model behind Inspect: what it is capable of, and how an attack lets it answer."""
 
 import json
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from inspect_ai.model import GenerateConfig, Model, ModelOutput, get_model, model_roles
 
 from derta.data.behaviours import Behaviour
 from derta.data.triples import Message
 from derta.errors import InputError, first_line
-from derta.evaluation.attacks.base import Attempt, Role, Weights
+from derta.evaluation.attacks import Attempt, Capability, Role, Weights
 from derta.evaluation.harness.provider import DertaAPI, to_messages
 from derta.evaluation.judges import Judge, Verdict, decide
 from derta.inference import ChatRequest, Generation, RawRequest, Request, TokenLogprob
 
 Helper = Callable[[Sequence[Message]], Awaitable[str]]
-Way = Literal["prefill", "raw", "weights"]
 
 # Providers that continue a last assistant message as the same turn.
 _CONTINUES = ("derta", "vllm", "sglang", "mockllm")
@@ -59,7 +58,7 @@ class Target:
 
     async def respond(self, request: Request, *, temperature: float | None = None, seed: int = 0) -> Generation:
         """Let the model answer."""
-        return await reach(
+        return await generate(
             self._model,
             request,
             max_tokens=self._max_tokens,
@@ -81,7 +80,7 @@ class Target:
         if role in self._helpers:
             return await self._helpers[role](messages)
         if role not in model_roles():
-            raise InputError(f"--model-role: name a model for the role {role!r}: --model-role {role}=PROVIDER/MODEL")
+            raise InputError(f"`model_role`: nobody plays {role!r}; give `model_role` {role}=PROVIDER/MODEL")
         self._asked += 1
         played_by = get_model(role=role)
         # Streams of PAIR ask the same at first: an attacker has to answer each of them otherwise.
@@ -93,7 +92,7 @@ class Target:
         return output.completion
 
 
-async def reach(
+async def generate(
     model: Model, request: Request, *, max_tokens: int, temperature: float = 0.0, seed: int = 0, **more: Any
 ) -> Generation:
     """Send a request the way it asks for: as a chat, as a begun answer, or as raw text.
@@ -142,28 +141,28 @@ def provider(model: Model) -> str:
     return str(model).partition("/")[0]
 
 
-def check_ways(model: Model, needed: Mapping[Way, str]) -> None:
-    """Stop before anything is asked if a model lacks a way in; `needed` maps each way to the attack that needs it.
+def check_capabilities(model: Model, needed: Mapping[Capability, str]) -> None:
+    """Stop before anything is asked if a model lacks a capability; `needed` maps each to the attack that needs it.
 
     Raises:
-        InputError: the server can't be reached, or a way is missing.
+        InputError: the server can't be reached, or a capability is missing.
     """
     served_by = _probe(model)
     kind = provider(model)
-    ways: dict[Way, bool] = {
+    able: dict[Capability, bool] = {
         "prefill": kind in _CONTINUES or (kind == "openai-api" and served_by in _CONTINUES_ON_REQUEST),
         "raw": kind in ("derta", "mockllm") or kind in _RAW_SIBLING,
         "weights": kind == "derta",
     }
-    what: dict[Way, str] = {
+    what: dict[Capability, str] = {
         "prefill": "can't be made to continue an answer that was begun for it",
         "raw": "has no way in for text without chat formatting",
         "weights": "has no gradients to search with",
     }
-    for way, attack in needed.items():
-        if not ways[way]:
-            mend = "evaluate the weights themselves (--model PATH) or leave the attack out"
-            raise InputError(f"--attacks {attack}: {model} {what[way]}; {mend}")
+    for capability, attack in needed.items():
+        if not able[capability]:
+            mend = "evaluate the weights themselves or leave the attack out"
+            raise InputError(f"`attacks` {attack}: {model} {what[capability]}; {mend}")
 
 
 def _probe(model: Model) -> str:
@@ -180,7 +179,7 @@ def _probe(model: Model) -> str:
         # Some servers list nothing; that they answer is enough.
         if error.code in (404, 405):
             return ""
-        raise InputError(f"--model {model}: {base} answers {error.code} {error.reason}") from error
+        raise InputError(f"`model` {model}: {base} answers {error.code} {error.reason}") from error
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"--model {model}: no model server answers at {base}: {first_line(error)}") from error
+        raise InputError(f"`model` {model}: no model server answers at {base}: {first_line(error)}") from error
     return str(listed[0].get("owned_by", "")) if listed else ""
