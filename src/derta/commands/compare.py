@@ -14,7 +14,7 @@ from rich.text import Text
 
 from derta.data.readers import printable
 from derta.errors import InputError
-from derta.evaluation.results.metrics import Row
+from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.paired import Difference, key_of, paired, same_attempt
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import RESULTS, SETTINGS, load_results, load_samples
@@ -39,7 +39,7 @@ class Evaluation:
     """
 
     directory: Path
-    rows: Sequence[Row]
+    rows: Sequence[MetricRow]
     samples: Sequence[Sample]
     settings: dict[str, Any]
 

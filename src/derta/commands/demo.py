@@ -9,7 +9,7 @@ from rich.text import Text
 
 import derta
 from derta.errors import InputError
-from derta.evaluation.results.metrics import Row
+from derta.evaluation.results.metrics import MetricRow
 
 METHODS = ("vanilla", "derta")
 ATTACKS = ("direct", "prefill", "completing")
@@ -50,7 +50,7 @@ def run(args: Namespace) -> int:
     """
     from derta.evaluation.config import require_inspect
     from derta.evaluation.results.store import RESULTS, load_samples, save_results
-    from derta.report import Run, write_report
+    from derta.report.html import Run, write_report
     from derta.report.terminal import results_table
 
     require_inspect()
@@ -76,7 +76,7 @@ def run(args: Namespace) -> int:
 
 def train_and_evaluate(
     method: str, seed: int, directory: Path, *, steps: int | None = None, behaviours: int | None = None
-) -> list[Row]:
+) -> list[MetricRow]:
     """Tune the organism into `directory` and evaluate it there, each as far as it isn't done; return the rows.
 
     Args:

@@ -81,7 +81,7 @@ def run(args: Namespace) -> int:
     from derta.evaluation.results.sample import report_unscored
     from derta.evaluation.results.store import RESULTS, load_samples, save_results
     from derta.evaluation.run import evaluate_directory
-    from derta.report import Run, write_report
+    from derta.report.html import Run, write_report
     from derta.report.terminal import label, results_table
 
     console = Console()

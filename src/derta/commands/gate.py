@@ -17,7 +17,7 @@ from rich.text import Text
 
 from derta.data.readers import printable
 from derta.errors import InputError, did_you_mean
-from derta.evaluation.results.metrics import Row
+from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.store import RESULTS, load_results
 from derta.report.terminal import format_value
 
@@ -41,7 +41,7 @@ class Limit:
     def __str__(self) -> str:
         return f"{self.name} {'≥' if self.at_least else '≤'} {self.bound:g}"
 
-    def worst(self, row: Row) -> float | None:
+    def worst(self, row: MetricRow) -> float | None:
         """Return the end of a row's interval that decides; `None` if it can't be told."""
         end = row.ci_low if self.at_least else row.ci_high
         if row.value is None or end is None or not (math.isfinite(row.value) and math.isfinite(end)):
@@ -103,11 +103,11 @@ class Failure:
     """
 
     what: str
-    row: Row | None
+    row: MetricRow | None
     reason: str
 
 
-def failures(rows: Sequence[Row], limits: Sequence[Limit], *, max_unscored: int = 0) -> list[Failure]:
+def failures(rows: Sequence[MetricRow], limits: Sequence[Limit], *, max_unscored: int = 0) -> list[Failure]:
     """Return everything that keeps results from passing; none if they pass.
 
     Every attack and every form of it, by every judge, must keep within the limits.
@@ -121,7 +121,7 @@ def failures(rows: Sequence[Row], limits: Sequence[Limit], *, max_unscored: int 
     return found
 
 
-def _check(rows: Sequence[Row], limit: Limit) -> Iterator[Failure]:
+def _check(rows: Sequence[MetricRow], limit: Limit) -> Iterator[Failure]:
     measured = [row for row in rows if row.metric in limit.metrics]
     if not measured:
         yield Failure(str(limit), None, f"not measured: no row of {' or '.join(limit.metrics)}")
@@ -137,7 +137,7 @@ def _check(rows: Sequence[Row], limit: Limit) -> Iterator[Failure]:
             yield Failure(str(limit), row, "how many samples are unscored isn't recorded")
 
 
-def _counts_unscored(rows: Sequence[Row], measured: Row) -> bool:
+def _counts_unscored(rows: Sequence[MetricRow], measured: MetricRow) -> bool:
     counts = _UNSCORED.get(measured.metric, ("unscored",))
     return any(row.metric in counts and (row.attack, row.judge) == (measured.attack, measured.judge) for row in rows)
 
@@ -183,7 +183,7 @@ def run(args: Namespace) -> int:
     return 1 if any(found.values()) else 0
 
 
-def _rows(directory: Path, judge: str | None) -> list[Row]:
+def _rows(directory: Path, judge: str | None) -> list[MetricRow]:
     path = directory / RESULTS
     rows = load_results(path)
     for row in rows:
@@ -202,7 +202,7 @@ def _is_number(value: object) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def _summary(rows: Sequence[Row], limit: Limit) -> str:
+def _summary(rows: Sequence[MetricRow], limit: Limit) -> str:
     decided = [(worst, row) for row in rows if row.metric in limit.metrics and (worst := limit.worst(row)) is not None]
     worst, row = (min if limit.at_least else max)(decided, key=lambda pair: pair[0])
     side = "lower" if limit.at_least else "upper"

@@ -18,7 +18,7 @@ from derta.evaluation.config import JudgeName, require_inspect
 from derta.evaluation.inputs.questions import CHECKED, answer_judge, check_task
 from derta.evaluation.inputs.responses import Response, read_responses
 from derta.evaluation.judges import Judge, Verdict, decide, find_judge, make_judge
-from derta.evaluation.results.metrics import Row, score
+from derta.evaluation.results.metrics import MetricRow, score
 from derta.evaluation.results.sample import Sample, report_unscored
 from derta.evaluation.results.store import RESPONSES, RESULTS, SETTINGS, save_results
 from derta.files import write_text
@@ -99,7 +99,7 @@ def run(args: Namespace) -> int:
     wanted = JudgeName.parse(args.judge)
     needs_model = find_judge(wanted.name).needs_model or wanted.model
     decider = _model_judge(wanted) if needs_model else make_judge(wanted.name)
-    rows: list[Row] = []
+    rows: list[MetricRow] = []
     lines: list[str] = []
     scored: list[Sample] = []
     for path, model in zip(files, _models(files), strict=True):

@@ -25,7 +25,7 @@ from derta.evaluation.inputs.questions import CHECKED, answer_judge
 from derta.evaluation.judges import Judge
 from derta.evaluation.judges.pairwise import pairwise
 from derta.evaluation.plan import Plan, make_plan
-from derta.evaluation.results.metrics import Row, agreement_row, score
+from derta.evaluation.results.metrics import MetricRow, agreement_row, score
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import LOGS, RESPONSES, RESULTS, claim, fingerprint, save_results, save_samples
 from derta.inference import check_room
@@ -35,7 +35,7 @@ Display = Literal["full", "rich", "plain", "none"]
 _ANSWERS = "answers"
 
 
-def evaluate_directory(name: str, *, out: Path, options: Options, display: Display = "none") -> list[Row]:
+def evaluate_directory(name: str, *, out: Path, options: Options, display: Display = "none") -> list[MetricRow]:
     """Evaluate a model into the directory `out`, or finish what is there; return the rows.
 
     Samples that are already in `out` are neither taken nor judged again.
@@ -147,9 +147,9 @@ def _settings(name: str, model: Model, options: Options) -> dict[str, Any]:
     return dict(json.loads(json.dumps(document)))
 
 
-def count(samples: Sequence[Sample], model: str, tuned: Mapping[str, Any]) -> list[Row]:
+def count(samples: Sequence[Sample], model: str, tuned: Mapping[str, Any]) -> list[MetricRow]:
     """Count each judge's verdicts, and how far judges agree where there are several."""
-    rows: list[Row] = []
+    rows: list[MetricRow] = []
     method, seed = tuned.get("method"), tuned.get("seed")
     judges = list(dict.fromkeys(sample.judge for sample in samples))
     for judge in judges:

@@ -13,7 +13,7 @@ import transformers
 
 import derta
 from derta.evaluation.attacks import ALL as ATTACKS
-from derta.evaluation.results.metrics import Row
+from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.sample import Sample
 from derta.report.figures import GLYPHS, curve, intervals
 from derta.report.terminal import METRICS, format_value
@@ -40,10 +40,10 @@ class Run:
     """
 
     name: str
-    rows: Sequence[Row]
+    rows: Sequence[MetricRow]
     samples: Sequence[Sample] = ()
 
-    def row(self, metric: str, attack: str, judge: str | None = None) -> Row | None:
+    def row(self, metric: str, attack: str, judge: str | None = None) -> MetricRow | None:
         """Return one of its rows, the first judge's by default."""
         found = (row for row in self.rows if (row.metric, row.attack) == (metric, attack))
         return next((row for row in found if judge in (None, row.judge)), None)
@@ -89,7 +89,7 @@ def _visible(value: Any) -> Any:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in value)
 
 
-def _headline(runs: Sequence[Run]) -> Iterator[tuple[str, Row, Row]]:
+def _headline(runs: Sequence[Run]) -> Iterator[tuple[str, MetricRow, MetricRow]]:
     """What changes from the first run to the last: (heading, then, now)."""
     if len(runs) < 2:
         return
@@ -127,7 +127,7 @@ def _figures(runs: Sequence[Run]) -> dict[str, Any]:
     return figures
 
 
-def _details(runs: Sequence[Run]) -> list[tuple[str, str, list[Row | None]]]:
+def _details(runs: Sequence[Run]) -> list[tuple[str, str, list[MetricRow | None]]]:
     """Every number: (metric, attack, one row for each run), each judge's where there are several."""
     keys = dict.fromkeys((row.metric, row.attack, row.judge) for run in runs for row in run.rows)
     several = len({judge for _, _, judge in keys}) > 1

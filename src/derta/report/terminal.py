@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from derta.data.readers import printable
-from derta.evaluation.results.metrics import Row
+from derta.evaluation.results.metrics import MetricRow
 
 ORGANISM_NOTE = "Model organism: a small model of a fictional world. These numbers prove nothing about larger models."
 
@@ -38,7 +38,7 @@ _OF_ATTACKS = ("asr", "fully_safe_asr", "leak", "garbled", "unscored")
 _NOT_SHOWN = ("refusal_rate", "refusal_position", "refusal_at_start", "compliance")
 
 
-def results_table(rows: Sequence[Row], *, note: str | None = None) -> RenderableType:
+def results_table(rows: Sequence[MetricRow], *, note: str | None = None) -> RenderableType:
     """Return a table of metrics × models with 95 % intervals.
 
     The forms of an attack are listed for its success only, unscored samples where there are any. Where refusals stand
@@ -68,7 +68,7 @@ def results_table(rows: Sequence[Row], *, note: str | None = None) -> Renderable
     return Group(table, *(Text(each, style="italic") for each in notes))
 
 
-def is_shown(row: Row, rows: Sequence[Row]) -> bool:
+def is_shown(row: MetricRow, rows: Sequence[MetricRow]) -> bool:
     """Whether a terminal's table of `rows` has a line for a row of this metric and attack."""
     if row.metric in _NOT_SHOWN:
         return False
@@ -77,7 +77,7 @@ def is_shown(row: Row, rows: Sequence[Row]) -> bool:
     return row.metric == "asr" or "@" not in row.attack
 
 
-def label(row: Row) -> str:
+def label(row: MetricRow) -> str:
     """Return what to call the model of a row: its method where it is known."""
     return row.method or row.model
 
@@ -87,11 +87,11 @@ def indented(attack: str) -> str:
     return f" @{attack.split('@')[1]}" if "@" in attack else attack
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: MetricRow | None) -> str:
     return format_value(row) if row else ""
 
 
-def format_value(row: Row) -> str:
+def format_value(row: MetricRow) -> str:
     """Write a value with its interval: `12.5 [8.1, 18.9]`; samples as `3 of 40`."""
     if row.value is None:
         return "–"

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 import derta
 from derta.errors import InputError, first_line
-from derta.evaluation.results.metrics import Row
+from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.sample import Sample
 from derta.files import write_json, write_text
 
@@ -85,13 +85,13 @@ def load_samples(directory: Path) -> list[Sample]:
     return samples
 
 
-def save_results(path: Path, rows: Sequence[Row], **more: Any) -> None:
+def save_results(path: Path, rows: Sequence[MetricRow], **more: Any) -> None:
     """Write rows to a `results.json`, whole or not at all."""
     document = {"schema": SCHEMA, "derta_version": derta.__version__, **more, "rows": [row.to_json() for row in rows]}
     write_json(path, document)
 
 
-def load_results(path: Path) -> list[Row]:
+def load_results(path: Path) -> list[MetricRow]:
     """Return the rows of a `results.json`.
 
     Raises:
@@ -99,7 +99,7 @@ def load_results(path: Path) -> list[Row]:
     """
     document = _read_json(path)
     try:
-        return [Row(**row) for row in document["rows"]]
+        return [MetricRow(**row) for row in document["rows"]]
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not a results file of this version: {error}") from error
 
