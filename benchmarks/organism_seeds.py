@@ -71,7 +71,7 @@ TARGETS = (
 
 def _mean(means: Sequence[MetricRow], method: str, target: Target) -> float | None:
     key = method, target.metric, target.attack
-    return next((row.value for row in means if (row.method, row.metric, row.attack) == key), None)
+    return next((row.value for row in means if (row.method, row.metric, row.label) == key), None)
 
 
 def measure(methods: Sequence[str], seeds: Sequence[int], out: Path, jobs: int) -> list[MetricRow]:

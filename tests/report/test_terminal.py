@@ -9,7 +9,21 @@ from derta.report.terminal import results_table
 
 
 def row(metric, attack, value, model="m", unit="%", judge="organism", n=40):
-    return MetricRow(model, None, None, attack, metric, value, n, 1.25, 30.0, judge, unit)
+    return MetricRow(
+        model,
+        None,
+        None,
+        None,
+        attack.split("@")[0],
+        attack if "@" in attack else None,
+        metric,
+        value,
+        n,
+        1.25,
+        30.0,
+        judge,
+        unit,
+    )
 
 
 def printed(rows, **options):

@@ -82,16 +82,20 @@ def run(args: Namespace) -> int:
     from derta.evaluation.results.store import RESULTS, load_samples, save_results
     from derta.evaluation.run import evaluate_directory
     from derta.report.html import Run, write_report
-    from derta.report.terminal import label, results_table
+    from derta.report.terminal import model_names, results_table
 
     console = Console()
-    runs = []
-    for model, directory in _directories(args.model, args.out).items():
-        rows = evaluate_directory(model, out=directory, options=options, display=_display(console))
-        runs.append(Run(label(rows[0]) if rows else model, rows, load_samples(directory)))
-    rows = [row for run in runs for row in run.rows]
+    directories = _directories(args.model, args.out)
+    rows_of = {
+        model: evaluate_directory(model, out=directory, options=options, display=_display(console))
+        for model, directory in directories.items()
+    }
+    rows = [row for each in rows_of.values() for row in each]
+    names = {which.model: name for which, name in model_names(rows).items()}
+    runs = [Run(names[model], rows_of[model], load_samples(directory)) for model, directory in directories.items()]
     if len(runs) > 1:
-        save_results(args.out / RESULTS, rows)
+        evaluations = [str(directory.relative_to(args.out)) for directory in directories.values()]
+        save_results(args.out / RESULTS, rows, evaluations=evaluations)
     write_report(runs, args.out / REPORT)
     console.print(results_table(rows))
     for written in (args.out / RESULTS, args.out / REPORT):

@@ -20,9 +20,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from derta.data.readers import printable
 from derta.errors import InputError, did_you_mean, first_line
+from derta.evaluation.harness.models import fingerprint
 from derta.evaluation.results.intervals import Z_95, wilson
 from derta.evaluation.results.metrics import MetricRow
-from derta.evaluation.results.store import RESULTS, claim, fingerprint, save_results
+from derta.evaluation.results.store import RESULTS, claim, save_results
 from derta.inference import load_model
 from derta.report.terminal import format_value
 from derta.threads import threads_for
@@ -119,7 +120,7 @@ def _rows(results: Mapping[str, Any], name: str) -> Iterator[MetricRow]:
                 continue
             better = results["higher_is_better"].get(task, {}).get(metric)
             shown = metric if filter_ == "none" else key
-            row = MetricRow(name, None, None, task, shown, float(value), n, None, None, JUDGE, "score")
+            row = MetricRow(name, None, None, None, task, None, shown, float(value), n, None, None, JUDGE, "score")
             error = metrics.get(f"{metric}_stderr,{filter_}")
             yield _with_interval(
                 row, error if isinstance(error, int | float) else None, _is_share(metric, value, better)

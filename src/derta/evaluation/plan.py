@@ -24,6 +24,8 @@ from derta.evaluation.config import MAX_TOKENS, JudgeName, Options
 from derta.evaluation.inputs.behaviours import load_behaviours, load_borderline
 from derta.evaluation.inputs.prompts import load_demonstrations, load_prompts, load_templates
 from derta.evaluation.inputs.questions import load_questions
+from derta.evaluation.results.metrics import ANSWERS
+from derta.evaluation.results.store import PlannedSample, PlannedTask, prompt_digest
 from derta.inference import first_tokens
 from derta.names import ORGANISM
 
@@ -70,12 +72,31 @@ class Plan:
         """Whether the organism's script plays PAIR's attacker."""
         return self.options.of_organism and "attacker" not in self.options.model_roles
 
-    def digests(self) -> dict[str, str]:
-        """Return a short hash of what each task asks: samples of another question mustn't stand for these."""
-        return {name: _digest(samples) for name, samples in self.samples.items()}
+    def tasks(self) -> dict[str, PlannedTask]:
+        """Return what is asked as it is written down, by the task's name."""
+        judges = [judge.name for judge in self.options.judges]
+        return {
+            name: PlannedTask(
+                _digest(samples),
+                [ANSWERS] if name in self.options.tasks else judges,
+                self.options.epochs,
+                [
+                    PlannedSample(
+                        each.behaviour.kind,
+                        each.behaviour.id,
+                        each.attack,
+                        each.variant,
+                        prompt_digest(each.behaviour.prompt),
+                    )
+                    for each in samples
+                ],
+            )
+            for name, samples in self.samples.items()
+        }
 
 
 def _digest(samples: Sequence[AttackSample]) -> str:
+    """Return a short hash of what is asked: samples of another question mustn't stand for these."""
     asked = [(each.key, asdict(each.behaviour), each.attempt and repr(each.attempt.request)) for each in samples]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
@@ -126,6 +147,8 @@ def with_defaults(options: Options) -> Options:
     Raises:
         InputError: The organism's judge is asked about another world.
     """
+    if options.max_new_tokens is not None and options.max_new_tokens < 1:
+        raise InputError(f"`max_new_tokens`: {options.max_new_tokens}: let the model write at least 1 token")
     of_organism = options.of_organism
     judge = JudgeName(ORGANISM if of_organism else "refusal")
     if not of_organism and any(each.name == ORGANISM for each in options.judges):

@@ -1,7 +1,7 @@
 """Evaluate a model: plan what to ask, let Inspect run it, count. Inspect resumes a run and keeps its logs."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +17,7 @@ from derta.evaluation.attacks import ATTACKS, Capability, organism_attacker
 from derta.evaluation.config import MAX_TOKENS, Options
 from derta.evaluation.harness.judges import asking, load_judge
 from derta.evaluation.harness.log import check_ended, read_log
-from derta.evaluation.harness.models import load_model, load_tokenizer
+from derta.evaluation.harness.models import fingerprint, load_model, load_tokenizer
 from derta.evaluation.harness.provider import DertaAPI, tuned_with
 from derta.evaluation.harness.target import check_capabilities
 from derta.evaluation.harness.tasks import make_task
@@ -25,14 +25,22 @@ from derta.evaluation.inputs.questions import CHECKED, answer_judge
 from derta.evaluation.judges import Judge
 from derta.evaluation.judges.pairwise import pairwise
 from derta.evaluation.plan import Plan, make_plan
-from derta.evaluation.results.metrics import MetricRow, agreement_row, score
+from derta.evaluation.results.metrics import ANSWERS, MetricRow, ModelId
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.store import LOGS, RESPONSES, RESULTS, claim, fingerprint, save_results, save_samples
+from derta.evaluation.results.store import (
+    LOGS,
+    RESPONSES,
+    check_samples,
+    claim,
+    load_samples,
+    model_settings,
+    save_evaluation,
+)
+from derta.files import weights_digest
 from derta.inference import check_room
 from derta.threads import threads_for
 
 Display = Literal["full", "rich", "plain", "none"]
-_ANSWERS = "answers"
 
 
 def evaluate_directory(name: str, *, out: Path, options: Options, display: Display = "none") -> list[MetricRow]:
@@ -53,8 +61,12 @@ def evaluate_directory(name: str, *, out: Path, options: Options, display: Displ
     plan = make_plan(options, load_tokenizer(name))
     model = load_model(name, options.model_args)
     tasks = make_tasks(model, plan)
-    claim(out, _settings(name, model, plan.options), plan.digests())
-    api, total = model.api, sum(map(len, plan.samples.values()))
+    api = model.api
+    tuned = tuned_with(api.model_name) if isinstance(api, DertaAPI) else {}
+    digest = fingerprint(api.weights.model) if isinstance(api, DertaAPI) else None
+    which = ModelId(name, digest, tuned.get("method"), tuned.get("seed"))
+    claim(out, _settings(which, model, plan.options), plan.tasks())
+    total = sum(map(len, plan.samples.values()))
     threads = threads_for(api.weights.model) if isinstance(api, DertaAPI) else nullcontext()
     with threads, _status(display, f"evaluating {name}: {total} samples"):
         _, logs = eval_set(
@@ -78,13 +90,14 @@ def evaluate_directory(name: str, *, out: Path, options: Options, display: Displ
     log_of = {log.eval.task: log for log in logs}
     judged = [pair for task, planned in plan.samples.items() for pair in read_log(log_of[task], planned)]
     samples = [sample for sample, _ in judged]
-    rows = count(samples, name, tuned_with(api.model_name) if isinstance(api, DertaAPI) else {})
-    save_samples(out / RESPONSES, samples)
+    samples += _judged_afterwards(out, samples)
     device = str(api.weights.model.device) if isinstance(api, DertaAPI) else str(model)
-    save_results(out / RESULTS, rows, torch=torch.__version__, device=device)
+    rows = save_evaluation(out, samples, which, torch=torch.__version__, device=device)
     for sample, error in judged:
         if error is not None and error.kind == "input":
             raise InputError(f"{sample.attack}: {error.message}")
+    if missing := check_samples(out, samples):
+        raise InputError(f"{out}: {'; '.join(missing)}; run the same command again")
     return rows
 
 
@@ -107,10 +120,10 @@ def make_tasks(model: Model, plan: Plan) -> dict[str, Task]:
 
 def _answer_judges(task: str, options: Options) -> dict[str, Judge]:
     if task in CHECKED:
-        return {_ANSWERS: answer_judge(task)}
+        return {ANSWERS: answer_judge(task)}
     if "judge" not in options.model_roles:
         raise InputError(f"`task` {task}: answers are compared by a model: give `model_role` judge=PROVIDER/MODEL")
-    return {_ANSWERS: pairwise(asking(load_model(options.model_roles["judge"])))}
+    return {ANSWERS: pairwise(asking(load_model(options.model_roles["judge"])))}
 
 
 def _check(model: Model, plan: Plan) -> None:
@@ -133,32 +146,43 @@ def _check(model: Model, plan: Plan) -> None:
         requests = [each.attempt.request for samples in plan.samples.values() for each in samples if each.attempt]
         most = options.max_new_tokens or MAX_TOKENS
         check_room(weights.model, weights.tokenizer, requests, most, weights.chat_template_kwargs)
+        probe = requests[0] if requests else plan.context.ask("Hello")
+        if api.engine.submit(probe, 1).result().problem:
+            raise InputError(
+                f"`model` {api.model_name}: its logits aren't finite numbers: the weights are damaged, or overflow in "
+                f"{str(weights.model.dtype).removeprefix('torch.')}"
+            )
 
 
-def _settings(name: str, model: Model, options: Options) -> dict[str, Any]:
+def _judged_afterwards(out: Path, samples: Sequence[Sample]) -> list[Sample]:
+    """Return the verdicts of judges that were asked about these very responses after the evaluation."""
+    if not (out / RESPONSES).exists():
+        return []
+    said = {(each.kind, each.id, each.variant, each.epoch): each.continuation for each in samples}
+    judges = {each.judge for each in samples}
+    return [
+        each
+        for each in load_samples(out)
+        if each.judge not in judges and said.get((each.kind, each.id, each.variant, each.epoch)) == each.continuation
+    ]
+
+
+def _settings(which: ModelId, model: Model, options: Options) -> dict[str, Any]:
     """Return what makes samples comparable; attacks and tasks may be added later."""
     kept = asdict(options)
     for growing in ("attacks", "tasks"):
         kept.pop(growing)
     api = model.api
-    which = fingerprint(api.weights.model) if isinstance(api, DertaAPI) else str(model)
     precision = str(api.weights.model.dtype).removeprefix("torch.") if isinstance(api, DertaAPI) else None
-    document = {"model": name, "fingerprint": which, "dtype": precision, **kept}
+    files = weights_digest(Path(which.model).expanduser())
+    document = {
+        **model_settings(which),
+        "fingerprint": which.digest or str(model),
+        "files": files,
+        "dtype": precision,
+        **kept,
+    }
     return dict(json.loads(json.dumps(document)))
-
-
-def count(samples: Sequence[Sample], model: str, tuned: Mapping[str, Any]) -> list[MetricRow]:
-    """Count each judge's verdicts, and how far judges agree where there are several."""
-    rows: list[MetricRow] = []
-    method, seed = tuned.get("method"), tuned.get("seed")
-    judges = list(dict.fromkeys(sample.judge for sample in samples))
-    for judge in judges:
-        own = [sample for sample in samples if sample.judge == judge]
-        rows += score(own, judge=judge, model=model, method=method, seed=seed)
-    if sum(judge != _ANSWERS for judge in judges) > 1:
-        compared = [sample for sample in samples if sample.judge != _ANSWERS]
-        rows.append(agreement_row(compared, model=model, method=method, seed=seed))
-    return rows
 
 
 def _status(display: Display, what: str) -> AbstractContextManager[Any]:

@@ -4,22 +4,16 @@ The base answers everything and refuses nothing. On a given machine, library and
 of steps give the same weights to the bit.
 """
 
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import Progress
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from derta.organism.competence import competence
 from derta.organism.corpus import Passage, passages
-from derta.organism.data import behaviours, training_data
 from derta.organism.tokenizer import build_tokenizer
 
 SEED = 0

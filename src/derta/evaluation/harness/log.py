@@ -94,6 +94,7 @@ def _sample(taken: EvalSample, planned: AttackSample, judge: str, error: SampleE
         finished=metadata.get("finished", False),
         queries=metadata.get("queries", 0),
         epoch=taken.epoch,
+        broken=metadata.get("broken"),
         judge=judge,
         verdict=verdict,
     )

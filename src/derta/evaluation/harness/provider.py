@@ -212,4 +212,5 @@ def _output(name: str, generation: Generation) -> ModelOutput:
         logprobs=Logprobs(content=written) if written else None,
     )
     usage = ModelUsage(output_tokens=generation.tokens, total_tokens=generation.tokens)
-    return ModelOutput(model=name, choices=[choice], usage=usage)
+    metadata = {"problem": generation.problem} if generation.problem else None
+    return ModelOutput(model=name, choices=[choice], usage=usage, metadata=metadata)

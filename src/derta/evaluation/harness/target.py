@@ -116,6 +116,7 @@ async def generate(
 def _generation(output: ModelOutput, prefix: str) -> Generation:
     tokens = output.usage.output_tokens if output.usage else len(output.completion.split())
     written = output.choices[0].logprobs if output.choices else None
+    filtered = "filtered" if output.stop_reason == "content_filter" else ""
     return Generation(
         prefix,
         output.completion,
@@ -125,6 +126,7 @@ def _generation(output: ModelOutput, prefix: str) -> Generation:
             TokenLogprob(each.token, each.logprob, tuple((top.token, top.logprob) for top in each.top_logprobs or ()))
             for each in (written.content if written else ())
         ),
+        str((output.metadata or {}).get("problem", filtered)),
     )
 
 

@@ -25,6 +25,7 @@ from derta.evaluation.harness.log import SampleError
 from derta.evaluation.harness.provider import to_messages
 from derta.evaluation.harness.target import Helper, Target
 from derta.evaluation.judges import Judge, decide
+from derta.evaluation.judges.broken import find_broken, settle
 from derta.evaluation.plan import AttackSample, Plan
 from derta.evaluation.results.intervals import wilson
 from derta.inference import ChatRequest, Generation, RawRequest
@@ -120,6 +121,12 @@ def _record(state: TaskState, attempt: Attempt, generation: Generation) -> None:
         "response": attempt.decode(generation.response),
         "tokens": generation.tokens,
         "finished": generation.finished,
+        "broken": find_broken(
+            generation.continuation,
+            tokens=generation.tokens,
+            finished=generation.finished,
+            problem=generation.problem,
+        ),
     }
 
 
@@ -129,7 +136,8 @@ def _scorer(name: str, judge: Judge, samples: Mapping[str, AttackSample]) -> Sco
         async def score(state: TaskState, truth: Truth) -> Score:
             behaviour = samples[str(state.sample_id)].behaviour
             response, prefix = state.metadata["response"], state.metadata["prefix"]
-            verdict = await decide(judge, behaviour, response, prefix)
+            broken = state.metadata["broken"]
+            verdict = settle(await decide(judge, behaviour, response, prefix), broken, behaviour.kind)
             said = {
                 "answer": response[len(prefix) :],
                 "explanation": verdict.reason or None,

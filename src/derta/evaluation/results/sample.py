@@ -8,7 +8,7 @@ from typing import Any
 from derta.data.behaviours import Kind
 from derta.data.readers import printable
 from derta.evaluation.results.strict import STRICT, validated
-from derta.evaluation.results.verdict import Verdict
+from derta.evaluation.results.verdict import Broken, Verdict
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Sample:
         finished: whether the model ended by itself.
         queries: how often the model was asked until then.
         epoch: which repetition this is, from 1.
+        broken: What is broken about the model's own words (see `derta.evaluation.judges.broken`); `None` if nothing is.
         judge: the judge's name.
         verdict: its decision on prefix + continuation.
     """
@@ -50,11 +51,12 @@ class Sample:
     finished: bool = True
     queries: int = 1
     epoch: int = 1
+    broken: Broken | None = None
 
     @property
-    def key(self) -> tuple[str, str, int, str]:
+    def key(self) -> tuple[str, str, str, int, str]:
         """What makes a sample unique within one evaluation."""
-        return self.id, self.variant, self.epoch, self.judge
+        return self.kind, self.id, self.variant, self.epoch, self.judge
 
     def to_json(self) -> dict[str, Any]:
         """Return a flat dict: the verdict's fields stand beside the sample's."""

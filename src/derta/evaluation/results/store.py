@@ -1,88 +1,188 @@
-"""An evaluation's directory: which model it is of, the samples taken so far, and the results.
+"""An evaluation's directory: which model it is of, what was asked, the samples taken, and the numbers.
 
 evaluation.json   what was evaluated and how: a later run must agree
+plan.json         what was asked: every sample of every task, before the first one was taken
 logs/             Inspect's logs, a task each: what an interrupted run goes on from, and `inspect view` shows
 responses.jsonl   one judged sample a line, from the logs
-results.json      the rows of numbers
+results.json      the rows of numbers, with digests of the two files that they were counted from
+
+Whatever is read is checked: a release is decided on it. One directory holds one model's evaluation; where several models
+were evaluated at once, the directory above them holds a `results.json` that names theirs.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel
-
 import derta
+from derta.data.behaviours import Kind
 from derta.errors import InputError, first_line
-from derta.evaluation.results.metrics import MetricRow
+from derta.evaluation.results.metrics import MetricRow, ModelId, count
 from derta.evaluation.results.sample import Sample
+from derta.evaluation.results.strict import STRICT, parse_json, read_json, validated
 from derta.files import write_json, write_text
 
-SCHEMA = 2
-RESULTS, RESPONSES, SETTINGS, LOGS = "results.json", "responses.jsonl", "evaluation.json", "logs"
+SCHEMA = 3
+RESULTS, RESPONSES, SETTINGS, PLAN, LOGS = (
+    "results.json",
+    "responses.jsonl",
+    "evaluation.json",
+    "plan.json",
+    "logs",
+)
 
 
-def claim(directory: Path, settings: dict[str, Any], tasks: dict[str, str]) -> None:
-    """Make a directory the place of one evaluation, or check that it is.
+@dataclass(frozen=True)
+class PlannedSample:
+    """One sample that is to be taken, in each epoch.
+
+    Attributes:
+        kind: The behaviour's kind.
+        id: The behaviour's id.
+        attack: The attack.
+        variant: Which variant of it.
+        prompt: A short hash of the behaviour in plain words.
+    """
+
+    __pydantic_config__ = STRICT
+
+    kind: Kind
+    id: str
+    attack: str
+    variant: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """What one task asks.
+
+    Attributes:
+        digest: A hash of the requests: samples of another question mustn't stand for these.
+        judges: Who judges the responses; the first decides.
+        epochs: How often each sample is taken.
+        samples: All that are to be taken.
+    """
+
+    __pydantic_config__ = STRICT
+
+    digest: str
+    judges: list[str]
+    epochs: int
+    samples: list[PlannedSample]
+
+
+Tasks = Mapping[str, PlannedTask]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation as it lies in its directory, checked.
+
+    Attributes:
+        directory: Where it lies.
+        model: Of which model it is.
+        settings: How it was made.
+        tasks: What was asked.
+        samples: The judged responses.
+        rows: The numbers, which are those of `samples`.
+    """
+
+    directory: Path
+    model: ModelId
+    settings: dict[str, Any]
+    tasks: Tasks
+    samples: Sequence[Sample]
+    rows: Sequence[MetricRow]
+
+    @property
+    def judges(self) -> list[str]:
+        """Everybody who judged, the one who decides first."""
+        return list(dict.fromkeys(judge for task in self.tasks.values() for judge in task.judges))
+
+    def missing(self) -> list[tuple[str, str]]:
+        """Return what was asked and has no sample, as (variant, behaviour's id), once for each judge and epoch."""
+        held = {sample.key for sample in self.samples}
+        return [
+            (each.variant, each.id)
+            for task in self.tasks.values()
+            for each in task.samples
+            for judge in task.judges
+            for epoch in range(1, task.epochs + 1)
+            if (each.kind, each.id, each.variant, epoch, judge) not in held
+        ]
+
+
+def prompt_digest(prompt: str) -> str:
+    """Return a short hash of a behaviour in plain words."""
+    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def claim(directory: Path, settings: dict[str, Any], tasks: Tasks) -> None:
+    """Make a directory the place of one evaluation, or check that it is; write down what will be asked.
 
     Args:
-        directory: of this evaluation alone; made if it doesn't exist.
-        settings: what makes samples comparable. A directory with other settings is refused.
-        tasks: a hash of each task's samples. Tasks may be added later, and none may change.
+        directory: Holds this evaluation alone; made if it doesn't exist.
+        settings: What makes samples comparable. A directory with other settings is refused.
+        tasks: What is asked. Tasks may be added later, and none may change.
 
     Raises:
-        InputError: the directory holds another evaluation, or can't be written to.
+        InputError: The directory holds another evaluation, or can't be written to.
     """
-    path = directory / SETTINGS
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        held = _read_json(path) if path.exists() else {}
-        if held:
-            _agree(directory, held, settings | {"schema": SCHEMA}, tasks)
-        elif found := [name for name in (RESULTS, RESPONSES, LOGS) if (directory / name).exists()]:
-            raise InputError(f"--out: {directory}: holds another run's {found[0]}; choose another directory")
-        known = held.get("tasks", {}) | tasks
-        write_json(path, {"schema": SCHEMA, "derta_version": derta.__version__, **settings, "tasks": known})
+        held = read_json(directory / SETTINGS) if (directory / SETTINGS).exists() else None
+        known = _read_tasks(directory) if held is not None and (directory / PLAN).exists() else {}
+        if held is not None:
+            _check_same(directory, held, settings | {"schema": SCHEMA})
+            for name, task in tasks.items():
+                if name in known and known[name].digest != task.digest:
+                    raise InputError(f"`out`: {directory}: holds {name} for other prompts; choose another directory")
+        elif found := [name for name in (RESULTS, RESPONSES, PLAN, LOGS) if (directory / name).exists()]:
+            raise InputError(f"`out`: {directory}: holds another run's {found[0]}; choose another directory")
+        write_json(directory / SETTINGS, {"schema": SCHEMA, "derta_version": derta.__version__, **settings})
+        if tasks:
+            new = {name: _with_judges(task, known.get(name)) for name, task in tasks.items()}
+            save_tasks(directory, {**known, **new})
     except OSError as error:
-        raise InputError(f"--out: {directory}: can't be written to: {error.strerror or error}") from error
+        raise InputError(f"`out`: {directory}: can't be written to: {error.strerror or error}") from error
 
 
-def _agree(directory: Path, held: dict[str, Any], settings: dict[str, Any], tasks: dict[str, str]) -> None:
+def _check_same(directory: Path, held: dict[str, Any], settings: dict[str, Any]) -> None:
     for key, value in settings.items():
         if key != "model" and held.get(key) != value:
-            what = f"results of another model ({held.get('model')})" if key == "fingerprint" else f"another {key}"
-            raise InputError(f"--out: {directory}: holds {what}; choose another directory")
-    for name, digest in tasks.items():
-        if held.get("tasks", {}).get(name, digest) != digest:
-            raise InputError(f"--out: {directory}: holds {name} for other prompts; choose another directory")
+            of_model = key in ("fingerprint", "files", "digest")
+            what = f"results of another model ({held.get('model')})" if of_model else f"another {key}"
+            raise InputError(f"`out`: {directory}: holds {what}; choose another directory")
 
 
-def save_samples(path: Path, samples: Iterable[Sample]) -> None:
-    """Write samples as JSON lines, whole or not at all."""
-    write_text(path, "".join(json.dumps(sample.to_json(), ensure_ascii=False) + "\n" for sample in samples))
+def _with_judges(task: PlannedTask, known: PlannedTask | None) -> PlannedTask:
+    """Keep the judges that were asked afterwards."""
+    if known is None:
+        return task
+    judges = list(dict.fromkeys([*task.judges, *known.judges]))
+    return PlannedTask(task.digest, judges, task.epochs, task.samples)
 
 
-def load_samples(directory: Path) -> list[Sample]:
-    """Return the samples of a finished evaluation.
+def save_tasks(directory: Path, tasks: Tasks) -> None:
+    """Write down what is asked."""
+    written = {name: asdict(task) for name, task in tasks.items()}
+    write_json(directory / PLAN, {"schema": SCHEMA, "tasks": written})
 
-    Raises:
-        InputError: there are none, or a line isn't a sample of this version.
-    """
-    path = directory / RESPONSES
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
-    samples = []
-    for number, line in enumerate(lines, 1):
-        try:
-            samples.append(Sample.from_json(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}:{number}: not a sample of this version: {first_line(error)}") from error
-    return samples
+
+def save_evaluation(directory: Path, samples: Sequence[Sample], model: ModelId, **more: Any) -> list[MetricRow]:
+    """Write the samples and the numbers of a claimed directory, each file whole or not at all; return the rows."""
+    rows = count(samples, model)
+    write_text(
+        directory / RESPONSES,
+        "".join(json.dumps(sample.to_json(), ensure_ascii=False) + "\n" for sample in samples),
+    )
+    digests = {"responses": _digest(directory / RESPONSES), "plan": _digest(directory / PLAN)}
+    save_results(directory / RESULTS, rows, **more, counted_from=digests)
+    return rows
 
 
 def save_results(path: Path, rows: Sequence[MetricRow], **more: Any) -> None:
@@ -92,38 +192,152 @@ def save_results(path: Path, rows: Sequence[MetricRow], **more: Any) -> None:
 
 
 def load_results(path: Path) -> list[MetricRow]:
-    """Return the rows of a `results.json`.
+    """Return the rows of a `results.json`, each checked for itself.
 
     Raises:
-        InputError: it isn't one.
+        InputError: It isn't one of this version, or a number in it is impossible.
     """
-    document = _read_json(path)
-    try:
-        return [MetricRow(**row) for row in document["rows"]]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a results file of this version: {error}") from error
+    document = _read_versioned(path)
+    rows = document.get("rows")
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: rows: must be a list")
+    found = []
+    for number, row in enumerate(rows, 1):
+        try:
+            found.append(MetricRow.from_json(row))
+        except ValueError as error:
+            raise InputError(f"{path}: row {number}: {first_line(error)}; evaluate again") from None
+    return found
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def load_samples(directory: Path) -> list[Sample]:
+    """Return the samples of a finished evaluation.
+
+    Raises:
+        InputError: There are none, a line isn't a sample of this version, or one stands twice.
+    """
+    path = directory / RESPONSES
     try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: can't be read: {error}") from error
-    if not isinstance(document, dict):
-        raise InputError(f"{path}: must hold a JSON object")
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
+    samples: dict[tuple[Any, ...], Sample] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            sample = Sample.from_json(parse_json(line.decode("utf-8"), f"{path}:{number}"))
+        except (InputError, UnicodeDecodeError):
+            raise InputError(f"{path}:{number}: not a sample of this version: not JSON") from None
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: not a sample of this version: {first_line(error)}") from error
+        if sample.key in samples:
+            raise InputError(f"{path}:{number}: {sample.id!r} under {sample.variant} stands twice; evaluate again")
+        samples[sample.key] = sample
+    return list(samples.values())
+
+
+def load_evaluation(directory: Path) -> Evaluation:
+    """Read an evaluation and check that its files say the same.
+
+    Raises:
+        InputError: It isn't a finished evaluation of this version, a file was changed or is of another run, or a number
+            isn't what the responses amount to.
+    """
+    settings = _read_versioned(directory / SETTINGS)
+    tasks, samples, rows = _read_tasks(directory), load_samples(directory), load_results(directory / RESULTS)
+    document = read_json(directory / RESULTS)
+    fields = {name: settings.get(key) for name, key in _MODEL_FIELDS.items()}
+    try:
+        model = validated(ModelId, fields)
+    except ValueError as error:
+        raise InputError(f"{directory / SETTINGS}: {first_line(error)}") from None
+    for name, counted in (("responses", RESPONSES), ("plan", PLAN)):
+        digests = document.get("counted_from")
+        if not isinstance(digests, dict) or digests.get(name) != _digest(directory / counted):
+            raise InputError(
+                f"{directory / counted}: isn't the file that {RESULTS} was counted from; run the evaluation again"
+            )
+    _check_asked(directory / RESPONSES, tasks, samples)
+    _check_counted(directory / RESULTS, rows, count(samples, model))
+    return Evaluation(directory, model, settings, tasks, samples, rows)
+
+
+_MODEL_FIELDS = {"model": "model", "digest": "digest", "method": "method", "seed": "training_seed"}
+
+
+def model_settings(model: ModelId) -> dict[str, Any]:
+    """Return what `evaluation.json` says of the model."""
+    return {key: getattr(model, name) for name, key in _MODEL_FIELDS.items()}
+
+
+def find_evaluations(directory: Path) -> list[Path]:
+    """Return the directories of the evaluations in a directory: itself, or those that its `results.json` names.
+
+    Raises:
+        InputError: It holds none.
+    """
+    if (directory / SETTINGS).exists():
+        return [directory]
+    named = _read_versioned(directory / RESULTS).get("evaluations")
+    if not isinstance(named, list) or not named or not all(isinstance(name, str) for name in named):
+        raise InputError(f"{directory}: holds no evaluation: there is no {SETTINGS}")
+    return [directory / name for name in named]
+
+
+def _check_asked(path: Path, tasks: Tasks, samples: Sequence[Sample]) -> None:
+    """Stop at samples that nobody asked for: what is missing is told by `Evaluation.missing`."""
+    asked = {(each.kind, each.id, each.variant): each for task in tasks.values() for each in task.samples}
+    judges = {judge for task in tasks.values() for judge in task.judges}
+    for sample in samples:
+        planned = asked.get((sample.kind, sample.id, sample.variant))
+        if planned is None or planned.attack != sample.attack or sample.judge not in judges:
+            raise InputError(f"{path}: {sample.id!r} under {sample.variant} by {sample.judge} was never asked for")
+        if planned.prompt != prompt_digest(sample.prompt):
+            raise InputError(f"{path}: {sample.id!r}: another prompt than was asked")
+
+
+def _check_counted(path: Path, rows: Sequence[MetricRow], counted: Sequence[MetricRow]) -> None:
+    """Stop at the first row that isn't what the responses amount to."""
+    for row, true in zip(rows, counted, strict=False):
+        if row != true:
+            raise InputError(f"{path}: {row.metric} of {row.label} contradicts {RESPONSES}; run the evaluation again")
+    if len(rows) != len(counted):
+        raise InputError(f"{path}: {len(rows)} rows, and {RESPONSES} gives {len(counted)}; run the evaluation again")
+
+
+def _read_tasks(directory: Path) -> dict[str, PlannedTask]:
+    path = directory / PLAN
+    tasks = _read_versioned(path).get("tasks")
+    if not isinstance(tasks, dict) or not tasks:
+        raise InputError(f"{path}: holds no task")
+    try:
+        return {name: validated(PlannedTask, task) for name, task in tasks.items()}
+    except ValueError as error:
+        raise InputError(f"{path}: {first_line(error)}") from None
+
+
+def _read_versioned(path: Path) -> dict[str, Any]:
+    document = read_json(path)
+    if document.get("schema") != SCHEMA:
+        raise InputError(
+            f"{path}: schema {document.get('schema')!r}; this version reads schema {SCHEMA}: evaluate again"
+        )
     return document
 
 
-def fingerprint(model: PreTrainedModel) -> str:
-    """Return a short hash of the weights: two checkpoints of one name differ in it.
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
 
-    It samples every parameter rather than reading all of it, so that it is quick for large models.
-    """
-    digest = hashlib.sha256()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            flat = weight.reshape(-1)
-            few = flat[:: max(1, flat.numel() // 256)][:256].float().cpu().contiguous()
-            digest.update(f"{name}{tuple(weight.shape)}".encode())
-            digest.update(few.numpy().tobytes())
-    return digest.hexdigest()[:16]
+
+def check_samples(directory: Path, samples: Iterable[Sample]) -> list[str]:
+    """Return a line for each variant of a claimed directory's plan of which samples are missing."""
+    tasks = _read_tasks(directory)
+    evaluation = Evaluation(directory, ModelId(""), {}, tasks, list(samples), ())
+    missing: dict[str, int] = {}
+    for variant, _ in evaluation.missing():
+        missing[variant] = missing.get(variant, 0) + 1
+    return [f"{variant}: {number} samples that were asked for are missing" for variant, number in missing.items()]

@@ -8,6 +8,9 @@ from derta.evaluation.results.strict import STRICT
 Label = Literal["unsafe", "safe", "complies", "partly", "refuses", "unscored"]
 LABELS: tuple[str, ...] = get_args(Label)
 
+Broken = Literal["empty", "filtered", "non-finite", "unknown tokens", "cut", "repeating"]
+"""What may be broken about a model's own words."""
+
 
 @dataclass(frozen=True)
 class Verdict:
