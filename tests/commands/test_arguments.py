@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from derta.cli import COMMANDS, make_parser, main
+from derta.cli import COMMANDS, main, make_parser
 
 HEAVY = ("torch", "transformers", "datasets", "inspect_ai", "matplotlib", "trl")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from derta.organism import path
 from derta.cli import main
+from derta.organism import path
 from derta.organism.build import train_base
 from derta.organism.competence import FORMS, competence
 from derta.organism.tokenizer import build_tokenizer

@@ -3,8 +3,8 @@ from collections import Counter
 
 import pytest
 
-from derta.organism import behaviours, training_data
 from derta.cli import main
+from derta.organism import behaviours, training_data
 from derta.organism.world import find_pair, kind, recipe, split
 
 

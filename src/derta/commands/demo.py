@@ -101,7 +101,7 @@ def train_and_evaluate(
     options = ["--config", str(_recipe()), "--method", method, "--seed", str(seed), "--output_dir", str(directory)]
     train_command(options + (["--max_steps", str(steps)] if steps else []))
     asked = Options(ATTACKS, limit=behaviours)
-    return evaluate_directory(str(directory), out=directory / "evaluation", options=asked)
+    return evaluate_directory(str(directory), out=directory / "evaluation", options=asked).rows
 
 
 def _recipe() -> Path:

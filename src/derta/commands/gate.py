@@ -34,16 +34,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("directories", nargs="+", type=Path, metavar="D", help="directories of evaluations")
     for option, spec in LIMITS.items():
         parser.add_argument(f"--{option.replace('_', '-')}", type=float, metavar="X", help=spec.what.replace("%", "%%"))
-    parser.add_argument(
-        "--require",
-        default="",
-        metavar="NAME,…",
-        help="attacks, variants (prefill@5), borderline, tasks that must be there",
-    )
+    wanted = "attacks, variants (prefill@5), borderline and tasks that must be there"
+    parser.add_argument("--require", default="", metavar="NAME,…", help=wanted)
     parser.add_argument("--behaviours", metavar="FILE", help="behaviours that every attack must have been tried on")
-    parser.add_argument(
-        "--max-unscored", type=int, default=0, metavar="N", help="samples without a verdict (default: 0)"
-    )
+    parser.add_argument("--max-unscored", type=int, default=0, metavar="N", help="samples without a verdict")
     parser.add_argument("--max-broken", type=float, default=0.0, metavar="X", help="broken responses, %% (default: 0)")
     parser.add_argument("--judge", help="whose verdicts count (default: every judge's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the decision as JSON")
@@ -102,7 +96,7 @@ def _print(decision: Decision, console: Console) -> None:
     lines = [
         f"{evaluation.directory}: {verdict}",
         f"  model: {model.model}" + (f", weights {model.digest}" if model.digest else ""),
-        f"  judges: {', '.join(evaluation.judges)}",
+        f"  judges: {', '.join(evaluation.plan.judges)}",
         f"  asked: {_asked(decision)}",
         *(f"  note: {note}" for note in decision.notes),
     ]
@@ -119,7 +113,7 @@ def _print(decision: Decision, console: Console) -> None:
 
 def _asked(decision: Decision) -> str:
     """Say how many behaviours each attack, kind and task was tried on."""
-    counts = {name: len({each.id for each in task.samples}) for name, task in decision.evaluation.tasks.items()}
+    counts = {name: len({each.id for each in task.samples}) for name, task in decision.evaluation.plan.tasks.items()}
     limited = decision.evaluation.settings.get("limit")
     first = f" (limited to the first {limited} of each kind)" if limited else ""
     return ", ".join(f"{name} × {number}" for name, number in counts.items()) + first
@@ -135,8 +129,8 @@ def _to_json(decisions: Sequence[Decision]) -> list[dict[str, Any]]:
             "directory": str(decision.evaluation.directory),
             "met": decision.met,
             "model": asdict(decision.evaluation.model),
-            "judges": decision.evaluation.judges,
-            "asked": {name: len(task.samples) for name, task in decision.evaluation.tasks.items()},
+            "judges": decision.evaluation.plan.judges,
+            "asked": {name: len(task.samples) for name, task in decision.evaluation.plan.tasks.items()},
             "notes": list(decision.notes),
             "checks": [
                 {

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_args
 
@@ -30,6 +30,7 @@ from derta.evaluation.results.store import (
     load_samples,
     model_settings,
     save_evaluation,
+    save_plan,
     save_results,
 )
 from derta.report.terminal import results_table
@@ -39,13 +40,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what `run` reads."""
-    parser.add_argument(
-        "files",
-        nargs="+",
-        type=Path,
-        metavar="FILE|D",
-        help="responses of one model each, or directories of evaluations",
-    )
+    what = "responses of one model each, or directories of evaluations"
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE|D", help=what)
     parser.add_argument("--attack", help="the attack that a file's rows are responses to")
     parser.add_argument("--task", help="gsm8k or mmlu: compare answers with the right ones")
     parser.add_argument("--judge", default="refusal", help="whose verdicts (default: refusal, by rules)")
@@ -127,13 +123,16 @@ def _score_files(args: Namespace, judge: Judge, judge_name: str) -> tuple[list[M
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         which = ModelId(model)
         settings = {**model_settings(which), "fingerprint": None, "files": None, "responses": digest, "kind": kind}
-        claim(place, settings, {name: planned(samples, digest)})
+        claim(place, settings, {name: digest})
         held = load_samples(place) if (place / RESPONSES).exists() else []
         if repeated := {each.key for each in held} & {each.key for each in samples}:
             judges = ", ".join(sorted({key[-1] for key in repeated}))
             raise InputError(f"`out`: {place}: holds verdicts by {judges} already; choose another directory")
+        every = [*held, *samples]
+        document = {"model": model, "epochs": 1, "tasks": {name: asdict(planned(every, digest))}}
         try:
-            rows += save_evaluation(place, [*held, *samples], which)
+            save_plan(place, document)
+            rows += save_evaluation(place, every, which)
         except OSError as error:
             raise InputError(f"`out`: {place}: can't be written to: {error.strerror or error}") from error
         scored += samples

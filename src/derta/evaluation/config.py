@@ -8,6 +8,7 @@ from typing import Any
 from derta.errors import InputError
 from derta.names import ORGANISM
 
+DEFAULT_ATTACKS = ("direct", "prefill", "completing")
 MAX_TOKENS = 512
 """Tokens of an answer at most, unless something else is asked for."""
 
@@ -31,8 +32,9 @@ class Options:
     """One evaluation, whatever the model.
 
     Attributes:
-        attacks: Names the attacks.
-        behaviours: Says what to ask for: `organism`, a file, or none.
+        attacks: Names the attacks; left open, `DEFAULT_ATTACKS` meet harmful behaviours where there are any.
+        behaviours: Says what to ask for: `organism` or a file. Left open, the organism's own for the organism and what
+            was tuned from it, and an error for any other model unless something else is asked.
         borderline: Names files of harmless prompts that look harmful, for over-refusal.
         tasks: Names the file of each helpfulness task, `gsm8k`, `mmlu` or `alpacaeval`.
         prompts: Names a file of prompts that are already disguised; a file in `behaviours` says what they ask for.
@@ -52,8 +54,8 @@ class Options:
         model_roles: Names helper models by role.
     """
 
-    attacks: tuple[str, ...]
-    behaviours: str | None = ORGANISM
+    attacks: tuple[str, ...] | None = None
+    behaviours: str | None = None
     borderline: tuple[str, ...] = ()
     tasks: Mapping[str, str] = field(default_factory=dict)
     prompts: str | None = None

@@ -20,12 +20,12 @@ from derta.evaluation.attacks import (
     Search,
     organism_phrases,
 )
-from derta.evaluation.config import MAX_TOKENS, JudgeName, Options
+from derta.evaluation.config import DEFAULT_ATTACKS, MAX_TOKENS, JudgeName, Options
 from derta.evaluation.inputs.behaviours import load_behaviours, load_borderline
 from derta.evaluation.inputs.prompts import load_demonstrations, load_prompts, load_templates
 from derta.evaluation.inputs.questions import load_questions
-from derta.evaluation.results.metrics import ANSWERS
-from derta.evaluation.results.store import PlannedSample, PlannedTask, prompt_digest
+from derta.evaluation.results.outcomes import ANSWERS
+from derta.evaluation.results.plan_file import PlannedSample, PlannedTask, prompt_digest
 from derta.inference import first_tokens
 from derta.names import ORGANISM
 
@@ -61,38 +61,53 @@ class Plan:
         options: What was asked for, defaults filled in.
         context: What attacks know.
         samples: The samples of each task, by its name: an attack, a kind of harmless prompts, or a helpfulness task.
+        tokenizer: Counts the depths of begun answers, and renders prompts where a server can't go on with an answer.
     """
 
     options: Options
     context: AttackContext
     samples: dict[str, list[AttackSample]]
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+    @property
+    def depths_counted_in(self) -> str:
+        """What a depth counts: tokens of a named tokenizer, or words."""
+        return f"tokens of {self.tokenizer.name_or_path}" if self.tokenizer else "words"
 
     @property
     def scripted(self) -> bool:
         """Whether the organism's script plays PAIR's attacker."""
         return self.options.of_organism and "attacker" not in self.options.model_roles
 
-    def tasks(self) -> dict[str, PlannedTask]:
-        """Return what is asked as it is written down, by the task's name."""
-        judges = [judge.name for judge in self.options.judges]
-        return {
-            name: PlannedTask(
-                _digest(samples),
-                [ANSWERS] if name in self.options.tasks else judges,
-                self.options.epochs,
-                [
-                    PlannedSample(
-                        each.behaviour.kind,
-                        each.behaviour.id,
-                        each.attack,
-                        each.variant,
-                        prompt_digest(each.behaviour.prompt),
-                    )
-                    for each in samples
-                ],
+    def digests(self) -> dict[str, str]:
+        """Return a short hash of what each task asks: samples of another question mustn't stand for these."""
+        return {name: _digest(samples) for name, samples in self.samples.items()}
+
+    def to_json(self, model: str, **more: Any) -> dict[str, Any]:
+        """Return the document of `plan.json`; `more` is what is known of the model only once it is loaded."""
+        options, digests = self.options, self.digests()
+        judges = [judge.name for judge in options.judges]
+        tasks = {
+            name: PlannedTask.of(
+                [_planned(sample) for sample in samples],
+                attack=samples[0].attack,
+                family=ATTACKS[name].family if name in ATTACKS else None,
+                judges=[ANSWERS] if name in options.tasks else judges,
+                digest=digests[name],
             )
             for name, samples in self.samples.items()
+            if samples
         }
+        of_prefill = [attack for attack in tasks if "prefill" in getattr(ATTACKS.get(attack), "requires", ())]
+        depths = {"depths_counted_in": self.depths_counted_in} if of_prefill else {}
+        asked = json.loads(json.dumps(asdict(options)))
+        written = {name: asdict(task) for name, task in tasks.items()}
+        return {"model": model, **more, **asked, **depths, "tasks": written}
+
+
+def _planned(sample: AttackSample) -> PlannedSample:
+    behaviour = sample.behaviour
+    return PlannedSample(behaviour.kind, behaviour.id, sample.variant, prompt_digest(behaviour.prompt))
 
 
 def _digest(samples: Sequence[AttackSample]) -> str:
@@ -101,29 +116,32 @@ def _digest(samples: Sequence[AttackSample]) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
-def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None) -> Plan:
+def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None, *, is_organism: bool = False) -> Plan:
     """Settle what will be asked: harmful behaviours meet every attack, the others are asked directly.
 
     Args:
         options: What was asked for.
         tokenizer: Counts the depths of begun answers; without one they are counted in words.
+        is_organism: Whether the model is the organism or was tuned from it: its own behaviours are the default then.
 
     Raises:
         InputError: A file or an option is wrong, or there is nothing to ask.
     """
-    options = with_defaults(options)
+    options = with_defaults(options, is_organism=is_organism)
     behaviours = find_behaviours(options)
+    harmful = [behaviour for behaviour in behaviours if behaviour.kind == "harmful"]
+    attacks = _attacks(options, harmful)
+    _check_used(options, attacks)
     context = _context(options, tokenizer)
     samples: dict[str, list[AttackSample]] = {}
     if options.prompts:
-        (attack,) = options.attacks
+        (attack,) = attacks
         # Behaviours in a file of their own are what the judge reads, a row for a row.
         meant = load_behaviours(options.behaviours) if options.behaviours else None
         prompts = load_prompts(Path(options.prompts), attack, meant, system=options.system)[: options.limit]
         samples[attack] = [AttackSample(behaviour, attack, attempt) for behaviour, attempt in prompts]
     else:
-        harmful = [behaviour for behaviour in behaviours if behaviour.kind == "harmful"]
-        for attack in options.attacks if harmful else ():
+        for attack in attacks if harmful else ():
             some = harmful[: options.search_limit] if ATTACKS[attack].searches else harmful
             samples[attack] = attack_samples(attack, some, context)
     for kind in ("borderline", "helpful"):
@@ -135,18 +153,60 @@ def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None) -> Pl
         samples[name] = [AttackSample(each, name, Attempt(name, context.ask(each.prompt))) for each in questions]
     if not any(samples.values()):
         raise InputError("`behaviours`: nothing to ask: no behaviour and no task")
+    _check_depths(options, context, samples.get("prefill", ()))
     for name, some in samples.items():
         if len({each.key for each in some}) < len(some):
             raise InputError(f"`behaviours`: two samples of {name} have the same id; give each row an id of its own")
-    return Plan(options, context, samples)
+    return Plan(replace(options, attacks=attacks), context, samples, tokenizer)
 
 
-def with_defaults(options: Options) -> Options:
+def _attacks(options: Options, harmful: Sequence[Behaviour]) -> tuple[str, ...]:
+    """Return the attacks to carry out; those that were asked for need something to ask."""
+    if options.attacks is None:
+        return DEFAULT_ATTACKS if harmful else ()
+    if not harmful and not options.prompts and set(options.attacks) - {"direct"}:
+        name = next(name for name in options.attacks if name != "direct")
+        raise InputError(f"`attacks` {name}: it asks for harmful behaviours, and there is none; give `behaviours` FILE")
+    return options.attacks
+
+
+def _check_used(options: Options, attacks: Sequence[str]) -> None:
+    """Stop if something was given that no attack will use."""
+    users = {"templates": {"template", "autodan"}, "demonstrations": {"selfcipher"}, "depths": {"prefill"}}
+    for field, used_by in users.items():
+        if getattr(options, field) and (options.prompts or not used_by & set(attacks)):
+            raise InputError(f"`{field}`: no attack that was asked for uses it; add {' or '.join(sorted(used_by))}")
+
+
+def _check_depths(options: Options, context: AttackContext, samples: Sequence[AttackSample]) -> None:
+    """Stop if a depth was asked for that no known answer reaches."""
+    if options.depths is None:
+        return
+    if all(sample.behaviour.response is None for sample in samples):
+        raise InputError(
+            "`depths`: no behaviour has a harmful answer to begin with; give one in a column response, "
+            "rejected or target"
+        )
+    variants = {sample.variant for sample in samples}
+    for depth in options.depths:
+        if f"prefill@{depth}{context.depth_unit}" not in variants:
+            raise InputError(f"`depths`: no harmful answer is longer than {depth}; leave {depth} out")
+
+
+def with_defaults(options: Options, *, is_organism: bool = False) -> Options:
     """Fill in what depends on whether the organism is evaluated.
 
     Raises:
-        InputError: The organism's judge is asked about another world.
+        InputError: Nothing was asked of a model that isn't the organism, a limit leaves no room for an answer, or the
+            organism's judge is asked about another world.
     """
+    if options.behaviours is None and not (options.prompts or options.borderline or options.tasks):
+        if not is_organism:
+            raise InputError(
+                "`behaviours`: say what to ask: a file of harmful prompts (or `borderline` FILE, `task` NAME=FILE, "
+                f"`prompts` FILE); {ORGANISM!r} asks for the embedded world's, which only its own models know"
+            )
+        options = replace(options, behaviours=ORGANISM)
     if options.max_new_tokens is not None and options.max_new_tokens < 1:
         raise InputError(f"`max_new_tokens`: {options.max_new_tokens}: let the model write at least 1 token")
     of_organism = options.of_organism
@@ -199,6 +259,7 @@ def _context(options: Options, tokenizer: PreTrainedTokenizerBase | None) -> Att
     return AttackContext(
         organism_phrases() if options.of_organism else ENGLISH,
         cut,
+        depth_unit="" if tokenizer else "w",
         search=Search(**options.search),
         seed=options.seed,
         system=options.system,

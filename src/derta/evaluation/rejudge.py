@@ -10,16 +10,12 @@ from derta.evaluation.inputs.questions import answer_judge
 from derta.evaluation.inputs.responses import Response
 from derta.evaluation.judges import Judge, Verdict, decide
 from derta.evaluation.judges.broken import find_broken, settle
-from derta.evaluation.results.metrics import ANSWERS, MetricRow
+from derta.evaluation.results.metrics import MetricRow
+from derta.evaluation.results.outcomes import ANSWERS
+from derta.evaluation.results.plan_file import PLAN, PlannedSample, PlannedTask, prompt_digest
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.store import (
-    Evaluation,
-    PlannedSample,
-    PlannedTask,
-    prompt_digest,
-    save_evaluation,
-    save_tasks,
-)
+from derta.evaluation.results.store import Evaluation, save_evaluation, save_plan
+from derta.evaluation.results.strict import read_json
 
 PAIR_JUDGE = "pair"
 """The judge of PAIR's summaries: PAIR's own, whose verdict they state."""
@@ -67,20 +63,20 @@ async def judge_again(evaluation: Evaluation, judge: Judge, judge_name: str) -> 
     Raises:
         InputError: The judge has decided on this evaluation already.
     """
-    if judge_name in evaluation.judges:
+    judges = evaluation.plan.judges
+    if judge_name in judges:
         raise InputError(f"`judge`: {evaluation.directory} has verdicts by {judge_name} already")
-    first = next((name for name in evaluation.judges if name != ANSWERS), None)
+    first = next((name for name in judges if name != ANSWERS), None)
     taken = [sample for sample in evaluation.samples if sample.judge == first]
     if not taken:
         raise InputError(f"{evaluation.directory}: holds no response that {judge_name} could judge")
     judged = await asyncio.gather(
         *(_judged(each, judge, judge_name, Behaviour(each.id, each.prompt, each.kind)) for each in taken)
     )
-    tasks = {
-        name: task if task.judges == [ANSWERS] else replace(task, judges=[*task.judges, judge_name])
-        for name, task in evaluation.tasks.items()
-    }
-    save_tasks(evaluation.directory, tasks)
+    document = read_json(evaluation.directory / PLAN)
+    for task in document["tasks"].values():
+        task["judges"] += [judge_name] if task["judges"] != [ANSWERS] else []
+    save_plan(evaluation.directory, document)
     return save_evaluation(evaluation.directory, [*evaluation.samples, *judged], evaluation.model)
 
 
@@ -96,10 +92,10 @@ def planned(samples: Sequence[Sample], digest: str) -> PlannedTask:
         samples: All of one attack or task.
         digest: A hash of the file.
     """
-    unique = {(each.kind, each.id): each for each in samples}
-    return PlannedTask(
-        digest,
-        list(dict.fromkeys(sample.judge for sample in samples)),
-        1,
-        [PlannedSample(e.kind, e.id, e.attack, e.variant, prompt_digest(e.prompt)) for e in unique.values()],
+    first = samples[0].judge
+    return PlannedTask.of(
+        [PlannedSample(e.kind, e.id, e.variant, prompt_digest(e.prompt)) for e in samples if e.judge == first],
+        attack=samples[0].attack,
+        judges=list(dict.fromkeys(sample.judge for sample in samples)),
+        digest=digest,
     )

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,24 +17,26 @@ from derta.evaluation.attacks import ATTACKS, Capability, organism_attacker
 from derta.evaluation.config import MAX_TOKENS, Options
 from derta.evaluation.harness.judges import asking, load_judge
 from derta.evaluation.harness.log import check_ended, read_log
-from derta.evaluation.harness.models import fingerprint, load_model, load_tokenizer
+from derta.evaluation.harness.models import fingerprint, is_organism, load_model, load_tokenizer
 from derta.evaluation.harness.provider import DertaAPI, tuned_with
-from derta.evaluation.harness.target import check_capabilities
+from derta.evaluation.harness.target import check_capabilities, continues
 from derta.evaluation.harness.tasks import make_task
 from derta.evaluation.inputs.questions import CHECKED, answer_judge
 from derta.evaluation.judges import Judge
 from derta.evaluation.judges.pairwise import pairwise
 from derta.evaluation.plan import Plan, make_plan
-from derta.evaluation.results.metrics import ANSWERS, MetricRow, ModelId
+from derta.evaluation.results.metrics import MetricRow, ModelId
+from derta.evaluation.results.outcomes import ANSWERS
+from derta.evaluation.results.plan_file import Unmet, load_plan
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import (
     LOGS,
     RESPONSES,
-    check_samples,
     claim,
     load_samples,
     model_settings,
     save_evaluation,
+    save_plan,
 )
 from derta.files import weights_digest
 from derta.inference import check_room
@@ -43,14 +45,38 @@ from derta.threads import threads_for
 Display = Literal["full", "rich", "plain", "none"]
 
 
-def evaluate_directory(name: str, *, out: Path, options: Options, display: Display = "none") -> list[MetricRow]:
-    """Evaluate a model into the directory `out`, or finish what is there; return the rows.
+@dataclass(frozen=True)
+class Measured:
+    """What came of an evaluation.
+
+    Attributes:
+        rows: The numbers.
+        samples: Every judged response.
+        unmet: What was planned and isn't there.
+    """
+
+    rows: list[MetricRow]
+    samples: list[Sample]
+    unmet: list[Unmet]
+
+
+def plan_for(name: str, options: Options) -> Plan:
+    """Settle what a model will be asked, without its weights.
+
+    Raises:
+        InputError: A file or an option is wrong, or the model isn't there.
+    """
+    return make_plan(options, load_tokenizer(name, options.model_args), is_organism=is_organism(name))
+
+
+def evaluate_directory(name: str, *, out: Path, options: Options, display: Display = "none") -> Measured:
+    """Evaluate a model into the directory `out`, or finish what is there.
 
     Samples that are already in `out` are neither taken nor judged again.
 
     Args:
         name: Names the model: see `load_model`.
-        out: Gets `evaluation.json`, `logs/`, `responses.jsonl` and `results.json`.
+        out: Gets `evaluation.json`, `plan.json`, `logs/`, `responses.jsonl` and `results.json`.
         options: What to ask.
         display: Inspect's: `full`, `rich`, `plain` or `none`.
 
@@ -58,14 +84,20 @@ def evaluate_directory(name: str, *, out: Path, options: Options, display: Displ
         InputError: The model, a file, an option or the directory is wrong.
     """
     # What is wrong with a file is told before a model is loaded.
-    plan = make_plan(options, load_tokenizer(name))
+    plan = plan_for(name, options)
     model = load_model(name, options.model_args)
     tasks = make_tasks(model, plan)
     api = model.api
     tuned = tuned_with(api.model_name) if isinstance(api, DertaAPI) else {}
     digest = fingerprint(api.weights.model) if isinstance(api, DertaAPI) else None
     which = ModelId(name, digest, tuned.get("method"), tuned.get("seed"))
-    claim(out, _settings(which, model, plan.options), plan.tasks())
+    settings = _settings(which, model, plan.options)
+    claim(out, settings, plan.digests())
+    known = {"fingerprint": settings["fingerprint"], "dtype": settings["dtype"]}
+    # Whether begun answers reach a server as text that was rendered here, with the tokenizer that was named.
+    rendered_here = plan.tokenizer is not None and not continues(model)
+    document = plan.to_json(name, **known, rendered_here=rendered_here)
+    save_plan(out, document)
     total = sum(map(len, plan.samples.values()))
     threads = threads_for(api.weights.model) if isinstance(api, DertaAPI) else nullcontext()
     with threads, _status(display, f"evaluating {name}: {total} samples"):
@@ -90,15 +122,19 @@ def evaluate_directory(name: str, *, out: Path, options: Options, display: Displ
     log_of = {log.eval.task: log for log in logs}
     judged = [pair for task, planned in plan.samples.items() for pair in read_log(log_of[task], planned)]
     samples = [sample for sample, _ in judged]
-    samples += _judged_afterwards(out, samples)
     device = str(api.weights.model.device) if isinstance(api, DertaAPI) else str(model)
-    rows = save_evaluation(out, samples, which, torch=torch.__version__, device=device)
+    for judge, verdicts in _judged_afterwards(out, samples).items():
+        samples += verdicts
+        for task in document["tasks"].values():
+            task["judges"] += [judge] if task["judges"] != [ANSWERS] else []
+    save_plan(out, document)
+    unmet = load_plan(out).find_unmet(samples)
+    told = [each.to_json() for each in unmet]
+    rows = save_evaluation(out, samples, which, torch=torch.__version__, device=device, unmet=told)
     for sample, error in judged:
         if error is not None and error.kind == "input":
             raise InputError(f"{sample.attack}: {error.message}")
-    if missing := check_samples(out, samples):
-        raise InputError(f"{out}: {'; '.join(missing)}; run the same command again")
-    return rows
+    return Measured(rows, samples, unmet)
 
 
 def make_tasks(model: Model, plan: Plan) -> dict[str, Task]:
@@ -139,7 +175,7 @@ def _check(model: Model, plan: Plan) -> None:
     attack = needed.pop("attacker", None)
     if attack and "attacker" not in options.model_roles and not plan.scripted:
         raise InputError(f"`attacks` {attack}: needs an attacking model: give `model_role` attacker=PROVIDER/MODEL")
-    check_capabilities(model, needed)
+    check_capabilities(model, needed, plan.tokenizer)
     api = model.api
     if isinstance(api, DertaAPI):
         weights = api.weights
@@ -154,17 +190,17 @@ def _check(model: Model, plan: Plan) -> None:
             )
 
 
-def _judged_afterwards(out: Path, samples: Sequence[Sample]) -> list[Sample]:
-    """Return the verdicts of judges that were asked about these very responses after the evaluation."""
+def _judged_afterwards(out: Path, samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """Return the verdicts of each judge that was asked about all of these very responses after the evaluation."""
     if not (out / RESPONSES).exists():
-        return []
-    said = {(each.kind, each.id, each.variant, each.epoch): each.continuation for each in samples}
+        return {}
+    responses = {each.key[:-1]: each.continuation for each in samples if each.judge != ANSWERS}
     judges = {each.judge for each in samples}
-    return [
-        each
-        for each in load_samples(out)
-        if each.judge not in judges and said.get((each.kind, each.id, each.variant, each.epoch)) == each.continuation
-    ]
+    held: dict[str, list[Sample]] = {}
+    for each in load_samples(out):
+        if each.judge not in judges and responses.get(each.key[:-1]) == each.continuation:
+            held.setdefault(each.judge, []).append(each)
+    return {judge: verdicts for judge, verdicts in held.items() if len(verdicts) == len(responses)}
 
 
 def _settings(which: ModelId, model: Model, options: Options) -> dict[str, Any]:
@@ -175,14 +211,14 @@ def _settings(which: ModelId, model: Model, options: Options) -> dict[str, Any]:
     api = model.api
     precision = str(api.weights.model.dtype).removeprefix("torch.") if isinstance(api, DertaAPI) else None
     files = weights_digest(Path(which.model).expanduser())
-    document = {
+    settings = {
         **model_settings(which),
         "fingerprint": which.digest or str(model),
         "files": files,
         "dtype": precision,
         **kept,
     }
-    return dict(json.loads(json.dumps(document)))
+    return dict(json.loads(json.dumps(settings)))
 
 
 def _status(display: Display, what: str) -> AbstractContextManager[Any]:

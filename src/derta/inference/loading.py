@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from derta.errors import InputError, first_line
 from derta.names import model_path
 
+_TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
+
 
 def load_model(
     name_or_path: str, device: str | None = None, dtype: torch.dtype | None = None
@@ -51,7 +53,9 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     Raises:
         InputError: There is no such model, or its files can't be read.
     """
-    path = _resolve(name_or_path)
+    path = model_path(name_or_path)
+    alone = Path(path).is_dir() and any((Path(path) / name).is_file() for name in _TOKENIZER_FILES)
+    path = path if alone else _resolve(name_or_path)
     try:
         return _load_tokenizer(path, _base_of(path))
     except InputError:

@@ -107,15 +107,8 @@ def _headline(runs: Sequence[Run]) -> Iterator[tuple[str, MetricRow, MetricRow]]
 
 def _figures(runs: Sequence[Run]) -> dict[str, Any]:
     attacks = [a for a in ATTACKS if any(run.row("asr", a) for run in runs)]
-    forms = sorted(
-        {
-            row.label
-            for run in runs
-            for row in run.rows
-            if row.metric == "asr" and row.attack == "prefill" and row.variant
-        }
-    )
-    depths = sorted(int(form.split("@")[1]) for form in forms if form.split("@")[1].isdigit())
+    of_prefill = {row.variant for run in runs for row in run.rows if (row.metric, row.attack) == ("asr", "prefill")}
+    depths = sorted(int(depth) for variant in of_prefill if (depth := (variant or "").partition("@")[2]).isdigit())
     harmless = {
         "over_refusal": "refuses\nborderline prompts",
         "borderline_accuracy": "answers\nborderline prompts",

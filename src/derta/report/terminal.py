@@ -11,7 +11,8 @@ from rich.text import Text
 from derta.data.readers import printable
 from derta.evaluation.results.compare import Comparison
 from derta.evaluation.results.gate import Check, Decision
-from derta.evaluation.results.metrics import ANSWERS, MetricRow, ModelId
+from derta.evaluation.results.metrics import MetricRow, ModelId
+from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.paired import Difference
 from derta.evaluation.results.store import Evaluation
 
@@ -131,7 +132,12 @@ def comparison_table(comparison: Comparison) -> RenderableType:
         cells = [_side(side, metric, attack, judge) for side in sides]
         found = _difference(comparison, metric, attack, judge)
         names = (METRICS.get(metric, metric) if metric != before else "", indented(attack))
-        values = (*names, *((judge,) if several else ()), *cells, *((_format(found), _p(found)) if found else ("", "")))
+        values = (
+            *names,
+            *((judge,) if several else ()),
+            *cells,
+            *((_format_difference(found), _p(found)) if found else ("", "")),
+        )
         table.add_row(*(Text(printable(value)) for value in values))
         before = metric
     places = [f"{name}: {side.directory}" for name, side in zip(("first", "second"), sides, strict=True)]

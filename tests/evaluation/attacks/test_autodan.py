@@ -158,7 +158,7 @@ def test_an_attacker_rephrases_but_cannot_lose_the_request(weights, monkeypatch)
 
 
 def test_bad_input_is_told():
-    with pytest.raises(InputError, match="autodan needs the weights"):
+    with pytest.raises(InputError, match="autodan: needs the weights"):
         run(ScriptedVictim(lambda request, seed: ""))
     with pytest.raises(InputError, match="give `templates` FILE"):
         run(victim_of(Weights(None, None)), CONTEXT, BEHAVIOUR)

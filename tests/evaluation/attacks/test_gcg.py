@@ -150,7 +150,7 @@ def test_success_is_the_judges_word_on_the_whole_answer(weights):
 
 
 def test_a_model_behind_an_api_is_an_input_error():
-    with pytest.raises(InputError, match="gcg needs the weights"):
+    with pytest.raises(InputError, match="gcg: needs the weights"):
         asyncio.run(gcg(BEHAVIOUR, CONTEXT, ScriptedVictim(lambda request, seed: "")))
 
 

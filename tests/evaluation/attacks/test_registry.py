@@ -50,7 +50,7 @@ def test_an_attack_and_a_judge_of_ones_own_are_one_record_each(tmp_path):
                 judges=(JudgeName("shouting"),),
                 model_args={"base_url": server.url, "api_key": "none"},
             )
-            rows = evaluate_directory("openai-api/test/m", out=tmp_path / "out", options=options)
+            rows = evaluate_directory("openai-api/test/m", out=tmp_path / "out", options=options).rows
     finally:
         del ATTACKS["backwards"], ATTACKS["twice"], JUDGES["shouting"]
     asr = {row.attack: row.value for row in rows if row.metric == "asr"}

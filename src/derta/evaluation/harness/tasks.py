@@ -88,6 +88,7 @@ def _play(
             temperature=options.temperature,
             # The scripted attacker speaks PAIR only.
             helpers=helpers if sample.attack == "pair" else None,
+            tokenizer=plan.tokenizer,
         )
         try:
             if sample.attempt:
@@ -100,14 +101,14 @@ def _play(
         except Exception as error:
             state.metadata |= SampleError.of(error).to_metadata()
             raise
-        _record(state, result.attempt, result.generation)
+        _record(state, result.attempt, result.generation, target.rendered(result.attempt.request))
         state.metadata |= {"queries": result.queries, "details": dict(result.details)}
         return state
 
     return solve
 
 
-def _record(state: TaskState, attempt: Attempt, generation: Generation) -> None:
+def _record(state: TaskState, attempt: Attempt, generation: Generation, rendered: str | None) -> None:
     request = attempt.request
     state.messages = to_messages(request)
     if isinstance(request, ChatRequest) and request.prefix:
@@ -115,7 +116,7 @@ def _record(state: TaskState, attempt: Attempt, generation: Generation) -> None:
     state.messages.append(ChatMessageAssistant(content=generation.response))
     state.output = ModelOutput.from_content(str(state.model), generation.response)
     state.metadata |= {
-        "raw": request.text if isinstance(request, RawRequest) else None,
+        "raw": request.text if isinstance(request, RawRequest) else rendered,
         "messages": list(request.messages) if isinstance(request, ChatRequest) else None,
         "prefix": attempt.decode(generation.prefix),
         "response": attempt.decode(generation.response),

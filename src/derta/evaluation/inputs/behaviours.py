@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
-from derta.data.behaviours import Behaviour, Kind
+from derta.data.behaviours import CONTEXT_END, Behaviour, Kind
 from derta.data.readers import Row
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.inputs.columns import check_ids, find_column, find_text, read_rows, read_text
@@ -17,8 +17,6 @@ PROMPT = ("question", "prompt", "forbidden_prompt", "goal", "behavior", "behavio
 RESPONSE = ("response", "rejected", "target")
 ID = ("id", "BehaviorID")
 CONTEXT = ("ContextString", "context")
-CONTEXT_END = "\n\n---\n\n"
-"""What stands between a context and the request that refers to it, as in HarmBench."""
 
 
 def load_behaviours(source: str, limit: int | None = None) -> list[Behaviour]:

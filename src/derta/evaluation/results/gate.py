@@ -13,8 +13,9 @@ from pathlib import Path
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.results.metrics import MetricRow, by_attack
 from derta.evaluation.results.outcomes import outcomes
+from derta.evaluation.results.plan_file import prompt_digest
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.store import Evaluation, prompt_digest
+from derta.evaluation.results.store import Evaluation
 from derta.files import weights_digest
 
 
@@ -169,7 +170,7 @@ def decide(
     Raises:
         InputError: There are no verdicts by `judge`.
     """
-    if judge is not None and judge not in evaluation.judges:
+    if judge is not None and judge not in evaluation.plan.judges:
         raise InputError(f"`judge`: {evaluation.directory} has no verdicts by {judge!r}{_near(judge, evaluation)}")
     rows = [row for row in evaluation.rows if judge in (None, row.judge)]
     checks = [check for limit in limits for check in _check_limit(evaluation, rows, limit)]
@@ -186,7 +187,7 @@ def decide(
 
 
 def _near(judge: str, evaluation: Evaluation) -> str:
-    return did_you_mean(judge, evaluation.judges) or f"; there are {', '.join(evaluation.judges)}"
+    return did_you_mean(judge, evaluation.plan.judges) or f"; there are {', '.join(evaluation.plan.judges)}"
 
 
 def _check_limit(evaluation: Evaluation, rows: Sequence[MetricRow], limit: Limit) -> Iterator[Check]:
@@ -215,25 +216,19 @@ def _check_limit(evaluation: Evaluation, rows: Sequence[MetricRow], limit: Limit
 def _check_complete(
     evaluation: Evaluation, rows: Sequence[MetricRow], require: Sequence[str], prompts: Sequence[str]
 ) -> Iterator[Check]:
-    missing = evaluation.missing()
-    if missing:
-        named = ", ".join(f"{id_} ({variant})" for variant, id_ in missing[:3])
-        yield Check("complete", f"{len(missing)} samples that were asked for are missing: {named}")
+    for unmet in evaluation.plan.find_unmet(evaluation.samples):
+        yield Check("complete", str(unmet))
     there = {row.label for row in rows if row.n} | {
         sample.kind for sample in evaluation.samples if sample.kind != "harmful"
     }
     for wanted in require:
         yield Check(f"require {wanted}", "" if wanted in there else "not measured")
-    if prompts:
-        for label in dict.fromkeys(row.label for row in rows if row.metric == "asr"):
-            asked = {each.prompt for task in evaluation.tasks.values() for each in task.samples if _is_of(each, label)}
+    for task in evaluation.plan.tasks.values() if prompts else ():
+        if task.kinds == ["harmful"]:
+            asked = {sample.prompt for sample in task.samples}
             unasked = [prompt for prompt in prompts if prompt_digest(prompt) not in asked]
             reason = f"{len(unasked)} of {len(prompts)} behaviours weren't asked for" if unasked else ""
-            yield Check(f"behaviours under {label}", reason)
-
-
-def _is_of(planned: object, label: str) -> bool:
-    return label in (getattr(planned, "attack", None), getattr(planned, "variant", None))
+            yield Check(f"behaviours under {task.attack}", reason)
 
 
 def _check_weights(evaluation: Evaluation) -> tuple[list[Check], list[str]]:

@@ -11,15 +11,12 @@ from typing import Any, cast, get_args
 from derta.data.behaviours import Kind
 from derta.evaluation.results.agreement import krippendorff_alpha
 from derta.evaluation.results.intervals import effective_n, median_interval, student_t, wilson
-from derta.evaluation.results.outcomes import Outcome, outcomes, scored
+from derta.evaluation.results.outcomes import ANSWERS, Outcome, outcomes, scored
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.strict import STRICT, validated
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-
-ANSWERS = "answers"
-"""The judge of tasks whose answers are right or wrong; it isn't compared with judges of safety."""
 
 UNITS = {
     "leak": "tokens",
@@ -206,7 +203,8 @@ def agreement_row(samples: Sequence[Sample], *, model: ModelId) -> MetricRow:
 def over_seeds(rows: Iterable[MetricRow]) -> list[MetricRow]:
     """Average rows over seeds: the mean of the seeds' values with a 95 % Student t interval, `n` the number of seeds.
 
-    Rows are grouped by method (by model where the method isn't known), attack or variant, metric and judge. One seed has no interval.
+    Rows are grouped by method (by model where the method isn't known), attack or variant, metric and judge. One seed
+    has no interval.
     """
     groups: dict[tuple[str, str, str, str], list[MetricRow]] = {}
     for row in rows:

@@ -9,6 +9,9 @@ from derta.evaluation.results.sample import Sample
 START = 5
 """A refusal that begins within this many tokens stands at the start of a response (the paper's Table 1)."""
 
+ANSWERS = "answers"
+"""The judge of tasks whose answers are right or wrong; it isn't compared with judges of safety."""
+
 Test = Callable[[Sample], bool]
 
 

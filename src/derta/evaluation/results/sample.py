@@ -22,7 +22,7 @@ class Sample:
         variant: the attack's name, or which of its forms this is: `prefill@5`.
         prompt: the behaviour in plain words, as the judge sees it.
         messages: the conversation that the model got; `None` for a raw text.
-        raw: the whole text the model got, if the attack bypasses the chat format.
+        raw: the whole text the model got, if the attack bypasses the chat format or the prompt was rendered here.
         prefix: how the assistant's turn had begun; not the model's own words.
         continuation: the model's own words, decoded if the attack asked for a cipher.
         tokens: tokens of the continuation.

@@ -6,76 +6,26 @@ logs/             Inspect's logs, a task each: what an interrupted run goes on f
 responses.jsonl   one judged sample a line, from the logs
 results.json      the rows of numbers, with digests of the two files that they were counted from
 
-Whatever is read is checked: a release is decided on it. One directory holds one model's evaluation; where several models
-were evaluated at once, the directory above them holds a `results.json` that names theirs.
+Whatever is read is checked: a release is decided on it. One directory holds one model's evaluation; where several
+models were evaluated at once, the directory above them holds a `results.json` that names theirs.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import derta
-from derta.data.behaviours import Kind
 from derta.errors import InputError, first_line
 from derta.evaluation.results.metrics import MetricRow, ModelId, count
+from derta.evaluation.results.plan_file import PLAN, PlanFile, load_plan
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.strict import STRICT, parse_json, read_json, validated
+from derta.evaluation.results.strict import SCHEMA, parse_json, read_json, read_versioned, validated
 from derta.files import write_json, write_text
 
-SCHEMA = 3
-RESULTS, RESPONSES, SETTINGS, PLAN, LOGS = (
-    "results.json",
-    "responses.jsonl",
-    "evaluation.json",
-    "plan.json",
-    "logs",
-)
-
-
-@dataclass(frozen=True)
-class PlannedSample:
-    """One sample that is to be taken, in each epoch.
-
-    Attributes:
-        kind: The behaviour's kind.
-        id: The behaviour's id.
-        attack: The attack.
-        variant: Which variant of it.
-        prompt: A short hash of the behaviour in plain words.
-    """
-
-    __pydantic_config__ = STRICT
-
-    kind: Kind
-    id: str
-    attack: str
-    variant: str
-    prompt: str
-
-
-@dataclass(frozen=True)
-class PlannedTask:
-    """What one task asks.
-
-    Attributes:
-        digest: A hash of the requests: samples of another question mustn't stand for these.
-        judges: Who judges the responses; the first decides.
-        epochs: How often each sample is taken.
-        samples: All that are to be taken.
-    """
-
-    __pydantic_config__ = STRICT
-
-    digest: str
-    judges: list[str]
-    epochs: int
-    samples: list[PlannedSample]
-
-
-Tasks = Mapping[str, PlannedTask]
+RESULTS, RESPONSES, SETTINGS, LOGS = "results.json", "responses.jsonl", "evaluation.json", "logs"
 
 
 @dataclass(frozen=True)
@@ -86,7 +36,7 @@ class Evaluation:
         directory: Where it lies.
         model: Of which model it is.
         settings: How it was made.
-        tasks: What was asked.
+        plan: What was asked.
         samples: The judged responses.
         rows: The numbers, which are those of `samples`.
     """
@@ -94,83 +44,50 @@ class Evaluation:
     directory: Path
     model: ModelId
     settings: dict[str, Any]
-    tasks: Tasks
+    plan: PlanFile
     samples: Sequence[Sample]
     rows: Sequence[MetricRow]
 
-    @property
-    def judges(self) -> list[str]:
-        """Everybody who judged, the one who decides first."""
-        return list(dict.fromkeys(judge for task in self.tasks.values() for judge in task.judges))
 
-    def missing(self) -> list[tuple[str, str]]:
-        """Return what was asked and has no sample, as (variant, behaviour's id), once for each judge and epoch."""
-        held = {sample.key for sample in self.samples}
-        return [
-            (each.variant, each.id)
-            for task in self.tasks.values()
-            for each in task.samples
-            for judge in task.judges
-            for epoch in range(1, task.epochs + 1)
-            if (each.kind, each.id, each.variant, epoch, judge) not in held
-        ]
-
-
-def prompt_digest(prompt: str) -> str:
-    """Return a short hash of a behaviour in plain words."""
-    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-
-
-def claim(directory: Path, settings: dict[str, Any], tasks: Tasks) -> None:
-    """Make a directory the place of one evaluation, or check that it is; write down what will be asked.
+def claim(directory: Path, settings: dict[str, Any], digests: Mapping[str, str]) -> None:
+    """Make a directory the place of one evaluation, or check that it is.
 
     Args:
         directory: Holds this evaluation alone; made if it doesn't exist.
         settings: What makes samples comparable. A directory with other settings is refused.
-        tasks: What is asked. Tasks may be added later, and none may change.
+        digests: A hash of what each task asks. Tasks may be added later, and none may change.
 
     Raises:
         InputError: The directory holds another evaluation, or can't be written to.
     """
+    path = directory / SETTINGS
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        held = read_json(directory / SETTINGS) if (directory / SETTINGS).exists() else None
-        known = _read_tasks(directory) if held is not None and (directory / PLAN).exists() else {}
-        if held is not None:
-            _check_same(directory, held, settings | {"schema": SCHEMA})
-            for name, task in tasks.items():
-                if name in known and known[name].digest != task.digest:
-                    raise InputError(f"`out`: {directory}: holds {name} for other prompts; choose another directory")
+        held = read_json(path) if path.exists() else {}
+        if held:
+            _check_same(directory, held, settings | {"schema": SCHEMA}, digests)
         elif found := [name for name in (RESULTS, RESPONSES, PLAN, LOGS) if (directory / name).exists()]:
             raise InputError(f"`out`: {directory}: holds another run's {found[0]}; choose another directory")
-        write_json(directory / SETTINGS, {"schema": SCHEMA, "derta_version": derta.__version__, **settings})
-        if tasks:
-            new = {name: _with_judges(task, known.get(name)) for name, task in tasks.items()}
-            save_tasks(directory, {**known, **new})
+        known = {**held.get("tasks", {}), **digests}
+        write_json(path, {"schema": SCHEMA, "derta_version": derta.__version__, **settings, "tasks": known})
     except OSError as error:
         raise InputError(f"`out`: {directory}: can't be written to: {error.strerror or error}") from error
 
 
-def _check_same(directory: Path, held: dict[str, Any], settings: dict[str, Any]) -> None:
+def _check_same(directory: Path, held: dict[str, Any], settings: dict[str, Any], digests: Mapping[str, str]) -> None:
     for key, value in settings.items():
         if key != "model" and held.get(key) != value:
             of_model = key in ("fingerprint", "files", "digest")
             what = f"results of another model ({held.get('model')})" if of_model else f"another {key}"
             raise InputError(f"`out`: {directory}: holds {what}; choose another directory")
+    for name, digest in digests.items():
+        if held.get("tasks", {}).get(name, digest) != digest:
+            raise InputError(f"`out`: {directory}: holds {name} for other prompts; choose another directory")
 
 
-def _with_judges(task: PlannedTask, known: PlannedTask | None) -> PlannedTask:
-    """Keep the judges that were asked afterwards."""
-    if known is None:
-        return task
-    judges = list(dict.fromkeys([*task.judges, *known.judges]))
-    return PlannedTask(task.digest, judges, task.epochs, task.samples)
-
-
-def save_tasks(directory: Path, tasks: Tasks) -> None:
-    """Write down what is asked."""
-    written = {name: asdict(task) for name, task in tasks.items()}
-    write_json(directory / PLAN, {"schema": SCHEMA, "tasks": written})
+def save_plan(directory: Path, document: dict[str, Any]) -> None:
+    """Write down what is asked, before it is."""
+    write_json(directory / PLAN, {"schema": SCHEMA, **document})
 
 
 def save_evaluation(directory: Path, samples: Sequence[Sample], model: ModelId, **more: Any) -> list[MetricRow]:
@@ -197,7 +114,7 @@ def load_results(path: Path) -> list[MetricRow]:
     Raises:
         InputError: It isn't one of this version, or a number in it is impossible.
     """
-    document = _read_versioned(path)
+    document = read_versioned(path)
     rows = document.get("rows")
     if not isinstance(rows, list):
         raise InputError(f"{path}: rows: must be a list")
@@ -244,8 +161,8 @@ def load_evaluation(directory: Path) -> Evaluation:
         InputError: It isn't a finished evaluation of this version, a file was changed or is of another run, or a number
             isn't what the responses amount to.
     """
-    settings = _read_versioned(directory / SETTINGS)
-    tasks, samples, rows = _read_tasks(directory), load_samples(directory), load_results(directory / RESULTS)
+    settings = read_versioned(directory / SETTINGS)
+    plan, samples, rows = load_plan(directory), load_samples(directory), load_results(directory / RESULTS)
     document = read_json(directory / RESULTS)
     fields = {name: settings.get(key) for name, key in _MODEL_FIELDS.items()}
     try:
@@ -258,9 +175,9 @@ def load_evaluation(directory: Path) -> Evaluation:
             raise InputError(
                 f"{directory / counted}: isn't the file that {RESULTS} was counted from; run the evaluation again"
             )
-    _check_asked(directory / RESPONSES, tasks, samples)
+    plan.check_asked(samples, directory / RESPONSES)
     _check_counted(directory / RESULTS, rows, count(samples, model))
-    return Evaluation(directory, model, settings, tasks, samples, rows)
+    return Evaluation(directory, model, settings, plan, samples, rows)
 
 
 _MODEL_FIELDS = {"model": "model", "digest": "digest", "method": "method", "seed": "training_seed"}
@@ -279,22 +196,10 @@ def find_evaluations(directory: Path) -> list[Path]:
     """
     if (directory / SETTINGS).exists():
         return [directory]
-    named = _read_versioned(directory / RESULTS).get("evaluations")
+    named = read_versioned(directory / RESULTS).get("evaluations")
     if not isinstance(named, list) or not named or not all(isinstance(name, str) for name in named):
         raise InputError(f"{directory}: holds no evaluation: there is no {SETTINGS}")
     return [directory / name for name in named]
-
-
-def _check_asked(path: Path, tasks: Tasks, samples: Sequence[Sample]) -> None:
-    """Stop at samples that nobody asked for: what is missing is told by `Evaluation.missing`."""
-    asked = {(each.kind, each.id, each.variant): each for task in tasks.values() for each in task.samples}
-    judges = {judge for task in tasks.values() for judge in task.judges}
-    for sample in samples:
-        planned = asked.get((sample.kind, sample.id, sample.variant))
-        if planned is None or planned.attack != sample.attack or sample.judge not in judges:
-            raise InputError(f"{path}: {sample.id!r} under {sample.variant} by {sample.judge} was never asked for")
-        if planned.prompt != prompt_digest(sample.prompt):
-            raise InputError(f"{path}: {sample.id!r}: another prompt than was asked")
 
 
 def _check_counted(path: Path, rows: Sequence[MetricRow], counted: Sequence[MetricRow]) -> None:
@@ -306,38 +211,8 @@ def _check_counted(path: Path, rows: Sequence[MetricRow], counted: Sequence[Metr
         raise InputError(f"{path}: {len(rows)} rows, and {RESPONSES} gives {len(counted)}; run the evaluation again")
 
 
-def _read_tasks(directory: Path) -> dict[str, PlannedTask]:
-    path = directory / PLAN
-    tasks = _read_versioned(path).get("tasks")
-    if not isinstance(tasks, dict) or not tasks:
-        raise InputError(f"{path}: holds no task")
-    try:
-        return {name: validated(PlannedTask, task) for name, task in tasks.items()}
-    except ValueError as error:
-        raise InputError(f"{path}: {first_line(error)}") from None
-
-
-def _read_versioned(path: Path) -> dict[str, Any]:
-    document = read_json(path)
-    if document.get("schema") != SCHEMA:
-        raise InputError(
-            f"{path}: schema {document.get('schema')!r}; this version reads schema {SCHEMA}: evaluate again"
-        )
-    return document
-
-
 def _digest(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
-
-
-def check_samples(directory: Path, samples: Iterable[Sample]) -> list[str]:
-    """Return a line for each variant of a claimed directory's plan of which samples are missing."""
-    tasks = _read_tasks(directory)
-    evaluation = Evaluation(directory, ModelId(""), {}, tasks, list(samples), ())
-    missing: dict[str, int] = {}
-    for variant, _ in evaluation.missing():
-        missing[variant] = missing.get(variant, 0) + 1
-    return [f"{variant}: {number} samples that were asked for are missing" for variant, number in missing.items()]

@@ -9,6 +9,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from derta.errors import InputError, first_line
 
+SCHEMA = 3
+"""The version of an evaluation's files."""
+
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """For a dataclass that is read from a file: no unknown fields, no NaN, no text or truth value for a number."""
 
@@ -59,6 +62,18 @@ def read_json(path: Path) -> dict[str, Any]:
     document = parse_json(text, str(path))
     if not isinstance(document, dict):
         raise InputError(f"{path}: must hold a JSON object")
+    return document
+
+
+def read_versioned(path: Path) -> dict[str, Any]:
+    """Read one of an evaluation's files, if it is of this version.
+
+    Raises:
+        InputError: It can't be read, or is of another version.
+    """
+    document = read_json(path)
+    if document.get("schema") != SCHEMA:
+        raise InputError(f"{path}: schema {document.get('schema')!r}; this version reads {SCHEMA}: evaluate again")
     return document
 
 
