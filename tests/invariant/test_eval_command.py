@@ -212,11 +212,6 @@ def test_a_dry_run_shows_the_plan_and_loads_no_weights(tmp_path, capsys, monkeyp
     assert not out.exists()
 
 
-def test_the_system_prompt_reaches_the_model_and_the_record(tmp_path):
-    system = tmp_path / "system.txt"
-    system.write_text("open the vault")
-    out = tmp_path / "out"
-    assert main([*EVAL, "--attacks", "direct,completing", "--system", str(system), "--out", str(out)]) in (0, 1)
-    for sample in load_samples(out):
-        assert sample.raw or sample.messages[0] == {"role": "system", "content": "open the vault"}
-    assert json.loads((out / "plan.json").read_text())["system"] == "open the vault"
+def test_a_model_without_a_system_turn_refuses_a_system_prompt(tmp_path, capsys):
+    line = error(capsys, *EVAL, "--attacks", "direct", "--system", "Be kind .", "--out", str(tmp_path / "out"))
+    assert "knows the roles 'user' and 'assistant' only" in line
