@@ -25,7 +25,10 @@ def validated(kind: type[_T], value: Any) -> _T:
         ValueError: A field is missing, unknown or of another type; the message names the first.
     """
     try:
-        return _adapter(kind).validate_python(value)
+        # In JSON an object may become a dataclass, however strict; in Python it may not.
+        return _adapter(kind).validate_json(json.dumps(value))
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"{kind.__name__}: {first_line(error)}") from None
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, wrong["loc"])) or kind.__name__
