@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from derta.errors import InputError
-from derta.evaluation.results.metrics import Row
+from derta.evaluation.results.metrics import MetricRow
 
 METHODS = ("vanilla", "derta")
 ATTACKS = ("direct", "prefill", "completing")
@@ -50,7 +50,7 @@ def run(args: Namespace) -> int:
     """
     from derta.evaluation.config import require_inspect
     from derta.evaluation.results.store import RESULTS, load_samples, save_results
-    from derta.report import Run, write_report
+    from derta.report.html import Run, write_report
     from derta.report.terminal import results_table
 
     require_inspect()
@@ -58,13 +58,14 @@ def run(args: Namespace) -> int:
     size = _QUICK if quick else _FULL
     console = Console()
     runs = []
-    for number, method in enumerate(METHODS, 1):
-        directory = out / (f"{method}-quick" if quick else method)
+    directories = [out / (f"{method}-quick" if quick else method) for method in METHODS]
+    for number, (method, directory) in enumerate(zip(METHODS, directories, strict=True), 1):
         console.print(Text(f"{number}/{len(METHODS)} {method}: {directory}", style="bold"))
         rows = train_and_evaluate(method, seed, directory, steps=size.steps, behaviours=size.behaviours)
         runs.append(Run(method, rows, load_samples(directory / "evaluation")))
     rows = [row for run in runs for row in run.rows]
-    save_results(out / RESULTS, rows, seed=seed, warning=size.warning)
+    evaluations = [f"{directory.name}/evaluation" for directory in directories]
+    save_results(out / RESULTS, rows, seed=seed, warning=size.warning, evaluations=evaluations)
     report = out / "report.html"
     command = f"derta demo --seed {seed} --out {out}" + (" --quick" if quick else "")
     write_report(runs, report, commands=[command], warning=size.warning)
@@ -76,7 +77,7 @@ def run(args: Namespace) -> int:
 
 def train_and_evaluate(
     method: str, seed: int, directory: Path, *, steps: int | None = None, behaviours: int | None = None
-) -> list[Row]:
+) -> list[MetricRow]:
     """Tune the organism into `directory` and evaluate it there, each as far as it isn't done; return the rows.
 
     Args:

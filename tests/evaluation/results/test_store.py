@@ -5,17 +5,16 @@ import json
 import pytest
 
 from derta.errors import InputError
+from derta.evaluation.harness.models import fingerprint
 from derta.evaluation.judges import Verdict
 from derta.evaluation.results.metrics import score
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import (
     RESPONSES,
     claim,
-    fingerprint,
     load_results,
     load_samples,
     save_results,
-    save_samples,
 )
 from tests.inference.tiny import make_model, make_tokenizer
 
