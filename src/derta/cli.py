@@ -7,7 +7,8 @@ import argparse
 import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from derta.commands.flags import with_flags
 from derta.errors import InputError
@@ -20,6 +21,7 @@ COMMANDS = {
     "data show": "print examples as a model will be trained on them",
     "eval": "attack a model and judge its responses",
     "score": "judge responses that exist already, without a model",
+    "show": "print one transcript of an evaluation with its verdicts",
     "gate": "exit with 1 if an evaluation's results break a limit",
     "compare": "set two evaluations side by side, with paired differences",
     "lm-eval": "standard benchmarks through lm-eval (extra: lm-eval)",
@@ -42,13 +44,41 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{self.prog}: {message} (see {self.prog} --help)")
 
 
-def make_parser(loaded: Collection[str]) -> argparse.ArgumentParser:
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        import derta
+
+        print(f"derta {derta.__version__}")
+        parser.exit()
+
+
+class _Completion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, shell: Any, *given: Any) -> None:
+        import shtab
+
+        print(shtab.complete(make_parser(COMMANDS, complete=True), shell))
+        parser.exit()
+
+
+def make_parser(loaded: Collection[str], complete: bool = False) -> argparse.ArgumentParser:
     """Return the parser of all commands; those in `loaded` have their arguments, the others only their names.
 
     Loading a command imports its module, so that `derta --help` waits for none of them.
+
+    Args:
+        loaded: Names commands of [`COMMANDS`].
+        complete: Whether the parser is for a shell's completion: with the options of `train` and hints at files.
     """
     parser = _Parser(
         prog="derta", description="Decoupled Refusal Training: tune, measure and show refusal at any position."
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
+    parser.add_argument(
+        "--print-completion",
+        action=_Completion,
+        choices=("bash", "zsh", "tcsh"),
+        metavar="SHELL",
+        help="print the completion script for bash, zsh or tcsh",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     groups = {
@@ -61,31 +91,61 @@ def make_parser(loaded: Collection[str]) -> argparse.ArgumentParser:
         group, _, last = name.rpartition(" ")
         # A command may have a --help of its own.
         command = groups.get(group, commands).add_parser(last, help=text, conflict_handler="resolve")
-        if name in loaded:
-            module = import_module("derta.commands." + name.replace(" ", "_").replace("-", "_"))
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
+        if name not in loaded:
+            continue
+        module = import_module("derta.commands." + name.replace(" ", "_").replace("-", "_"))
+        module.add_arguments(command)
+        command.add_argument("--quiet", action="store_true", help="show errors and results only")
+        command.set_defaults(run=module.run)
+        if complete:
+            _help_completion(command, module)
     return parser
+
+
+def _help_completion(command: argparse.ArgumentParser, module: Any) -> None:
+    import shtab
+
+    if hasattr(module, "add_options"):
+        module.add_options(command)
+    for action in command._actions:
+        if action.type is Path or action.metavar == "FILE" or action.dest in ("files", "file"):
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    argv = [_with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)]
     asked = [name for name in COMMANDS if name.split() in (argv[:1], argv[:2])]
+    parser = make_parser(asked)
+    if not argv:
+        parser.print_help()
+        return 0
+    from derta.terminal import screen, show_messages
+
+    after_interrupt = ""
     try:
-        args, rest = make_parser(asked).parse_known_args(argv)
+        args, rest = parser.parse_known_args(argv)
         # `train` and `data show` take the trainer's options as well: those have a parser of their own.
         if "rest" in args:
             args.rest = rest
         elif rest:
             raise InputError(f"derta {' '.join(asked)}: unrecognized arguments: {' '.join(rest)}")
+        screen.quiet = args.quiet
+        show_messages()
+        after_interrupt = getattr(args, "after_interrupt", after_interrupt)
         return int(args.run(args))
     except InputError as error:
         print(f"derta: error: {with_flags(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("derta: interrupted", file=sys.stderr)
+        print(f"derta: interrupted{after_interrupt and '; '}{after_interrupt}", file=sys.stderr)
         return 130
+
+
+def _with_dashes(word: str) -> str:
+    """Write an option's name with dashes: `--max_length` and `--max-length` are the same."""
+    option, equals, value = word.partition("=")
+    return option.replace("_", "-") + equals + value if option.startswith("--") else word
 
 
 if __name__ == "__main__":
