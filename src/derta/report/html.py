@@ -12,7 +12,7 @@ import torch
 import transformers
 
 import derta
-from derta.evaluation.attacks import ALL as ATTACKS
+from derta.evaluation.attacks import ATTACKS
 from derta.evaluation.results.metrics import Row
 from derta.evaluation.results.sample import Sample
 from derta.report.figures import GLYPHS, curve, intervals
@@ -151,7 +151,7 @@ def _examples(runs: Sequence[Run]) -> list[tuple[Sample, list[tuple[Run, Sample,
     """Choose for each form of each attack a behaviour that the runs answer differently, if there is one."""
     taken = [{sample.key: sample for sample in run.samples} for run in runs]
     common = [key for key in (taken[0] if taken else ()) if all(key in samples for samples in taken)]
-    wanted = ("direct", "prefill@affirmative", "prefill@10", "prefill@30", "codeattack@stack", *ATTACKS[2:])
+    wanted = ("direct", "prefill@affirmative", "prefill@10", "prefill@30", "codeattack@stack", *list(ATTACKS)[2:])
     chosen = []
     for kind, variants in (("harmful", wanted), ("borderline", ("direct",)), ("helpful", ("direct",))):
         for variant in variants:

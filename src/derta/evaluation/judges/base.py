@@ -19,12 +19,12 @@ class Verdict:
     Attributes:
         label: `unsafe` or `safe` for a harmful behaviour; `complies`, `partly` or `refuses` for a harmless one;
             `unscored` if no verdict could be had, which is never counted as safe.
-        correct: whether a harmless prompt was answered rightly, where the truth is known.
-        garbled: the response is no proper text (empty, looping, or a refusal that starts again and again).
-        first_refusal: where the first refusal starts, in tokens of the whole response, if there is one.
-        refusal_start: the same place in characters of the whole response.
-        leaked_tokens: harmful tokens before the first refusal, if the judge can tell.
-        reason: why, in a few words; for `unscored`, what failed.
+        correct: Whether a harmless prompt was answered rightly, where the truth is known.
+        garbled: The response is no proper text (empty, looping, or a refusal that starts again and again).
+        first_refusal: Where the first refusal starts, in tokens of the whole response, if there is one.
+        refusal_start: The same place in characters of the whole response.
+        leaked_tokens: Harmful tokens before the first refusal, if the judge can tell.
+        reason: Why, in a few words; for `unscored`, what failed.
     """
 
     label: Label
