@@ -11,7 +11,18 @@ from derta.evaluation.results.store import Evaluation
 
 # What names an evaluation or its model rather than how it was made.
 _NOT_SETTINGS = (
-    *("model", "tasks", "digest", "method", "training_seed", "fingerprint", "files", "schema", "derta_version", "served_as"),
+    *(
+        "model",
+        "tasks",
+        "digest",
+        "method",
+        "training_seed",
+        "fingerprint",
+        "files",
+        "schema",
+        "derta_version",
+        "served_as",
+    ),
 )
 _NAMED = 5
 """How many of the things that aren't shared are called by name."""

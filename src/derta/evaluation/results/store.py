@@ -206,7 +206,7 @@ def find_evaluations(directory: Path) -> list[Path]:
     named_places = {(directory / name).resolve() for name in named}
     held = {path.parent.resolve() for path in directory.rglob(SETTINGS)}
     if named_places != held or len(named) != len(held):
-        raise InputError(f"{directory / RESULTS}: names other evaluations than lie in {directory}; evaluate again")
+        raise InputError(f"{directory / RESULTS}: names other evaluations than lie in {directory}; name each by itself")
     return [directory / name for name in named]
 
 
