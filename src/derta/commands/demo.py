@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
 import derta
 from derta.errors import InputError
 from derta.evaluation.results.metrics import Row
+from derta.terminal import screen
 
 METHODS = ("vanilla", "derta")
 ATTACKS = ("direct", "prefill", "completing")
@@ -61,8 +61,9 @@ def run(args: Namespace) -> int:
     runs = []
     for number, method in enumerate(METHODS, 1):
         directory = out / (f"{method}-quick" if quick else method)
-        console.print(Text(f"{number}/{len(METHODS)} {method}: {directory}", style="bold"))
-        rows = train_and_evaluate(method, seed, directory, steps=size.steps, behaviours=size.behaviours)
+        screen.say(f"{number} of {len(METHODS)}: {method}", style="bold")
+        with screen.libraries_aside():
+            rows = train_and_evaluate(method, seed, directory, steps=size.steps, behaviours=size.behaviours)
         runs.append(Run(method, rows, load_samples(directory / "evaluation")))
     rows = [row for run in runs for row in run.rows]
     save_results(out / RESULTS, rows, seed=seed, warning=size.warning)

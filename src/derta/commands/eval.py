@@ -4,7 +4,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from rich import box
@@ -18,9 +18,7 @@ from derta.evaluation.attacks import Search, attack_names
 from derta.evaluation.config import JudgeName, Options, require_inspect
 from derta.evaluation.inputs.questions import TASKS, check_task
 from derta.evaluation.judges import find_judge
-
-if TYPE_CHECKING:
-    from derta.evaluation.run import Display
+from derta.terminal import screen
 
 REPORT = "report.html"
 
@@ -112,7 +110,9 @@ def run(args: Namespace) -> int:
         return 0
     runs, unmet = [], []
     for model, directory in directories.items():
-        measured = evaluate_directory(model, out=directory, options=options, display=_display(console))
+        screen.say(f"evaluating {model}", style="bold")
+        with screen.libraries_aside():
+            measured = evaluate_directory(model, out=directory, options=options)
         rows = measured.rows
         runs.append(Run(label(rows[0]) if rows else model, rows, measured.samples))
         unmet += [f"{model}: {each}" for each in measured.unmet]
@@ -257,7 +257,3 @@ def _directories(models: Sequence[str], out: Path) -> dict[str, Path]:
     if len(set(names)) < len(names):
         names = [model.strip("/").replace("/", "-") for model in different]
     return {model: out / name for model, name in zip(different, names, strict=True)}
-
-
-def _display(console: Console) -> "Display":
-    return "rich" if console.is_terminal else "none"
