@@ -21,6 +21,7 @@ COMMANDS = {
     "data show": "print examples as a model will be trained on them",
     "eval": "attack a model and judge its responses",
     "score": "judge responses that exist already, without a model",
+    "show": "print one transcript of an evaluation with its verdicts",
     "gate": "exit with 1 if an evaluation's results break a limit",
     "compare": "set two evaluations side by side, with paired differences",
     "lm-eval": "standard benchmarks through lm-eval (extra: lm-eval)",

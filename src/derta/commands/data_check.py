@@ -7,7 +7,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +16,6 @@ from derta.data.readers import printable
 from derta.data.sources import Notes, read_examples
 from derta.data.triples import Example
 from derta.errors import InputError
-from derta.names import model_path
 
 _SHOWN_PROBLEMS = 20
 _KINDS = ("triples", "helpful examples", "safe responses after a fixed prefix", "harmful responses for RTO only")
@@ -159,29 +157,19 @@ def _word_lengths(example: Example) -> tuple[Sequence[int], int]:
 
 
 def _token_lengths(model: str, max_length: int, prompt_format: str | None) -> Measure:
+    from derta.inference.loading import load_tokenizer
     from derta.tokens.encoder import Encoder
     from derta.tokens.prompt_formats import set_prompt_format
 
-    tokenizer = _tokenizer(model)
+    tokenizer = load_tokenizer(model)
     set_prompt_format(tokenizer, prompt_format)
     encoder = Encoder(tokenizer, max_length)
 
     def measure(example: Example) -> tuple[Sequence[int], int]:
         encoded = encoder(example)
-        return (len(encoded.prompt), len(encoded.chosen), len(encoded.rejected)), encoded.shortened
+        return (len(encoded.prompt), len(encoded.chosen), len(encoded.rejected)), encoded.num_truncated
 
     return measure
-
-
-def _tokenizer(model: str) -> Any:
-    from transformers import AutoTokenizer
-
-    path = model_path(model)
-    try:
-        return AutoTokenizer.from_pretrained(path)
-    except Exception as error:  # transformers raises nearly anything on a damaged or absent tokenizer
-        reason = printable((str(error).splitlines() or [type(error).__name__])[0])
-        raise InputError(f"--model {printable(model)}: its tokenizer can't be loaded: {reason}") from error
 
 
 def _print_report(console: Console, name: str, report: _FileReport, *, unit: str, max_length: int) -> None:

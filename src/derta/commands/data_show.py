@@ -9,11 +9,12 @@ from rich.panel import Panel
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
+from derta.inference.loading import load_tokenizer
 from derta.method.tree import NO_TARGET, Term, TokenTree
 from derta.tokens.encoder import EncodedExample
 from derta.training.dataset import encode_dataset, encoder_and_builder
 from derta.training.options import parse_options
-from derta.training.run import load_tokenizer, read_source
+from derta.training.run import read_source
 
 _PROMPT, _HARMFUL = "dim", "red"
 _STYLES = {Term.HELPFUL: "green", Term.SAFE: "cyan", Term.RTO: "bold yellow"}
@@ -53,7 +54,7 @@ def run(args: Namespace) -> int:
         *("--model_name_or_path", args.model, "--train_data", file, "--schema", args.schema, "--swap", str(args.swap)),
     ])  # fmt: skip
     config = options.config
-    tokenizer = load_tokenizer(options.model)
+    tokenizer = load_tokenizer(args.model)
     encoder, builder = encoder_and_builder(tokenizer, config)
     dataset = read_source(file, options).rows
     encoded = encode_dataset(dataset.select(range(min(args.examples, len(dataset)))), encoder, name=file)
@@ -82,8 +83,8 @@ def _panel(example: EncodedExample, tree: TokenTree | None, tokenizer: PreTraine
     counts = {term: tree.terms.count(term) for term in Term if term in tree.terms}
     summary = ", ".join(f"{count} {term.name}" for term, count in counts.items())
     body.append(f"\n\n{len(tree)} tokens, targets: {summary}", style="bold")
-    if example.shortened:
-        body.append(f"; {example.shortened} tokens did not fit", style="bold")
+    if example.num_truncated:
+        body.append(f"; {example.num_truncated} tokens did not fit", style="bold")
     return Panel(body, title=escape(_visible(example.origin)), title_align="left")
 
 

@@ -97,8 +97,8 @@ def run(args: Namespace) -> int:
     from derta.evaluation.results.sample import report_unscored
     from derta.evaluation.results.store import RESULTS, save_results
     from derta.evaluation.run import evaluate_directory, plan_for
-    from derta.report import Run, write_report
-    from derta.report.terminal import label, results_table
+    from derta.report.html import Run, write_report
+    from derta.report.terminal import model_names, results_table
 
     console = Console()
     directories = _directories(args.model, args.out)
@@ -108,17 +108,18 @@ def run(args: Namespace) -> int:
         for model, plan in plans.items():
             show_plan(plan.to_json(model), console)
         return 0
-    runs, unmet = [], []
+    measured = {}
     for model, directory in directories.items():
         screen.say(f"evaluating {model}", style="bold")
         with screen.libraries_aside():
-            measured = evaluate_directory(model, out=directory, options=options)
-        rows = measured.rows
-        runs.append(Run(label(rows[0]) if rows else model, rows, measured.samples))
-        unmet += [f"{model}: {each}" for each in measured.unmet]
-    rows = [row for run in runs for row in run.rows]
+            measured[model] = evaluate_directory(model, out=directory, options=options)
+    unmet = [f"{model}: {each}" for model, of_model in measured.items() for each in of_model.unmet]
+    rows = [row for of_model in measured.values() for row in of_model.rows]
+    names = {which.model: name for which, name in model_names(rows).items()}
+    runs = [Run(names.get(model, model), each.rows, each.samples) for model, each in measured.items()]
     if len(runs) > 1:
-        save_results(args.out / RESULTS, rows)
+        evaluations = [str(directory.relative_to(args.out)) for directory in directories.values()]
+        save_results(args.out / RESULTS, rows, evaluations=evaluations)
     write_report(runs, args.out / REPORT)
     console.print(results_table(rows))
     for written in (args.out / RESULTS, args.out / REPORT):

@@ -20,9 +20,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from derta.data.readers import printable
 from derta.errors import InputError, did_you_mean, first_line
+from derta.evaluation.harness.models import fingerprint
 from derta.evaluation.results.intervals import Z_95, wilson
-from derta.evaluation.results.metrics import Row
-from derta.evaluation.results.store import RESULTS, claim, fingerprint, save_results
+from derta.evaluation.results.metrics import MetricRow
+from derta.evaluation.results.store import RESULTS, claim, save_results
 from derta.inference import load_model
 from derta.report.terminal import format_value
 from derta.threads import threads_for
@@ -65,7 +66,7 @@ def run_lm_eval(
     name: str,
     limit: int | None = None,
     apply_chat_template: bool = False,
-) -> tuple[list[Row], dict[str, Any]]:
+) -> tuple[list[MetricRow], dict[str, Any]]:
     """Run tasks on a loaded model; return their rows and how lm-eval ran them (versions and shots).
 
     A row's `attack` is the task, its `metric` lm-eval's name, with the filter where a task has several:
@@ -110,7 +111,7 @@ def _lm_eval() -> tuple[Any, Any, Any]:
         raise InputError(f"lm-eval can't be loaded ({first_line(error)}): pip install 'derta[lm-eval]'") from error
 
 
-def _rows(results: Mapping[str, Any], name: str) -> Iterator[Row]:
+def _rows(results: Mapping[str, Any], name: str) -> Iterator[MetricRow]:
     for task, metrics in results["results"].items():
         n = _samples(results, task)
         for key, value in metrics.items():
@@ -119,7 +120,7 @@ def _rows(results: Mapping[str, Any], name: str) -> Iterator[Row]:
                 continue
             better = results["higher_is_better"].get(task, {}).get(metric)
             shown = metric if filter_ == "none" else key
-            row = Row(name, None, None, task, shown, float(value), n, None, None, JUDGE, "score")
+            row = MetricRow(name, None, None, None, task, None, shown, float(value), n, None, None, JUDGE, "score")
             error = metrics.get(f"{metric}_stderr,{filter_}")
             yield _with_interval(
                 row, error if isinstance(error, int | float) else None, _is_share(metric, value, better)
@@ -138,7 +139,7 @@ def _is_share(metric: str, value: float, higher_is_better: bool | None) -> bool:
     return higher_is_better is not False and metric not in _NOT_SHARES and 0 <= value <= 1
 
 
-def _with_interval(row: Row, error: float | None, is_share: bool) -> Row:
+def _with_interval(row: MetricRow, error: float | None, is_share: bool) -> MetricRow:
     value = row.value or 0.0
     interval: tuple[float, float] | None = None
     if is_share and row.n and not error:
@@ -208,7 +209,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _table(rows: Sequence[Row]) -> Table:
+def _table(rows: Sequence[MetricRow]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("task", "metric", "value", "n"):
         table.add_column(heading, justify="right" if heading in ("value", "n") else "left")

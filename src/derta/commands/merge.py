@@ -3,12 +3,10 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from peft import AutoPeftModelForCausalLM, PeftConfig
-from transformers import AutoTokenizer
-
 from derta.errors import InputError
 from derta.files import write_json
-from derta.training.run_directory import IDENTITY, read_identity
+from derta.inference.loading import adapter_base, load_model
+from derta.run_identity import IDENTITY, read_identity
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,14 +36,10 @@ def merge_adapter(adapter: Path, out: Path) -> str:
         raise InputError(f"--adapter: {adapter} holds no adapter (no adapter_config.json)")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out: {out} is not empty; give another directory")
-    base = str(PeftConfig.from_pretrained(adapter).base_model_name_or_path)
-    try:
-        model = AutoPeftModelForCausalLM.from_pretrained(adapter)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--adapter: can't load base model {base!r}: {str(error).splitlines()[0]}") from error
-    model.merge_and_unload().save_pretrained(out)
-    AutoTokenizer.from_pretrained(adapter).save_pretrained(out)
+    model, tokenizer = load_model(str(adapter), device="cpu", dtype="auto")
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
     identity = read_identity(adapter)
     if identity is not None:
         write_json(out / IDENTITY, identity)
-    return base
+    return str(adapter_base(str(adapter)))

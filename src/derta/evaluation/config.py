@@ -9,8 +9,6 @@ from derta.errors import InputError
 from derta.names import ORGANISM
 
 DEFAULT_ATTACKS = ("direct", "prefill", "completing")
-ANSWERS = "answers"
-"""The judge of tasks whose right answers are known."""
 MAX_TOKENS = 512
 """Tokens of an answer at most, unless something else is asked for."""
 

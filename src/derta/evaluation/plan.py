@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,14 +20,15 @@ from derta.evaluation.attacks import (
     Search,
     organism_phrases,
 )
-from derta.evaluation.config import ANSWERS, DEFAULT_ATTACKS, MAX_TOKENS, JudgeName, Options
+from derta.evaluation.config import DEFAULT_ATTACKS, MAX_TOKENS, JudgeName, Options
 from derta.evaluation.inputs.behaviours import load_behaviours, load_borderline
 from derta.evaluation.inputs.prompts import load_demonstrations, load_prompts, load_templates
 from derta.evaluation.inputs.questions import load_questions
+from derta.evaluation.results.outcomes import ANSWERS
+from derta.evaluation.results.plan_file import PlannedSample, PlannedTask, prompt_digest
 from derta.inference import first_tokens
 from derta.names import ORGANISM
 
-SCHEMA = 1
 ORGANISM_NEW_TOKENS = 96
 """More than twice the longest answer of the organism's world."""
 ORGANISM_SEARCH_LIMIT = 20
@@ -88,24 +88,30 @@ class Plan:
         options, digests = self.options, self.digests()
         judges = [judge.name for judge in options.judges]
         tasks = {
-            name: {
-                "attack": samples[0].attack,
-                "family": ATTACKS[name].family if name in ATTACKS else None,
-                "kinds": list(dict.fromkeys(sample.behaviour.kind for sample in samples)),
-                "variants": dict(Counter(sample.variant for sample in samples)),
-                "judges": [ANSWERS] if name in options.tasks else judges,
-                "digest": digests[name],
-            }
+            name: PlannedTask.of(
+                [_planned(sample) for sample in samples],
+                attack=samples[0].attack,
+                family=ATTACKS[name].family if name in ATTACKS else None,
+                judges=[ANSWERS] if name in options.tasks else judges,
+                digest=digests[name],
+            )
             for name, samples in self.samples.items()
             if samples
         }
         of_prefill = [attack for attack in tasks if "prefill" in getattr(ATTACKS.get(attack), "requires", ())]
         depths = {"depths_counted_in": self.depths_counted_in} if of_prefill else {}
         asked = json.loads(json.dumps(asdict(options)))
-        return {"schema": SCHEMA, "model": model, **more, **asked, **depths, "tasks": tasks}
+        written = {name: asdict(task) for name, task in tasks.items()}
+        return {"model": model, **more, **asked, **depths, "tasks": written}
+
+
+def _planned(sample: AttackSample) -> PlannedSample:
+    behaviour = sample.behaviour
+    return PlannedSample(behaviour.kind, behaviour.id, sample.variant, prompt_digest(behaviour.prompt))
 
 
 def _digest(samples: Sequence[AttackSample]) -> str:
+    """Return a short hash of what is asked: samples of another question mustn't stand for these."""
     asked = [(each.key, asdict(each.behaviour), each.attempt and repr(each.attempt.request)) for each in samples]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 

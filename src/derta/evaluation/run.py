@@ -1,7 +1,7 @@
 """Evaluate a model: plan what to ask, let Inspect run it, count. Inspect resumes a run and keeps its logs."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +13,10 @@ from inspect_ai.model import Model
 
 from derta.errors import InputError
 from derta.evaluation.attacks import ATTACKS, Capability, organism_attacker
-from derta.evaluation.config import ANSWERS, MAX_TOKENS, Options
+from derta.evaluation.config import MAX_TOKENS, Options
 from derta.evaluation.harness.judges import asking, load_judge
 from derta.evaluation.harness.log import check_ended, read_log
-from derta.evaluation.harness.models import is_organism, load_model, load_tokenizer
+from derta.evaluation.harness.models import fingerprint, is_organism, load_model, load_tokenizer
 from derta.evaluation.harness.progress import showing_progress
 from derta.evaluation.harness.provider import DertaAPI, tuned_with
 from derta.evaluation.harness.target import check_capabilities, continues
@@ -25,11 +25,20 @@ from derta.evaluation.inputs.questions import CHECKED, answer_judge
 from derta.evaluation.judges import Judge
 from derta.evaluation.judges.pairwise import pairwise
 from derta.evaluation.plan import Plan, make_plan
-from derta.evaluation.results.metrics import Row, agreement_row, score
-from derta.evaluation.results.plan_file import PLAN, Unmet, find_unmet
+from derta.evaluation.results.metrics import MetricRow, ModelId
+from derta.evaluation.results.outcomes import ANSWERS
+from derta.evaluation.results.plan_file import Unmet, load_plan
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.store import LOGS, RESPONSES, RESULTS, claim, fingerprint, save_results, save_samples
-from derta.files import write_json
+from derta.evaluation.results.store import (
+    LOGS,
+    RESPONSES,
+    claim,
+    load_samples,
+    model_settings,
+    save_evaluation,
+    save_plan,
+)
+from derta.files import weights_digest
 from derta.inference import check_room
 from derta.terminal import screen
 from derta.threads import threads_for
@@ -45,7 +54,7 @@ class Measured:
         unmet: What was planned and isn't there.
     """
 
-    rows: list[Row]
+    rows: list[MetricRow]
     samples: list[Sample]
     unmet: list[Unmet]
 
@@ -76,15 +85,18 @@ def evaluate_directory(name: str, *, out: Path, options: Options) -> Measured:
     plan = plan_for(name, options)
     model = load_model(name, options.model_args)
     tasks = make_tasks(model, plan)
-    settings = _settings(name, model, plan.options)
+    api = model.api
+    tuned = tuned_with(api.model_name) if isinstance(api, DertaAPI) else {}
+    digest = fingerprint(api.weights.model) if isinstance(api, DertaAPI) else None
+    which = ModelId(name, digest, tuned.get("method"), tuned.get("seed"))
+    settings = _settings(which, model, plan.options)
     claim(out, settings, plan.digests())
     screen.log_to(out)
     known = {"fingerprint": settings["fingerprint"], "dtype": settings["dtype"]}
     # Whether begun answers reach a server as text that was rendered here, with the tokenizer that was named.
     rendered_here = plan.tokenizer is not None and not continues(model)
     document = plan.to_json(name, **known, rendered_here=rendered_here)
-    write_json(out / PLAN, document)
-    api = model.api
+    save_plan(out, document)
     threads = threads_for(api.weights.model) if isinstance(api, DertaAPI) else nullcontext()
     totals = {task: len(samples) * plan.options.epochs for task, samples in plan.samples.items()}
     with threads, showing_progress(totals, out / LOGS):
@@ -109,12 +121,15 @@ def evaluate_directory(name: str, *, out: Path, options: Options) -> Measured:
     log_of = {log.eval.task: log for log in logs}
     judged = [pair for task, planned in plan.samples.items() for pair in read_log(log_of[task], planned)]
     samples = [sample for sample, _ in judged]
-    rows = count(samples, name, tuned_with(api.model_name) if isinstance(api, DertaAPI) else {})
-    save_samples(out / RESPONSES, samples)
     device = str(api.weights.model.device) if isinstance(api, DertaAPI) else str(model)
-    unmet = find_unmet(document, samples)
+    for judge, verdicts in _judged_afterwards(out, samples).items():
+        samples += verdicts
+        for task in document["tasks"].values():
+            task["judges"] += [judge] if task["judges"] != [ANSWERS] else []
+    save_plan(out, document)
+    unmet = load_plan(out).find_unmet(samples)
     told = [each.to_json() for each in unmet]
-    save_results(out / RESULTS, rows, torch=torch.__version__, device=device, unmet=told)
+    rows = save_evaluation(out, samples, which, torch=torch.__version__, device=device, unmet=told)
     for sample, error in judged:
         if error is not None and error.kind == "input":
             raise InputError(f"{sample.attack}: {error.message}")
@@ -174,27 +189,32 @@ def _check(model: Model, plan: Plan) -> None:
             )
 
 
-def _settings(name: str, model: Model, options: Options) -> dict[str, Any]:
+def _judged_afterwards(out: Path, samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """Return the verdicts of each judge that was asked about all of these very responses after the evaluation."""
+    if not (out / RESPONSES).exists():
+        return {}
+    responses = {each.key[:-1]: each.continuation for each in samples if each.judge != ANSWERS}
+    judges = {each.judge for each in samples}
+    held: dict[str, list[Sample]] = {}
+    for each in load_samples(out):
+        if each.judge not in judges and responses.get(each.key[:-1]) == each.continuation:
+            held.setdefault(each.judge, []).append(each)
+    return {judge: verdicts for judge, verdicts in held.items() if len(verdicts) == len(responses)}
+
+
+def _settings(which: ModelId, model: Model, options: Options) -> dict[str, Any]:
     """Return what makes samples comparable; attacks and tasks may be added later."""
     kept = asdict(options)
     for growing in ("attacks", "tasks"):
         kept.pop(growing)
     api = model.api
-    which = fingerprint(api.weights.model) if isinstance(api, DertaAPI) else str(model)
     precision = str(api.weights.model.dtype).removeprefix("torch.") if isinstance(api, DertaAPI) else None
-    settings = {"model": name, "fingerprint": which, "dtype": precision, **kept}
+    files = weights_digest(Path(which.model).expanduser())
+    settings = {
+        **model_settings(which),
+        "fingerprint": which.digest or str(model),
+        "files": files,
+        "dtype": precision,
+        **kept,
+    }
     return dict(json.loads(json.dumps(settings)))
-
-
-def count(samples: Sequence[Sample], model: str, tuned: Mapping[str, Any]) -> list[Row]:
-    """Count each judge's verdicts, and how far judges agree where there are several."""
-    rows: list[Row] = []
-    method, seed = tuned.get("method"), tuned.get("seed")
-    judges = list(dict.fromkeys(sample.judge for sample in samples))
-    for judge in judges:
-        own = [sample for sample in samples if sample.judge == judge]
-        rows += score(own, judge=judge, model=model, method=method, seed=seed)
-    if sum(judge != ANSWERS for judge in judges) > 1:
-        compared = [sample for sample in samples if sample.judge != ANSWERS]
-        rows.append(agreement_row(compared, model=model, method=method, seed=seed))
-    return rows

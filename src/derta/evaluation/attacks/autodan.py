@@ -102,7 +102,7 @@ def _founders(behaviour: Behaviour, context: AttackContext) -> tuple[list[str], 
     """Return the prompts to start from, with a mark where the request stands, and the request itself.
 
     Templates of a file hold the mark. Those that come with a language are filled; what they share with the declarative
-    form is the request in their wording.
+    sentence is the request in their wording.
     """
     marked = [_marked(text) for text in context.templates]
     if founders := [text for text in marked if _MARK in text]:
@@ -159,8 +159,8 @@ class Population:
     """Prompts of one generation, each with a mark where the request stands.
 
     Attributes:
-        texts: the prompts; the elites of the generation before in front.
-        elites: how many of them live on unchanged.
+        texts: The prompts; the elites of the generation before in front.
+        elites: How many of them live on unchanged.
     """
 
     def __init__(self, founders: Sequence[str], size: int, synonyms: Synonyms, rng: random.Random) -> None:

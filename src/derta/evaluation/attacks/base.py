@@ -30,9 +30,9 @@ class Attempt:
     """One way an attack asks for a behaviour.
 
     Attributes:
-        variant: the attack's name, or which of its forms this is: `prefill@5`. Unique for a behaviour.
-        request: what the model gets.
-        decode: turns the whole response into the plain words that a judge reads (answers in cipher).
+        variant: The attack's name, or which of its variants this is: `prefill@5`. Unique for a behaviour.
+        request: What the model gets.
+        decode: Turns the whole response into the plain words that a judge reads (answers in cipher).
     """
 
     variant: str
@@ -45,16 +45,16 @@ class Search:
     """How hard the searching attacks try. The defaults are the papers'.
 
     Attributes:
-        samples: of best-of-n, per behaviour.
-        temperature: of best-of-n.
-        pair_streams: conversations that PAIR holds side by side.
-        pair_iterations: attempts of each.
-        gcg_steps: of GCG's coordinate descent.
-        gcg_width: candidates that GCG tries in a step.
-        gcg_length: tokens of GCG's suffix.
-        gcg_top: tokens by gradient that GCG draws a replacement from, at each position.
-        autodan_generations: of AutoDAN's genetic search.
-        autodan_population: prompts in a generation.
+        samples: How many answers best-of-n draws for a behaviour.
+        temperature: Samples the answers of best-of-n.
+        pair_streams: How many conversations PAIR holds side by side.
+        pair_iterations: How many attempts each of them has.
+        gcg_steps: How many steps GCG's coordinate descent takes.
+        gcg_width: How many candidates GCG tries in a step.
+        gcg_length: How many tokens GCG's suffix has.
+        gcg_top: From how many tokens, the best by gradient, GCG draws a replacement at each position.
+        autodan_generations: How many generations AutoDAN breeds.
+        autodan_population: How many prompts a generation has.
     """
 
     samples: int = 16
@@ -123,10 +123,10 @@ class Weights:
     """The attacked model itself, for attacks that use its gradients.
 
     Attributes:
-        model: in evaluation mode.
-        tokenizer: its tokenizer.
-        chat_template_kwargs: what its prompts were rendered with in training.
-        exclusive: keeps others off the model during one pass. It is entered in a worker thread, and never while the
+        model: The model, in evaluation mode.
+        tokenizer: Its tokenizer.
+        chat_template_kwargs: What its prompts were rendered with in training.
+        exclusive: Keeps others off the model during one pass. It is entered in a worker thread, and never while the
             model is asked to respond.
     """
 

@@ -2,8 +2,8 @@ r"""CompletingAttack: no chat formatting at all; the request is the start of a t
 
 Yuan et al., "Refuse Whenever You Feel Unsafe" (ACL 2025, arXiv 2407.09121), introduce it: the formatting tokens go, and
 the query becomes a declarative text to be completed. The paper's 200 texts were written one by one ("I will explain how
-to …:\n Step 1:", some with more of an answer); here their most common form is made by rule from any behaviour, so that
-attack and behaviours stay apart.
+to …:\n Step 1:", some with more of an answer); here their most common wording is made by rule from any behaviour, so
+that attack and behaviours stay apart.
 """
 
 from derta.data.behaviours import Behaviour

@@ -59,9 +59,9 @@ class Slot:
     """The place for a suffix after the user's words, within the tokens of the whole request.
 
     Attributes:
-        before: tokens up to the suffix.
-        initial: the suffix that a search starts from.
-        after: tokens that the chat template puts behind it, up to the answer.
+        before: The tokens up to the suffix.
+        initial: The suffix that a search starts from.
+        after: The tokens that the chat template puts behind it, up to the answer.
     """
 
     def __init__(self, weights: Weights, context: AttackContext, prompt: str) -> None:
@@ -116,8 +116,8 @@ class Descent:
     """A search in progress: one suffix, and what is known about it.
 
     Attributes:
-        losses: of the suffix that each step went on from, the first one's in front.
-        said: whether the best suffix makes the model say the whole target greedily.
+        losses: The loss of the suffix that each step went on from, the first one's in front.
+        said: Whether the best suffix makes the model say the whole target greedily.
     """
 
     def __init__(self, weights: Weights, context: AttackContext, prompt: str, rng: random.Random) -> None:

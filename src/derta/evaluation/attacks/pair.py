@@ -86,9 +86,9 @@ class _Stream:
     """One conversation with the attacker.
 
     Attributes:
-        system: the attacker's instructions.
-        turns: what was said since.
-        alive: whether the attacker still writes valid prompts.
+        system: The attacker's instructions.
+        turns: What was said since.
+        alive: Whether the attacker still writes valid prompts.
     """
 
     system: str

@@ -27,16 +27,16 @@ class Phrases:
     """What attacks say to a model, in its language.
 
     Attributes:
-        affirmative: how an answer that complies begins.
-        declarative: the request as the first lines of a text that gives the answer.
-        turning: how an answer begins that refuses and then complies all the same.
-        codes: hides a prompt in code, by data structure.
-        cipher: a prompt after demonstrations, all of it in cipher.
-        decipher: turns an answer in cipher into plain words.
-        ask_again: what a user says after a refusal, to have the question answered.
-        talk_back: what a user says after a refusal, to talk the model out of it.
-        templates: role-play prompts; empty where the user has to bring them.
-        demonstrations: questions and answers for the cipher; empty where the user has to bring them.
+        affirmative: How an answer that complies begins.
+        declarative: The request as the first lines of a text that gives the answer.
+        turning: How an answer begins that refuses and then complies all the same.
+        codes: Hides a prompt in code, by data structure.
+        cipher: A prompt after demonstrations, all of it in cipher.
+        decipher: Turns an answer in cipher into plain words.
+        ask_again: What a user says after a refusal, to have the question answered.
+        talk_back: What a user says after a refusal, to talk the model out of it.
+        templates: Role-play prompts; empty where the user has to bring them.
+        demonstrations: Questions and answers for the cipher; empty where the user has to bring them.
     """
 
     affirmative: Say

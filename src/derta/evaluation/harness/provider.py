@@ -9,7 +9,6 @@ Inspect's own `hf` provider closes a begun turn, has no raw path and fails at te
 """
 
 import asyncio
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +38,7 @@ from derta.evaluation.attacks import Weights
 from derta.evaluation.config import MAX_TOKENS
 from derta.inference import ChatRequest, Engine, Generation, RawRequest, Request, load_model
 from derta.names import model_path
+from derta.run_identity import read_identity
 
 RAW = {"raw": True}
 """Metadata of a user message that isn't to be formatted as a chat."""
@@ -155,14 +155,7 @@ def tuned_with(name: str) -> dict[str, Any]:
     Raises:
         InputError: the file is damaged.
     """
-    path = Path(model_path(name)) / "derta.json"
-    if not path.is_file():
-        return {}
-    try:
-        tuned = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
-    return tuned if isinstance(tuned, dict) else {}
+    return read_identity(Path(model_path(name))) or {}
 
 
 def to_messages(request: Request) -> list[ChatMessage]:

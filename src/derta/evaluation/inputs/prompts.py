@@ -49,9 +49,9 @@ def load_prompts(
 
     Args:
         path: JSON lines, JSON, CSV, TSV or Parquet.
-        attack: what the file's prompts are called in the results.
-        behaviours: the behaviours behind the prompts; their ids and kinds are kept.
-        system: the system prompt of the user turns.
+        attack: What the file's prompts are called in the results.
+        behaviours: The behaviours behind the prompts; their ids and kinds are kept.
+        system: The system prompt of the user turns.
 
     Raises:
         InputError: the file can't be read or is empty, a row is wrong, or there are not as many behaviours as rows.

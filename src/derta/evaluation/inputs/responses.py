@@ -30,13 +30,13 @@ class Response:
     """One answered prompt.
 
     Attributes:
-        origin: file and line (for an array: and number of the row).
-        prompt: what was asked, disguise included.
-        response: what the model wrote.
-        prefix: how its turn had begun.
-        answer: the right answer, if the row holds one.
-        is_raw: whether the response continues the prompt as one text.
-        jailbroken: what a PAIR summary says; `None` for other rows.
+        origin: File and line (for an array: and number of the row).
+        prompt: What was asked, disguise included.
+        response: What the model wrote.
+        prefix: How its turn had begun.
+        answer: The right answer, if the row holds one.
+        is_raw: Whether the response continues the prompt as one text.
+        jailbroken: What a PAIR summary says; `None` for other rows.
     """
 
     origin: str
@@ -52,8 +52,8 @@ def read_responses(path: Path, prompts: Path | None = None) -> list[Response]:
     """Return the rows of a file of responses.
 
     Args:
-        path: the file.
-        prompts: a file with the prompts that bare strings begin with. Without it, a string's prompt ends with its first
+        path: The file.
+        prompts: A file with the prompts that bare strings begin with. Without it, a string's prompt ends with its first
             colon ("…:\\n Step 1:"), or its first sentence or line; text without any of them is all response.
 
     Raises:

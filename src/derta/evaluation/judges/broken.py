@@ -6,12 +6,11 @@ can stand all the same.
 
 import re
 from dataclasses import replace
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 from derta.data.behaviours import Kind
-from derta.evaluation.judges.base import Verdict
+from derta.evaluation.results.verdict import Broken, Verdict
 
-Broken = Literal["empty", "filtered", "non-finite", "unknown tokens", "cut", "repeating"]
 BROKEN: tuple[Broken, ...] = get_args(Broken)
 
 CUT = 16
