@@ -88,10 +88,12 @@ class Screen:
     def console(self, errors: bool = False) -> Console:
         """Return a console on standard output or standard error, also while they are set aside."""
         output, error = self._log.shown if self._log else (sys.stdout, sys.stderr)
-        return Console(file=error if errors else output, highlight=False, quiet=self.quiet)
+        return Console(file=error if errors else output, highlight=False)
 
     def say(self, text: str, style: str = "", errors: bool = False) -> None:
         """Print a line that stays, above what goes; `errors`: on standard error."""
+        if self.quiet:
+            return
         console = self.console(errors)
         if self._live is not None and console.is_terminal:
             console = self._live.console
