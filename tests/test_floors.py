@@ -13,8 +13,8 @@ PACKAGE = Path(derta.__file__).parent
 
 # From the bottom. What stands on one floor doesn't import its neighbours there either.
 FLOORS: Sequence[set[str]] = (
-    {"errors", "files", "threads", "version"},
-    {"names"},
+    {"attention_masks", "docstrings", "errors", "files", "terminal", "threads", "version"},
+    {"names", "run_identity"},
     {"data"},
     {"tokens"},
     {"inference", "organism"},
@@ -27,10 +27,11 @@ FLOORS: Sequence[set[str]] = (
     {"__init__", "__main__"},
 )
 FLOORS_OF_EVALUATION: Sequence[set[str]] = (
-    {"config"},
+    {"config", "results"},
     {"judges"},
-    {"attacks", "results"},
+    {"attacks"},
     {"inputs"},
+    {"plan", "rejudge"},
     {"harness"},
     {"run"},
     {"registry"},
