@@ -10,6 +10,7 @@ from derta.data.columns import as_dataset, mark_canonical, write_dataset
 from derta.data.sources import Notes, Source, log_notes, open_source, read_examples
 from derta.data.triples import Example
 from derta.errors import InputError
+from derta.terminal import screen
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -19,6 +20,8 @@ READING_VERSION = 1
 
 # Bytes of a source; less is read again sooner than looked up, and takes little memory.
 _MIN_BYTES_TO_CACHE = 2**24
+_ROWS_PER_MOVE = 100
+"""Rows between two moves of a bar."""
 
 
 class Loaded(NamedTuple):
@@ -51,9 +54,14 @@ def load_source(source: str, *, schema: str = "auto", swap: bool = False, cache_
     opened, notes, digest = open_source(source), Notes(), ExamplesDigest()
 
     def examples() -> Iterator[tuple[Example, bool]]:
-        for example, conversational in read_examples(opened, notes, schema=schema, swap=swap):
-            digest.add(example)
-            yield example, conversational
+        with screen.bar(f"reading {opened.name}") as advance:
+            for number, (example, conversational) in enumerate(
+                read_examples(opened, notes, schema=schema, swap=swap), 1
+            ):
+                digest.add(example)
+                yield example, conversational
+                if number % _ROWS_PER_MOVE == 0:
+                    advance(_ROWS_PER_MOVE)
 
     if cache_dir is None or _size(opened) < _MIN_BYTES_TO_CACHE:
         rows = as_dataset(examples())

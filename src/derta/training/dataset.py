@@ -21,6 +21,7 @@ from derta.data.triples import as_example
 from derta.errors import InputError
 from derta.method.tree import TokenTree
 from derta.method.tree_builder import TreeBuilder
+from derta.terminal import screen
 from derta.tokens.encoder import EncodedExample, Encoder
 from derta.tokens.prompt_formats import set_prompt_format
 from derta.tokens.refusal_tokens import WhiteSpace, refusal_tokens
@@ -89,18 +90,30 @@ def encode_dataset(
         dataset = dataset.rename_column("completion", "chosen")
 
     def encode(rows: Dataset, path: Path | None) -> Dataset:
-        return rows.with_format(None).map(
-            partial(_encode_rows, encoder=encoder, name=name, drop_overlong=drop_overlong, canonical=canonical),
-            with_indices=True,
-            batched=True,
-            remove_columns=rows.column_names,
-            features=_ENCODED,
-            num_proc=num_proc,
-            cache_file_name=None if path is None else str(path),
-            keep_in_memory=path is None,
-            new_fingerprint="encoded",
-            desc=f"Tokenising {name}",
+        encode_rows = partial(
+            _encode_rows, encoder=encoder, name=name, drop_overlong=drop_overlong, canonical=canonical
         )
+        alone = num_proc in (None, 1)
+        with screen.bar(f"tokenising {name}", len(rows) if alone else None) as advance:
+
+            def encode_and_tell(columns: dict[str, list[Any]], indices: list[int]) -> pa.Table:
+                encoded = encode_rows(columns, indices)
+                advance(len(indices))
+                return encoded
+
+            return rows.with_format(None).map(
+                # Other processes have no screen.
+                encode_and_tell if alone else encode_rows,
+                with_indices=True,
+                batched=True,
+                remove_columns=rows.column_names,
+                features=_ENCODED,
+                num_proc=num_proc,
+                cache_file_name=None if path is None else str(path),
+                keep_in_memory=path is None,
+                new_fingerprint="encoded",
+                desc=f"Tokenising {name}",
+            )
 
     with PartialState().main_process_first():
         if encoder.cache_dir is None or len(dataset) < _MIN_ROWS_TO_CACHE:
