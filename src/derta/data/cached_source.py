@@ -1,4 +1,4 @@
-"""Large sources: read once, kept as canonical rows by content, and mapped into memory from then on."""
+"""Large sources: read once, cached as canonical rows by their content, and mapped into memory from then on."""
 
 import hashlib
 import json
@@ -28,8 +28,8 @@ class Loaded(NamedTuple):
     """A source's rows.
 
     Attributes:
-        rows: a `Dataset` of canonical columns.
-        digest: hash of the examples in their order, wherever and in whatever form they are: their origins don't count.
+        rows: Is a `Dataset` of canonical columns.
+        digest: Hashes the examples in their order, wherever and in whatever form they are: their origins don't count.
     """
 
     rows: "Dataset"
@@ -43,13 +43,13 @@ def load_source(source: str, *, schema: str = "auto", swap: bool = False, cache_
     written.
 
     Args:
-        source: a file, the name of a data set on the hub, or a directory that `Dataset.save_to_disk` wrote.
-        schema: how to read the columns.
-        swap: swap `chosen` and `rejected` of triples.
-        cache_dir: directory for the rows of large sources; without it they are in memory.
+        source: Names a file, a data set on the hub, or a directory that `Dataset.save_to_disk` wrote.
+        schema: Says how to read the columns.
+        swap: Swaps `chosen` and `rejected` of triples.
+        cache_dir: Caches the rows of large sources; without it they are in memory.
 
     Raises:
-        InputError: as `load_triples`; or the rows can't be kept.
+        InputError: As `load_triples`; or the rows can't be cached.
     """
     opened, notes, digest = open_source(source), Notes(), ExamplesDigest()
 

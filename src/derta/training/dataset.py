@@ -20,7 +20,7 @@ from derta.data.columns import examples_of, is_canonical
 from derta.data.triples import as_example
 from derta.errors import InputError
 from derta.method.tree import TokenTree
-from derta.method.tree_builder import TreeBuilder
+from derta.method.tree_builder import METHODS, TreeBuilder
 from derta.terminal import screen
 from derta.tokens.encoder import EncodedExample, Encoder
 from derta.tokens.prompt_formats import set_prompt_format
@@ -60,7 +60,7 @@ class TreeDataset(torch.utils.data.Dataset[TokenTree | None]):
         prompt, chosen, rejected = (
             pc.list_value_length(stored.column(name)).to_numpy() for name in ("prompt", "chosen", "rejected")
         )
-        reads = 0 if self.builder.method == "vanilla" else rejected
+        reads = rejected if METHODS[self.builder.method].reads_rejected else 0
         branches = np.where(reads, self.builder.cuts_per_triple, 1)
         lengths: np.ndarray = prompt + reads + branches * chosen
         return _selected(self.encoded, lengths)
@@ -207,9 +207,10 @@ def tree_dataset(encoded: Dataset, builder: TreeBuilder, name: str) -> TreeDatas
     """Make a data set of trees.
 
     Raises:
-        InputError: there are no triples for a method that needs them, or no example has a target under it.
+        InputError: There are no triples for a method that needs them, or no example has a target under it.
     """
-    if builder.method != "vanilla" and not (values_of(encoded, "rto") | values_of(encoded, "fixed_cut")).any():
+    is_safety = values_of(encoded, "rto") | values_of(encoded, "fixed_cut")
+    if METHODS[builder.method].reads_rejected and not is_safety.any():
         raise InputError(f"{name}: method {builder.method!r} needs triples, and no example has a rejected response")
     trees = TreeDataset(encoded, builder)
     if all(trees[0, index] is None for index in range(len(trees))):
@@ -221,7 +222,7 @@ def encoder_and_builder(tokenizer: PreTrainedTokenizerBase, config: DeRTaConfig)
     """Set the prompt format on `tokenizer`, and take from the configuration how examples become trees.
 
     Raises:
-        InputError: there is no chat template, or the refusal text is not one token.
+        InputError: There is no chat template, or the refusal text is not one token.
     """
     set_prompt_format(tokenizer, config.prompt_format)
     encoder = Encoder.from_config(tokenizer, config)

@@ -11,18 +11,8 @@ from derta.evaluation.results.store import Evaluation
 
 # What names an evaluation or its model rather than how it was made.
 _NOT_SETTINGS = (
-    *(
-        "model",
-        "tasks",
-        "digest",
-        "method",
-        "training_seed",
-        "fingerprint",
-        "files",
-        "schema",
-        "derta_version",
-        "served_as",
-    ),
+    *("model", "digest", "method", "training_seed", "fingerprint", "files", "served_as"),
+    *("schema", "derta_version", "tasks"),
 )
 _NAMED = 5
 """How many of the things that aren't shared are called by name."""
