@@ -46,9 +46,9 @@ class _Parser(argparse.ArgumentParser):
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
-        import derta
+        from derta.version import __version__
 
-        print(f"derta {derta.__version__}")
+        print(f"derta {__version__}")
         parser.exit()
 
 

@@ -5,7 +5,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import derta
 from derta.docstrings import docstring_of, parameters
 
 _OWN = {
@@ -43,7 +42,7 @@ def add_options(parser: ArgumentParser) -> None:
 def _add_options(group: Any, place: tuple[str, str, str], names: tuple[str, ...] = ()) -> None:
     package, file, class_ = place
     spec = find_spec(package)
-    folder = Path(derta.__file__).parent if package == "derta" else Path(str(spec and spec.origin)).parent
+    folder = Path(__file__).parents[1] if package == "derta" else Path(str(spec and spec.origin)).parent
     found = parameters(docstring_of(folder / file, class_))
     for name in names or found:
         type_, text = found[name]
