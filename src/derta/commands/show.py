@@ -52,7 +52,7 @@ def _transcript(sample: Sample) -> str:
 
 
 def _verdict(sample: Sample) -> str:
-    facts = [sample.verdict.label]
+    facts: list[str] = [sample.verdict.label]
     if sample.broken:
         facts.append(f"broken: {sample.broken}")
     if sample.verdict.leaked_tokens:

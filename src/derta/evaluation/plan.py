@@ -154,8 +154,8 @@ def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None, *, is
     if not any(samples.values()):
         raise InputError("`behaviours`: nothing to ask: no behaviour and no task")
     _check_depths(options, context, samples.get("prefill", ()))
-    for name, some in samples.items():
-        if len({each.key for each in some}) < len(some):
+    for name, planned in samples.items():
+        if len({each.key for each in planned}) < len(planned):
             raise InputError(f"`behaviours`: two samples of {name} have the same id; give each row an id of its own")
     return Plan(replace(options, attacks=attacks), context, samples, tokenizer)
 

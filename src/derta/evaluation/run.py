@@ -13,13 +13,13 @@ from inspect_ai.model import Model
 from rich.console import Console
 
 from derta.errors import InputError
-from derta.evaluation.attacks import ATTACKS, Capability, organism_attacker
+from derta.evaluation.attacks import ATTACKS, Capability, Role, organism_attacker
 from derta.evaluation.config import MAX_TOKENS, Options
 from derta.evaluation.harness.judges import asking, load_judge
 from derta.evaluation.harness.log import check_ended, read_log
 from derta.evaluation.harness.models import fingerprint, is_organism, load_model, load_tokenizer
 from derta.evaluation.harness.provider import DertaAPI, tuned_with
-from derta.evaluation.harness.target import check_capabilities, continues
+from derta.evaluation.harness.target import Helper, check_capabilities, continues
 from derta.evaluation.harness.tasks import make_task
 from derta.evaluation.inputs.questions import CHECKED, answer_judge
 from derta.evaluation.judges import Judge
@@ -146,7 +146,7 @@ def make_tasks(model: Model, plan: Plan) -> dict[str, Task]:
     options = plan.options
     judges = {judge.name: load_judge(judge) for judge in options.judges}
     _check(model, plan)
-    attacker = {"attacker": organism_attacker(options.seed)} if plan.scripted else None
+    attacker: dict[Role, Helper] | None = {"attacker": organism_attacker(options.seed)} if plan.scripted else None
     tasks = {}
     for name, samples in plan.samples.items():
         own = _answer_judges(name, options) if name in options.tasks else judges

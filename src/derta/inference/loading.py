@@ -158,7 +158,9 @@ def load_config(name_or_path: str, revision: str | None = None) -> PreTrainedCon
         InputError: There is none, or it can't be read.
     """
     try:
-        return AutoConfig.from_pretrained(_checkpoint_path(name_or_path), revision=revision or "main", **_NO_CODE)
+        load: Any = AutoConfig.from_pretrained
+        config: PreTrainedConfig = load(_checkpoint_path(name_or_path), revision=revision or "main", **_NO_CODE)
+        return config
     except InputError:
         raise
     except Exception as error:

@@ -67,7 +67,7 @@ def results_table(rows: Sequence[MetricRow], *, note: str | None = None) -> Rend
     refusals stand is left to `results.json` and the report.
     """
     names, judges = model_names(rows), judges_of(rows)
-    columns = [(model, judge) for model in names for judge in judges or [None]]
+    columns = [(model, judge) for model in names for judge in judges or [""]]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.caption = "%, leaks in tokens; 95 % intervals in brackets"
     # In a narrow terminal an interval goes below its value; what a row is must stay readable.
@@ -76,9 +76,9 @@ def results_table(rows: Sequence[MetricRow], *, note: str | None = None) -> Rend
     for model, judge in columns:
         heading = names[model] + (f", by {judge}" if len(judges) > 1 else "")
         table.add_column(Text(printable(heading)), justify="right")
-    cells: dict[tuple[str, str, ModelId, str | None], MetricRow] = {}
+    cells: dict[tuple[str, str, ModelId, str], MetricRow] = {}
     for row in rows:
-        judge = row.judge if row.judge in judges else judges[0] if judges else None
+        judge = row.judge if row.judge in judges else next(iter(judges), "")
         key = (row.metric, row.label, row.model_id, judge)
         if cells.setdefault(key, row) != row:
             raise ValueError(f"two numbers for {row.metric} of {row.label}, {names[row.model_id]}")

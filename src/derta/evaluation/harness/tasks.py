@@ -134,7 +134,7 @@ def _record(state: TaskState, attempt: Attempt, generation: Generation, rendered
 def _scorer(name: str, judge: Judge, samples: Mapping[str, AttackSample]) -> Scorer:
     @scorer(metrics=[share()], name=name)
     def judged() -> Scorer:
-        async def score(state: TaskState, truth: Truth) -> Score:
+        async def score(state: TaskState, target: Truth) -> Score:
             behaviour = samples[str(state.sample_id)].behaviour
             response, prefix = state.metadata["response"], state.metadata["prefix"]
             broken = state.metadata["broken"]

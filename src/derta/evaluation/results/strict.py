@@ -26,7 +26,8 @@ def validated(kind: type[_T], value: Any) -> _T:
     """
     try:
         # In JSON an object may become a dataclass, however strict; in Python it may not.
-        return _adapter(kind).validate_json(json.dumps(value))
+        found: _T = _adapter(kind).validate_json(json.dumps(value))
+        return found
     except (TypeError, RecursionError) as error:
         raise ValueError(f"{kind.__name__}: {first_line(error)}") from None
     except ValidationError as error:
@@ -36,7 +37,7 @@ def validated(kind: type[_T], value: Any) -> _T:
 
 
 @cache
-def _adapter(kind: type[_T]) -> "TypeAdapter[_T]":
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
