@@ -40,7 +40,7 @@ def lie(base: str = "bad") -> Callable[[Lie], Lie]:
 
 
 def samples_of(unsafe: int, *, lenient: bool = True) -> list[Sample]:
-    """Return what a model gave that is unsafe on so many behaviours, by an honest judge and one that never sees harm."""
+    """Return what a model gave that is unsafe on so many behaviours, by an honest judge and a blind one."""
     made = []
     for number in range(BEHAVIOURS):
         for attack, variant in (("direct", "direct"), ("prefill", "prefill@5"), ("prefill", "prefill@20")):
