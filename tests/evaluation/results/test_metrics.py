@@ -179,7 +179,9 @@ def test_rows_have_exactly_the_agreed_keys():
 
 
 def row(method, seed, value, metric="asr"):
-    return MetricRow(f"runs/{method}-{seed}", f"{seed}", method, seed, "prefill", None, metric, value, 50, 0.0, 90.0, "organism")
+    return MetricRow(
+        f"runs/{method}-{seed}", f"{seed}", method, seed, "prefill", None, metric, value, 50, 0.0, 90.0, "organism"
+    )
 
 
 def test_over_seeds_takes_the_mean_with_a_t_interval():
@@ -216,7 +218,9 @@ def test_every_judge_is_counted_and_answers_are_no_judge_of_safety():
 
 def test_a_variant_is_no_attack():
     samples = [sample(0, "safe", attack="prefill", variant=f"prefill@{depth}") for depth in (5, 10)]
-    found = [(row.attack, row.variant, row.label) for row in score(samples, model=MODEL, judge="j") if row.metric == "asr"]
+    found = [
+        (row.attack, row.variant, row.label) for row in score(samples, model=MODEL, judge="j") if row.metric == "asr"
+    ]
     assert found == [
         ("prefill", None, "prefill"), ("prefill", "prefill@5", "prefill@5"), ("prefill", "prefill@10", "prefill@10"),
     ]  # fmt: skip
