@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from derta.cli import main
 from derta.organism import path
-from derta.organism.build import build_command, train_base
+from derta.organism.build import train_base
 from derta.organism.competence import FORMS, competence
 from derta.organism.tokenizer import build_tokenizer
 
@@ -63,8 +64,8 @@ def test_build_command_writes_a_loadable_base(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = partial(competence, size=2, only=("direct", "code: stack"))
-    monkeypatch.setattr("derta.organism.build.competence", few)
-    assert build_command(tmp_path / "base", seed=1, steps=2) == 0
+    monkeypatch.setattr("derta.commands.organism_build.competence", few)
+    assert main(["organism", "build", "--out", str(tmp_path / "base"), "--seed", "1", "--steps", "2"]) == 0
     assert "stack" in capsys.readouterr().out
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     assert model.config.vocab_size == len(AutoTokenizer.from_pretrained(tmp_path / "base"))

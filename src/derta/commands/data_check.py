@@ -2,6 +2,7 @@
 
 import math
 import sys
+from argparse import ArgumentParser, Namespace
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -93,36 +94,30 @@ class _FileReport:
                 self.lengths[name].append(length)
 
 
-def check_command(
-    files: Sequence[str],
-    *,
-    schema: str,
-    swap: bool,
-    model: str | None,
-    max_length: int,
-    prompt_format: str | None = None,
-) -> int:
-    """Print what each file holds and what is wrong with it.
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.add_argument("files", nargs="+", help="files or dataset names")
+    parser.add_argument("--schema", default="auto", help="how to read the columns (default: recognise them)")
+    parser.add_argument("--swap", action="store_true", help="swap chosen and rejected")
+    parser.add_argument("--model", help="measure lengths in this model's tokens, with its chat template")
+    parser.add_argument("--prompt-format", help="named prompt format in place of the model's chat template")
+    parser.add_argument("--max-length", type=int, default=1024, help="report what would be shortened beyond this")
 
-    Args:
-        files: files or `datasets` names.
-        schema: how to read the columns.
-        swap: swap `chosen` and `rejected`.
-        model: measure in tokens of this model; in words by default.
-        prompt_format: in place of the model's chat template.
-        max_length: with `model`, report what is shortened beyond this.
+
+def run(args: Namespace) -> int:
+    """Print what each file holds and what is wrong with it.
 
     Returns:
         0, or 2 if there are problems: whatever would stop a training run.
     """
     console = Console(highlight=False)
-    measure = _token_lengths(model, max_length, prompt_format) if model else _word_lengths
+    measure = _token_lengths(args.model, args.max_length, args.prompt_format) if args.model else _word_lengths
     duplicates = _Duplicates()
     reports = []
-    for name in files:
-        report = _read(name, measure, duplicates, schema=schema, swap=swap)
+    for name in args.files:
+        report = _read(name, measure, duplicates, schema=args.schema, swap=args.swap)
         reports.append(report)
-        _print_report(console, name, report, unit="tokens" if model else "words", max_length=max_length)
+        _print_report(console, name, report, unit="tokens" if args.model else "words", max_length=args.max_length)
     for line in duplicates.lines():
         console.print(Text(line), soft_wrap=True)
     count = sum(report.problem_count for report in reports)

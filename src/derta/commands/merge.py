@@ -1,5 +1,6 @@
 """`derta merge`: one set of weights from a base model and its LoRA adapter."""
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from derta.errors import InputError
@@ -8,8 +9,25 @@ from derta.inference.loading import adapter_base, load_model
 from derta.run_identity import IDENTITY, read_identity
 
 
-def merge_adapter(adapter: Path, out: Path) -> None:
-    """Merge the adapter into its base model and save the result with its tokenizer.
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.add_argument("--adapter", type=Path, required=True, help="directory with the adapter")
+    parser.add_argument("--out", type=Path, required=True, help="directory to write the merged model to")
+
+
+def run(args: Namespace) -> int:
+    """Merge, and say where the model is.
+
+    Raises:
+        InputError: see [`merge_adapter`].
+    """
+    base = merge_adapter(args.adapter, args.out)
+    print(f"merged {args.adapter} into {base}: {args.out}")
+    return 0
+
+
+def merge_adapter(adapter: Path, out: Path) -> str:
+    """Merge the adapter into its base model, save the result with its tokenizer, and return the base's name.
 
     Raises:
         InputError: `adapter` holds no adapter, its base can't be loaded, or `out` is not empty.
@@ -24,4 +42,4 @@ def merge_adapter(adapter: Path, out: Path) -> None:
     identity = read_identity(adapter)
     if identity is not None:
         write_json(out / IDENTITY, identity)
-    print(f"merged {adapter} into {adapter_base(str(adapter))}: {out}")
+    return str(adapter_base(str(adapter)))

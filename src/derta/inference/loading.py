@@ -24,6 +24,7 @@ from transformers.utils import logging
 from derta.errors import InputError, first_line
 from derta.names import model_path
 
+_TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
 # Without this, transformers asks on the terminal whether to run a checkpoint's code.
 _NO_CODE = {"trust_remote_code": False}
 
@@ -50,9 +51,7 @@ def load_model(
     else:
         adapted = load_adapter(name_or_path, load_weights(base, **kwargs))
         model = cast(PreTrainedModel, cast(Any, adapted).merge_and_unload())
-        # An adapter directory written by a trainer holds the tokenizer it was tuned with; a bare adapter doesn't.
-        has_tokenizer = (Path(model_path(name_or_path)) / "tokenizer_config.json").is_file()
-        tokenizer = load_tokenizer(name_or_path if has_tokenizer else base)
+        tokenizer = load_tokenizer(name_or_path)
     return cast(PreTrainedModel, cast(Any, model).to(device).eval()), tokenizer
 
 
@@ -134,13 +133,18 @@ def load_adapter(directory: str, base: PreTrainedModel) -> PeftModel:
 
 
 def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model.
+    """Load the tokenizer of a model, or one that stands alone in a directory.
 
     Raises:
         InputError: There is none, or it can't be read.
     """
+    path = model_path(name_or_path)
+    if not any((Path(path) / name).is_file() for name in _TOKENIZER_FILES):
+        # An adapter directory written by a trainer holds the tokenizer it was tuned with; a bare adapter doesn't.
+        base = adapter_base(name_or_path)
+        path = _checkpoint_path(base or name_or_path)
     try:
-        return AutoTokenizer.from_pretrained(_checkpoint_path(name_or_path), revision=revision or "main", **_NO_CODE)
+        return AutoTokenizer.from_pretrained(path, revision=revision or "main", **_NO_CODE)
     except InputError:
         raise
     except Exception as error:
@@ -154,7 +158,9 @@ def load_config(name_or_path: str, revision: str | None = None) -> PreTrainedCon
         InputError: There is none, or it can't be read.
     """
     try:
-        return AutoConfig.from_pretrained(_checkpoint_path(name_or_path), revision=revision or "main", **_NO_CODE)
+        load: Any = AutoConfig.from_pretrained
+        config: PreTrainedConfig = load(_checkpoint_path(name_or_path), revision=revision or "main", **_NO_CODE)
+        return config
     except InputError:
         raise
     except Exception as error:

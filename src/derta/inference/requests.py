@@ -72,6 +72,7 @@ class Generation:
         tokens: how many tokens the model wrote, the end-of-turn token not counted.
         finished: whether it ended by itself, or at a stop text, within the limit.
         logprobs: of each of these tokens, if they were asked for.
+        problem: What else made the model stop: `filtered` by its server, or `non-finite` logits.
     """
 
     prefix: str
@@ -79,6 +80,7 @@ class Generation:
     tokens: int
     finished: bool
     logprobs: tuple[TokenLogprob, ...] = ()
+    problem: str = ""
 
     @property
     def response(self) -> str:

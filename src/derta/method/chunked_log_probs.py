@@ -195,7 +195,8 @@ class _LinearLogProbs(torch.autograd.Function):
                 needed = [False, gradients.weight is not None, gradients.bias is not None]
                 reweighted = replace(projection, targets=replace(projection.targets, weights=grad_output))
                 of_hidden = gradients.hidden
-                gradients = _project(*ctx.saved_tensors, replace(reweighted, with_gradients=True), needed)[2]
+                hidden, weight, bias = ctx.saved_tensors
+                gradients = _project(hidden, weight, bias, replace(reweighted, with_gradients=True), needed)[2]
                 gradients.hidden = of_hidden
         if gradients.hidden is not None:
             gradients.hidden.mul_(grad_output[:, None])

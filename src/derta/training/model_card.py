@@ -7,8 +7,8 @@ import yaml
 from jinja2 import Template
 from transformers import TrainerState
 
-import derta
 from derta.training.config import DeRTaConfig
+from derta.version import __version__
 
 _CARD = Template(
     """\
@@ -100,7 +100,7 @@ def write_model_card(path: Path, *, args: DeRTaConfig, state: TrainerState, base
         base=base,
         base_link=f"https://huggingface.co/{base}",
         method=args.method,
-        version=derta.__version__,
+        version=__version__,
         examples=examples,
         steps=state.global_step,
         batch=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
