@@ -73,14 +73,6 @@ _DATACLASSES: tuple[Any, ...] = (DeRTaConfig, DataOptions, ModelConfig, RunOptio
 
 
 class _Parser(HfArgumentParser):
-    """Parses the options of all dataclasses; help for derta's own comes from their docstrings."""
-
-    def __init__(self) -> None:
-        super().__init__(list(_DATACLASSES), prog="derta train", allow_abbrev=False)
-        helps = {name: text for each in (DeRTaConfig, DataOptions, RunOptions) for name, text in help_of(each).items()}
-        for action in self._actions:
-            action.help = helps.get(action.dest, action.help)
-
     def error(self, message: str) -> NoReturn:
         raise InputError(f"derta train: {message}")
 
@@ -91,7 +83,7 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
     Raises:
         InputError: an unknown key or option, a value of the wrong type, or options that contradict each other.
     """
-    parser = _Parser()
+    parser = _Parser(list(_DATACLASSES), prog="derta train", allow_abbrev=False)
     parser.add_argument("--config", type=Path, help="YAML recipe; options on the command line win over it")
     config_path, on_command_line = _split_config(list(argv))
     arguments = [*(_recipe_arguments(config_path) if config_path else []), *on_command_line]
