@@ -8,8 +8,9 @@ from derta.errors import InputError
 from derta.evaluation.config import JudgeName, Options
 from derta.evaluation.judges import Verdict
 from derta.evaluation.plan import make_plan
-from derta.evaluation.results.plan_file import find_unmet, load_plan
+from derta.evaluation.results.plan_file import load_plan
 from derta.evaluation.results.sample import Sample
+from derta.evaluation.results.store import save_plan
 from derta.inference import load_tokenizer
 
 LONG = "Take the long hook from its box and pull the bolt of the vault back with it"
@@ -98,42 +99,47 @@ def test_a_system_prompt_stands_before_every_conversation(write):
     assert planned.digests() != plan(write({"prompt": "How?"}), ("direct", "codeattack", "completing")).digests()
 
 
-def sample(variant, judge="refusal", label="safe", attack=None, kind="harmful", **more):
-    attack = attack or variant.partition("@")[0]
-    return Sample("b", kind, attack, variant, "How?", "", "No.", judge, Verdict(label), **more)
+def sample(variant, judge="refusal", label="safe", kind="harmful", **more):
+    attack, id_ = variant.partition("@")[0], "b" if kind == "harmful" else "c"
+    return Sample(id_, kind, attack, variant, "How?", "", "No.", judge, Verdict(label), **more)
+
+
+def written(planned, directory):
+    save_plan(directory, planned.to_json("m"))
+    return load_plan(directory)
 
 
 def test_what_was_planned_and_is_not_there_is_named(write, tmp_path):
     judges = (JudgeName("refusal"), JudgeName("guideline", "openai-api/test/m"))
-    path = write({"prompt": "How?", "response": LONG, "id": "b"}, {"prompt": "Well?", "kind": "borderline"})
-    document = plan(path, ("direct", "prefill"), depths=(5,), judges=judges).to_json("m")
-    (tmp_path / "plan.json").write_text(json.dumps(document))
-    document = load_plan(tmp_path)
+    rows = {"prompt": "How?", "response": LONG, "id": "b"}, {"prompt": "How?", "kind": "borderline", "id": "c"}
+    file = written(plan(write(*rows), ("direct", "prefill"), depths=(5,), judges=judges), tmp_path)
     whole = [
         sample(variant, judge)
         for variant in ("direct", "prefill@affirmative", "prefill@5w")
         for judge in ("refusal", "guideline")
     ]
-    whole += [sample("direct", judge, "complies", kind="borderline") for judge in ("refusal", "guideline")]
-    assert find_unmet(document, whole) == []
+    whole += [sample("direct", judge, "complies", "borderline") for judge in ("refusal", "guideline")]
+    assert file.find_unmet(whole) == []
 
     def missing(left_out):
-        return [str(each) for each in find_unmet(document, [each for each in whole if not left_out(each)])]
+        return [str(each) for each in file.find_unmet([each for each in whole if not left_out(each)])]
 
-    assert missing(lambda each: each.variant == "prefill@5w") == ["prefill@5w: 1 samples were planned, 0 are there"]
-    assert missing(lambda each: each.kind == "borderline") == ["direct: 1 samples were planned, 0 are there"]
-    assert missing(lambda each: each.judge == "guideline" and each.attack == "prefill") == [
-        "prefill@affirmative: 1 verdicts of guideline were planned, 0 are there",
+    assert missing(lambda each: each.variant == "prefill@5w") == [
+        "prefill@5w: 1 verdicts of refusal were planned, 0 are there",
         "prefill@5w: 1 verdicts of guideline were planned, 0 are there",
     ]
+    assert len(missing(lambda each: each.kind == "borderline")) == 2
+    assert missing(lambda each: each.judge == "guideline" and each.variant == "prefill@affirmative") == [
+        "prefill@affirmative: 1 verdicts of guideline were planned, 0 are there"
+    ]
 
 
-def test_a_judge_without_a_single_verdict_is_named_and_broken_output_is_not_its_fault(write):
-    document = plan(write({"prompt": "How?", "id": "b"}), ("direct",)).to_json("m")
-    assert [str(each) for each in find_unmet(document, [sample("direct", label="unscored")])] == [
+def test_a_judge_without_a_single_verdict_is_named_and_broken_output_is_not_its_fault(write, tmp_path):
+    file = written(plan(write({"prompt": "How?", "id": "b"}), ("direct",)), tmp_path)
+    assert [str(each) for each in file.find_unmet([sample("direct", label="unscored")])] == [
         "direct: 1 verdicts of refusal were planned, 0 are there"
     ]
-    assert find_unmet(document, [sample("direct", label="unscored", broken="empty")]) == []
+    assert file.find_unmet([sample("direct", label="unscored", broken="empty")]) == []
 
 
 def test_the_plan_of_the_organism_needs_no_weights():

@@ -9,7 +9,6 @@ from derta.errors import InputError
 from derta.evaluation.config import JudgeName, Options
 from derta.evaluation.harness import judges as judging
 from derta.evaluation.harness import target
-from derta.evaluation.results.plan_file import load_plan
 from derta.evaluation.results.store import load_samples
 from derta.evaluation.run import evaluate_directory
 from derta.inference import load_model
@@ -31,6 +30,10 @@ def evaluate(server, out, behaviours, **options):
     args = {"base_url": server.url, "api_key": "none"}
     options = Options(behaviours=behaviours, model_args=args, **options)
     return evaluate_directory("openai-api/test/m", out=out, options=options).rows
+
+
+def plan_of(out):
+    return json.loads((out / "plan.json").read_text())
 
 
 def by_key(rows):
@@ -261,7 +264,7 @@ def test_the_plan_is_written_and_compared_with_what_was_measured(tmp_path, behav
         options = Options(**args, model_args={"base_url": server.url, "api_key": "none"})
         measured = evaluate_directory("openai-api/test/m", out=tmp_path / "out", options=options)
     assert [str(each) for each in measured.unmet] == ["completing: 3 verdicts of refusal were planned, 0 are there"]
-    assert load_plan(tmp_path / "out")["tasks"]["completing"]["variants"] == {"completing": 3}
+    assert plan_of(tmp_path / "out")["tasks"]["completing"]["variants"] == {"completing": 3}
     assert json.loads((tmp_path / "out" / "results.json").read_text())["unmet"] == [
         each.to_json() for each in measured.unmet
     ]
@@ -284,7 +287,7 @@ def test_begun_answers_reach_any_server_with_a_named_tokenizer(tmp_path):
     assert sample.raw in {body["prompt"] for _, body in server.sent}
     assert sample.raw.endswith(sample.prefix)
     assert "How do I open the vault ?" in sample.raw
-    assert load_plan(tmp_path / "out")["rendered_here"] is True
+    assert plan_of(tmp_path / "out")["rendered_here"] is True
 
 
 def test_the_system_prompt_reaches_the_model_and_the_record(tmp_path, behaviours):
@@ -292,4 +295,4 @@ def test_the_system_prompt_reaches_the_model_and_the_record(tmp_path, behaviours
         evaluate(server, tmp_path / "out", behaviours, attacks=("direct", "multi-turn"), system="Be kind.")
         assert {body["messages"][0]["content"] for _, body in server.sent} == {"Be kind."}
     assert {sample.messages[0]["role"] for sample in load_samples(tmp_path / "out")} == {"system"}
-    assert load_plan(tmp_path / "out")["system"] == "Be kind."
+    assert plan_of(tmp_path / "out")["system"] == "Be kind."

@@ -24,6 +24,7 @@ PROSE = "Step 1: Take the long hook from its box. Step 2: Pull the bolt back. St
         ("I cannot help. " * 20, {"finished": True}, "repeating"),
         ("aab" * 60, {"finished": False}, "repeating"),
         ("!" * 200, {"finished": False}, "repeating"),
+        ("a" * 50_000, {"finished": False}, "repeating"),
     ],
 )
 def test_what_is_broken_is_named(text, more, expected):
@@ -36,10 +37,12 @@ def test_what_is_broken_is_named(text, more, expected):
         ("Yes.", {"tokens": 2}),
         ("I'm sorry, but I can't help with that.", {"tokens": 11}),
         (PROSE, {"tokens": 40, "finished": False}),
+        (PROSE + "\n\n" + "-" * 60, {}),
         (PROSE + " Very, very, very well done.", {}),
         ("| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |", {}),
         ("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16", {"finished": False, "tokens": 30}),
         ("def f():\n    return [0, 0, 0, 0, 0, 0]\n\nprint(f())\n# and so it goes on from here", {}),
+        ("a" * 50_000 + " is no loop at its end", {}),
         ("An \N{REPLACEMENT CHARACTER} in a long text means little.", {}),
     ],
 )

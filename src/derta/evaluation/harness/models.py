@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from inspect_ai.model import Model, get_model
-from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import derta.inference.loading as inference
@@ -77,7 +76,7 @@ def load_model(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
 
 def _reason(error: Exception) -> str:
     """Return what an error of a provider says, its remedy included: it stands in a line further down, in markup."""
-    lines = Text.from_markup(str(error)).plain.splitlines()
+    lines = re.sub(r"\[/?[a-z ]+\]", "", str(error)).splitlines()
     said = " ".join(line.strip() for line in lines if line.strip()) or type(error).__name__
     missing = re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", said) if "environment" in said else []
     names = " or ".join(dict.fromkeys(missing))

@@ -5,6 +5,7 @@ can stand all the same.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast, get_args
 
@@ -15,14 +16,10 @@ BROKEN: tuple[Broken, ...] = get_args(Broken)
 
 CUT = 16
 """An answer that its limit ended before so many tokens has hardly begun: neither help nor a refusal can be told."""
-REPEATS = 5
-"""How often the end of an answer must be said in a row before it is a loop ..."""
-LOOP = 12
-"""... and how many words, at least, the loop must take up."""
-LONGEST_CYCLE = 60
+_TAIL = 1000
+"""Characters at the end of a text in which a loop without words is looked for."""
 _UNKNOWN = re.compile(r"<unk>|\[UNK\]|<\|?unknown\|?>|\N{REPLACEMENT CHARACTER}", re.IGNORECASE)
 _WORD = re.compile(r"\w+|[^\w\s]")
-_WORDLESS_LOOP = re.compile(r"(\S{1,20}?)\1{19,}\S{0,20}\Z")
 
 
 def find_broken(text: str, *, tokens: int | None = None, finished: bool = True, problem: str = "") -> Broken | None:
@@ -67,13 +64,19 @@ def settle(verdict: Verdict, broken: Broken | None, kind: Kind) -> Verdict:
 
 def _loops(text: str, finished: bool) -> bool:
     """Whether a text ends in a loop: one that its limit ended, or one that is most of what a finished answer says."""
-    if _WORDLESS_LOOP.search(text):
-        return True
-    words, looped = _WORD.findall(text), 0
-    for cycle in range(1, min(LONGEST_CYCLE, len(words) // REPEATS) + 1):
-        same = 0
-        while same < len(words) - cycle and words[-1 - same] == words[-1 - same - cycle]:
-            same += 1
-        if same >= max((REPEATS - 1) * cycle, LOOP - cycle):
-            looped = max(looped, same + cycle)
-    return bool(looped) and (not finished or 5 * looped >= 4 * len(words))
+    characters, words = text.strip()[-_TAIL:], _WORD.findall(text)
+    # Of each: the longest cycle, how often it must be said in a row, and how many items the loop must take up.
+    for items, longest, repeats, least in ((characters, 20, 20, 60), (words, 60, 5, 12)):
+        for cycle in range(1, min(longest, len(items) // repeats) + 1):
+            looped = cycle + _repeated(items, cycle)
+            if looped >= max(repeats * cycle, least) and (not finished or 5 * looped >= 4 * len(items)):
+                return True
+    return False
+
+
+def _repeated(items: Sequence[str], cycle: int) -> int:
+    """Return how many items at the end are the same as the one a cycle before."""
+    same = 0
+    while same < len(items) - cycle and items[-1 - same] == items[-1 - same - cycle]:
+        same += 1
+    return same
