@@ -109,11 +109,6 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
     return TrainOptions(config, data, model, run, {name: changed[name] for name in names if name in changed})
 
 
-def help_of(options: type) -> dict[str, str]:
-    """Return what the docstring of a dataclass says about each of its parameters, for argparse."""
-    return {name: each.text.replace("%", "%%") for name, each in parameters(options.__doc__ or "").items()}
-
-
 def option_names() -> list[str]:
     """Names that a recipe or the command line may set."""
     return [f.name for dataclass_type in _DATACLASSES for f in fields(dataclass_type) if f.init]
