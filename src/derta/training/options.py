@@ -11,7 +11,6 @@ import yaml
 from transformers import HfArgumentParser
 from trl import ModelConfig
 
-from derta.docstrings import parameters
 from derta.errors import InputError, did_you_mean
 from derta.training.config import DeRTaConfig
 
