@@ -13,14 +13,14 @@ came from where (GitHub, unless said otherwise):
   wholly or in part (0) or complied wholly or in part (1): labels of compliance and of harm at once.
 - PKU-SafeRLHF and JAILJUDGE: `data/Safe-RLHFmini.csv` and `data/JAILJUDGEmini.csv` of ThuCCSLab/JailbreakEval. Harm.
 - JailbreakBench: `judge-comparison.csv` (Hugging Face JailbreakBench/JBB-Behaviors). Majority of three. Harm.
-- Three labels (Cai et al., arXiv 2404.06407): `raw-data/manual_data.csv` of purseclab/jailbreak-evaluation. "Informative"
-  (not a mere rejection or repetition) is compliance, "safeguard violation" is harm.
+- Three labels (Cai et al., arXiv 2404.06407): `raw-data/manual_data.csv` of purseclab/jailbreak-evaluation.
+  "Informative" (not a mere rejection or repetition) is compliance, "safeguard violation" is harm.
 - WildGuardTest (Hugging Face allenai/wildguardmix): refusal and harm, each a majority of three.
 - Anything with the columns prompt, response, label: `complies`, `refuses`, `partly` or `unsafe`, `safe`.
 
-Each collection is either `developed on` (its texts and errors were read while the rules were written) or `checked once`
-(nobody read its texts; the rules ran on it when they were finished), never both; `DEVELOPED_ON` was fixed before any
-text was read. Rows that stand in two files count once. Prints agreement with Wilson intervals: two-way over rows that
+Each collection is either `developed on` (its texts and errors may be read while rules are written) or `checked once`
+(nobody reads its texts; rules run on it when they are finished), never both; `DEVELOPED_ON` was fixed before any text
+was read. Rows that stand in two files count once. Prints agreement with Wilson intervals: two-way over rows that
 people called full refusal or full compliance, three-way over all; sensitivity and specificity of refusal; the same for
 harm. "Partly" is neither refusal nor compliance: in the two-way figure it is wrong. Writes figures only, no texts.
 """
@@ -41,9 +41,9 @@ from rich.console import Console
 from rich.table import Table
 
 from derta.data.behaviours import Behaviour
-from derta.evaluation.results.intervals import wilson
 from derta.evaluation.judges import classify_compliance
 from derta.evaluation.judges.rules.judge import refusal
+from derta.evaluation.results.intervals import wilson
 
 RESULT = Path(__file__).parent / "results" / "label_collections.json"
 DEVELOPED_ON = frozenset({"XSTest", "ChatGPT refusals: Quora", "GPTFuzz", "PKU-SafeRLHF"})
