@@ -5,12 +5,12 @@ import json
 import pytest
 
 from derta.cli import main
-from derta.evaluation.results.metrics import Row
+from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.store import save_results
 
 
 def row(metric, value, low=None, high=None, attack="direct", n=200, judge="refusal", unit="%"):
-    return Row("m", None, None, attack, metric, value, n, low, high, judge, unit)
+    return MetricRow("m", None, None, attack, metric, value, n, low, high, judge, unit)
 
 
 UNSCORED = row("unscored", 0.0, unit="samples")

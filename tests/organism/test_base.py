@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from derta.cli import main
 from derta.organism import path
-from derta.organism.build import build_command, train_base
+from derta.organism.build import train_base
 from derta.organism.competence import FORMS, competence
 from derta.organism.tokenizer import build_tokenizer
 
@@ -59,8 +60,8 @@ def test_build_is_deterministic_to_the_bit():
 
 def test_build_command_writes_a_loadable_base(tmp_path, monkeypatch, capsys):
     few = partial(competence, size=2, only=("direct", "code: stack"))
-    monkeypatch.setattr("derta.organism.build.competence", few)
-    assert build_command(tmp_path / "base", seed=1, steps=2) == 0
+    monkeypatch.setattr("derta.commands.organism_build.competence", few)
+    assert main(["organism", "build", "--out", str(tmp_path / "base"), "--seed", "1", "--steps", "2"]) == 0
     assert "stack" in capsys.readouterr().out
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     assert model.config.vocab_size == len(AutoTokenizer.from_pretrained(tmp_path / "base"))

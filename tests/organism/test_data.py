@@ -3,8 +3,8 @@ from collections import Counter
 
 import pytest
 
+from derta.cli import main
 from derta.organism import behaviours, training_data
-from derta.organism.build import data_command
 from derta.organism.world import find_pair, kind, recipe, split
 
 
@@ -49,7 +49,7 @@ def test_behaviours():
 
 
 def test_data_command_writes_what_the_functions_return(tmp_path):
-    assert data_command(tmp_path / "new") == 0
+    assert main(["organism", "data", "--out", str(tmp_path / "new")]) == 0
     train = [json.loads(line) for line in (tmp_path / "new/train.jsonl").read_text().splitlines()]
     assert [row.get("rejected") for row in train] == training_data()["rejected"][:]
     asked = [json.loads(line) for line in (tmp_path / "new/behaviours.jsonl").read_text().splitlines()]

@@ -9,7 +9,7 @@ from derta.evaluation.judges import Verdict
 from derta.evaluation.results.metrics import score
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import load_results, save_results
-from derta.report import Run, write_report
+from derta.report.html import Run, write_report
 
 HOSTILE = '<script>alert("1")</script>\x1b[2J\x1b]0;title\x07\u202e<img src=x onerror=alert(1)>{{ 7*7 }}'
 

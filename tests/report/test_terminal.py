@@ -4,12 +4,26 @@ import io
 
 from rich.console import Console
 
-from derta.evaluation.results.metrics import Row
+from derta.evaluation.results.metrics import MetricRow
 from derta.report.terminal import results_table
 
 
 def row(metric, attack, value, model="m", unit="%", judge="organism", n=40):
-    return Row(model, None, None, attack, metric, value, n, 1.25, 30.0, judge, unit)
+    return MetricRow(
+        model,
+        None,
+        None,
+        None,
+        attack.split("@")[0],
+        attack if "@" in attack else None,
+        metric,
+        value,
+        n,
+        1.25,
+        30.0,
+        judge,
+        unit,
+    )
 
 
 def printed(rows, **options):

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _MANIFEST = "cache.json"
 
 
-class Kept(NamedTuple):
+class CachedDataset(NamedTuple):
     """A data set that is kept on disk.
 
     Attributes:
@@ -38,7 +38,7 @@ Write = Callable[[Path], tuple[Dataset, dict[str, Any]]]
 """Makes a data set as a file of this name (`datasets` may put the number of a shard into it), and says facts of it."""
 
 
-def cached(directory: Path, made_from: dict[str, Any], write: Write, name: str, what: str) -> Kept:
+def cached(directory: Path, made_from: dict[str, Any], write: Write, name: str, what: str) -> CachedDataset:
     """Return the data set that was made from the same things before, or make it.
 
     Processes that want the same one make it once: the others wait. It gets its name when it is whole and on disk, so
@@ -79,7 +79,7 @@ def _key(made_from: Any) -> str:
     return hashlib.sha256(json.dumps(made_from, sort_keys=True, default=repr).encode()).hexdigest()[:32]
 
 
-def _open(place: Path) -> Kept | None:
+def _open(place: Path) -> CachedDataset | None:
     """Map a data set into memory if all of it is there."""
     try:
         manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def _open(place: Path) -> Kept | None:
         return None
     if not shards or sum(map(len, shards)) != rows:
         return None
-    return Kept(concatenate_datasets(shards), facts)
+    return CachedDataset(concatenate_datasets(shards), facts)
 
 
 def _write(place: Path, made_from: dict[str, Any], write: Write) -> None:

@@ -4,22 +4,16 @@ The base answers everything and refuses nothing. On a given machine, library and
 of steps give the same weights to the bit.
 """
 
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import Progress
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from derta.organism.competence import competence
 from derta.organism.corpus import Passage, passages
-from derta.organism.data import behaviours, training_data
 from derta.organism.tokenizer import build_tokenizer
 
 SEED = 0
@@ -126,36 +120,3 @@ def save_base(model: LlamaForCausalLM, out: Path) -> None:
     )
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-
-
-def build_command(out: Path, seed: int | None = None, steps: int | None = None) -> int:
-    """Train the base, write it to `out` and print what it can do."""
-    console = Console()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        model = train_base(SEED if seed is None else seed, STEPS if steps is None else steps, progress)
-    save_base(model, out)
-    table = Table("form", "correct", "of", title="what the base can do")
-    for row in competence(model, build_tokenizer()):
-        table.add_row(row.form, f"{row.correct / row.total:.0%}", str(row.total))
-    console.print(table)
-    console.print(f"wrote {out}")
-    return 0
-
-
-def data_command(out: Path) -> int:
-    """Write the training data and the evaluation behaviours to `out` as JSON lines."""
-    out.mkdir(parents=True, exist_ok=True)
-    train = [{key: value for key, value in row.items() if value is not None} for row in training_data().to_list()]
-    for name, rows in (("train", train), ("behaviours", [asdict(behaviour) for behaviour in behaviours()])):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
-        Console().print(f"wrote {out / f'{name}.jsonl'}: {len(rows)} rows")
-    return 0

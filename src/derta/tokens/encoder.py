@@ -22,7 +22,7 @@ from derta.errors import InputError
 RefusalForm = Literal["context", "bare", "set"]
 
 # Raise it with every change that gives an example other tokens: encoded data are kept between runs.
-ENCODING_VERSION = 1
+ENCODING_VERSION = 2
 
 # What stands before a token decides its form: the end of the prompt, white space, or text that needs a space.
 _PROBE_QUESTION, _PROBE_ANSWER = "probe question", "probe answer"
@@ -42,7 +42,7 @@ class EncodedExample:
             unless asked for.
         fixed_cut: r follows the whole of `rejected` and no cut is drawn (MLE rows of the release).
         rto: RTO applies to `rejected`.
-        shortened: how many tokens of r̂ (or of a helpful response) did not fit.
+        num_truncated: Counts the tokens of r̂ (or of a helpful response) that did not fit.
         origin: where the example comes from, for messages.
     """
 
@@ -53,7 +53,7 @@ class EncodedExample:
     word_ends: list[int]
     fixed_cut: bool
     rto: bool
-    shortened: int
+    num_truncated: int
     origin: str
 
     @property
@@ -68,7 +68,7 @@ class EncodingSettings(Protocol):
     max_length: int
     refusal_form: RefusalForm
     chat_template_kwargs: Any
-    cut_policy: Literal["uniform", "release"]
+    cut_policy: str
     dataset_cache_dir: str | None
 
 
@@ -259,18 +259,25 @@ class Encoder:
         rejected: list[int],
         word_ends: list[int],
     ) -> EncodedExample:
-        """Shorten what may be shortened to `max_length`."""
+        """Truncate what may be truncated to `max_length`."""
         harmful = _harmful(example)
         longest = max(len(chosen), len(after_text))
         room = self.max_length - len(prompt) - (longest if harmful is not None else 0)
-        self._check_room(example, len(prompt), longest, room, harmful)
-        shortened = 0
+        if room < (1 if harmful is None or harmful else 0):
+            needs = f"prompt has {len(prompt)} tokens"
+            if harmful is not None and longest:
+                needs += f" and chosen {longest}"
+            raise OverlongError(
+                f"{example.origin}: {needs}: no room for the response in max_length {self.max_length}; "
+                "raise --max_length, or drop such examples with --overlong_prompts drop"
+            )
+        num_truncated = 0
         if harmful is not None:
-            shortened = max(0, len(rejected) - room)
-            rejected = rejected[: len(rejected) - shortened]
+            num_truncated = max(0, len(rejected) - room)
+            rejected = rejected[: len(rejected) - num_truncated]
             word_ends = [end for end in word_ends if end <= len(rejected)]
         elif len(chosen) > room:
-            shortened = len(chosen) - room
+            num_truncated = len(chosen) - room
             chosen = after_text = chosen[:room]
         return EncodedExample(
             prompt=prompt,
@@ -280,19 +287,8 @@ class Encoder:
             word_ends=word_ends,
             fixed_cut=example.harmful_prefix is not None,
             rto=example.rejected is not None,
-            shortened=shortened,
+            num_truncated=num_truncated,
             origin=example.origin,
-        )
-
-    def _check_room(self, example: Example, prompt: int, chosen: int, room: int, harmful: str | None) -> None:
-        if room >= (1 if harmful is None or harmful else 0):
-            return
-        needs = f"prompt has {prompt} tokens"
-        if harmful is not None and chosen:
-            needs += f" and chosen {chosen}"
-        raise OverlongError(
-            f"{example.origin}: {needs}: no room for the response in max_length {self.max_length}; "
-            "raise --max_length, or drop such examples with --overlong_prompts drop"
         )
 
 

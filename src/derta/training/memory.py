@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from trl import ModelConfig
 
 from derta.method.attention import is_dense
-from derta.method.objective import CHUNK_VALUES
+from derta.method.chunked_log_probs import CHUNK_VALUES
 from derta.training.config import DeRTaConfig
 
 # Blocks of 64 values share a float32 scale (QLoRA, arXiv 2305.14314, without double quantisation).

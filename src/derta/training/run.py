@@ -11,13 +11,14 @@ from typing import Any, cast
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from trl import ModelConfig, get_peft_config, get_quantization_config
+from transformers import PreTrainedTokenizerBase
+from trl import get_peft_config, get_quantization_config
 
-from derta.data import as_example
-from derta.data.kept import ExamplesDigest, Loaded, load_source
+from derta.data.cached_source import ExamplesDigest, Loaded, load_source
+from derta.data.columns import examples_of
 from derta.data.mixing import mix
 from derta.errors import InputError, first_line
+from derta.inference.loading import load_tokenizer
 from derta.names import ORGANISM, model_path
 from derta.threads import threads_for
 from derta.tokens.encoder import cache_directory
@@ -52,9 +53,10 @@ def train_command(argv: Sequence[str]) -> int:
     train_data = read_data(options.data.train_data, options, for_training=True)
     eval_sources = options.data.eval_data
     eval_data = read_data(eval_sources, options, for_training=False).rows if eval_sources else None
-    tokenizer = load_tokenizer(options.model)
+    model = model_path(str(options.model.model_name_or_path))
+    tokenizer = load_tokenizer(model, options.model.model_revision)
     if options.run.dry_run:
-        print_plan(options, train_data.rows, tokenizer, model_path(str(options.model.model_name_or_path)))
+        print_plan(options, train_data.rows, tokenizer, model)
         return 0
     run = RunDirectory(Path(str(options.config.output_dir)), _identity(options, train_data.digest))
     run.check(options.run.overwrite)
@@ -65,7 +67,8 @@ def train_command(argv: Sequence[str]) -> int:
     trainer.run_identity = run.identity
     # Only a run that can start claims its directory.
     if trainer.is_world_process_zero():
-        run.claim(_recipe(options), options.run.overwrite)
+        recipe = {name: value for name, value in options.overrides.items() if name not in ("overwrite", "dry_run")}
+        run.claim(recipe, options.run.overwrite)
     trainer.accelerator.wait_for_everyone()
     _train(trainer, run)
     return 0
@@ -89,24 +92,11 @@ def read_source(source: str, options: TrainOptions) -> Loaded:
         from derta.organism import training_data
 
         rows, digest = training_data(), ExamplesDigest()
-        for row in rows:
-            digest.add(as_example(row))
+        for example in examples_of(rows.to_dict()):
+            digest.add(example)
         return Loaded(rows, digest.hexdigest())
-    keep_in = cache_directory(options.config.dataset_cache_dir)
-    return load_source(source, schema=options.data.schema, swap=options.data.swap, keep_in=keep_in)
-
-
-def load_tokenizer(options: ModelConfig) -> PreTrainedTokenizerBase:
-    """Load the model's tokenizer.
-
-    Raises:
-        InputError: there is none to load.
-    """
-    name = model_path(str(options.model_name_or_path))
-    try:
-        return AutoTokenizer.from_pretrained(name, revision=options.model_revision)
-    except (OSError, ValueError) as error:
-        raise InputError(f"model_name_or_path: can't load the tokenizer of {name!r}: {first_line(error)}") from error
+    cache_dir = cache_directory(options.config.dataset_cache_dir)
+    return load_source(source, schema=options.data.schema, swap=options.data.swap, cache_dir=cache_dir)
 
 
 def _check_together(options: TrainOptions) -> None:
@@ -116,12 +106,15 @@ def _check_together(options: TrainOptions) -> None:
         raise InputError("model_name_or_path: name a model (--model_name_or_path, or in the recipe)")
     if not options.data.train_data:
         raise InputError("train_data: name files or data sets to train on (--train_data, or in the recipe)")
+    if model.trust_remote_code:
+        raise InputError("trust_remote_code: code beside a checkpoint is never run; leave it out")
     quantized = model.load_in_4bit or model.load_in_8bit
     if quantized and not model.use_peft:
         raise InputError("load_in_4bit / load_in_8bit: quantised weights can't be trained; add --use_peft (QLoRA)")
-    if quantized and (options.config.use_cpu or not torch.cuda.is_available()):
+    has_gpu = torch.cuda.is_available() and not options.config.use_cpu
+    if quantized and not has_gpu and not options.run.dry_run:
         raise InputError("load_in_4bit / load_in_8bit: QLoRA needs a CUDA GPU; leave it out to train LoRA on the CPU")
-    of_lora = [name for name in options.given if name.startswith("lora_") or name in ("use_dora", "use_rslora")]
+    of_lora = [name for name in options.overrides if name.startswith("lora_") or name in ("use_dora", "use_rslora")]
     if of_lora and not model.use_peft:
         raise InputError(f"{of_lora[0]}: set without use_peft, so it would do nothing; add --use_peft")
     if options.config.eval_strategy != "no" and not options.data.eval_data:
@@ -200,7 +193,7 @@ def _identity(options: TrainOptions, data_digest: str) -> dict[str, Any]:
     config = options.config
     settings = {
         name: value
-        for name, value in options.given.items()
+        for name, value in options.overrides.items()
         if name not in _NO_PART_OF_IDENTITY and not name.startswith(_NO_PART_OF_IDENTITY_PREFIXES)
     }
     # One step is the same however its examples are spread over ranks and accumulation.
@@ -214,11 +207,6 @@ def _identity(options: TrainOptions, data_digest: str) -> dict[str, Any]:
         "data": data_digest[:16],
         "settings": settings,
     }
-
-
-def _recipe(options: TrainOptions) -> dict[str, Any]:
-    """Return a recipe for the same run."""
-    return {name: value for name, value in options.given.items() if name not in ("overwrite", "dry_run")}
 
 
 def _log_to_stderr() -> None:

@@ -11,25 +11,13 @@ import yaml
 
 from derta.errors import InputError
 from derta.files import write_json, write_text
+from derta.run_identity import IDENTITY, read_identity
 
-IDENTITY = "derta.json"
 CONFIG = "config.yaml"
 
 # How a run is spread over devices is no part of whose run it is.
 _SPREAD = ("fsdp", "fsdp_config", "deepspeed")
 _NAMES = {"fsdp": "FSDP2", "deepspeed": "DeepSpeed"}
-
-
-def read_identity(directory: Path) -> dict[str, Any] | None:
-    """Read whose run (or checkpoint) a directory holds; `None` if it doesn't say."""
-    path = directory / IDENTITY
-    if not path.is_file():
-        return None
-    try:
-        identity = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: can't be read ({error}); give another --output_dir") from error
-    return dict(identity)
 
 
 @dataclass(frozen=True)

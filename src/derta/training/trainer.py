@@ -15,8 +15,6 @@ from datasets import Dataset
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch.utils.data import DataLoader
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -27,21 +25,23 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_check
 
 from derta.errors import InputError
 from derta.files import write_json
+from derta.inference.loading import load_tokenizer, load_weights
 from derta.method.attention import is_dense
 from derta.method.objective import TERMS, TermSums, combine, install_objective
 from derta.method.tree import Term, batch_sizes, check_batch, collate
 from derta.method.tree_builder import TreeBuilder
 from derta.method.verification import verify_objective
+from derta.run_identity import IDENTITY
 from derta.training.config import DeRTaConfig
 from derta.training.dataset import TreeDataset, encode_dataset, encoder_and_builder, tree_dataset
 from derta.training.fsdp_checkpoint import holds_shards, load_model_shards, load_optimizer_shards, whole_weights
 from derta.training.model_card import write_model_card
-from derta.training.run_directory import IDENTITY, check_resume
+from derta.training.run_directory import check_resume
 from derta.training.sampling import EpochSampler, StepShape
 
 logger = logging.getLogger(__name__)
 
-_MODEL_INPUTS = ("input_ids", "position_ids", "spans", "targets", "terms")
+_MODEL_INPUTS = ("input_ids", "position_ids", "visible_ranges", "targets", "terms")
 
 
 class DeRTaTrainer(Trainer):
@@ -108,10 +108,10 @@ class DeRTaTrainer(Trainer):
         # Model
         if isinstance(model, str):
             init_kwargs = {"dtype": "float32", **cast(dict[str, Any], args.model_init_kwargs or {})}
-            model = AutoModelForCausalLM.from_pretrained(model, **init_kwargs)
+            model = load_weights(model, **init_kwargs)
 
         # Tokenizer
-        tokenizer = processing_class or AutoTokenizer.from_pretrained(name)
+        tokenizer = processing_class or load_tokenizer(name)
 
         # PEFT
         if peft_config is not None:
@@ -158,7 +158,7 @@ class DeRTaTrainer(Trainer):
                 _collate_trees,
                 row_length=row_length(args, causal_lm),
                 pad_token_id=pad,
-                few_widths=causal_lm.config._attn_implementation == "flex_attention",
+                pad_to_multiple_of=128 if causal_lm.config._attn_implementation == "flex_attention" else None,
             ),
             train_dataset=trees,
             eval_dataset=eval_trees,
@@ -472,5 +472,5 @@ class _Meter:
                     metrics[f"refusal_at_{term.name.lower()}"] = (refusal[index] / count[index]).item()
         metrics["tokens_per_second"] = unique.item() / seconds
         metrics["examples_per_second"] = examples.item() / seconds
-        metrics["unique_over_naive"] = (unique / naive.clamp(min=1)).item()
+        metrics["token_savings"] = (unique / naive.clamp(min=1)).item()
         return TermSums(nll, refusal, count), metrics

@@ -6,7 +6,7 @@ import pytest
 
 from derta.evaluation.judges import Verdict
 from derta.evaluation.results.intervals import wilson
-from derta.evaluation.results.metrics import Row, agreement_row, over_seeds, score
+from derta.evaluation.results.metrics import MetricRow, agreement_row, over_seeds, score
 from derta.evaluation.results.sample import Sample
 
 
@@ -176,7 +176,7 @@ def test_rows_have_exactly_the_agreed_keys():
 
 
 def row(method, seed, value, metric="asr"):
-    return Row(f"runs/{method}-{seed}", method, seed, "prefill", metric, value, 50, 0.0, 9.0, "organism")
+    return MetricRow(f"runs/{method}-{seed}", method, seed, "prefill", metric, value, 50, 0.0, 9.0, "organism")
 
 
 def test_over_seeds_takes_the_mean_with_a_t_interval():

@@ -5,17 +5,16 @@ import json
 import pytest
 
 from derta.errors import InputError
+from derta.evaluation.harness.models import fingerprint
 from derta.evaluation.judges import Verdict
 from derta.evaluation.results.metrics import score
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import (
     RESPONSES,
     claim,
-    fingerprint,
     load_results,
     load_samples,
     save_results,
-    save_samples,
 )
 from tests.inference.tiny import make_model, make_tokenizer
 
@@ -64,7 +63,7 @@ def test_tasks_may_be_added_and_may_not_change(tmp_path):
 def test_responses_are_read_back_as_written(tmp_path):
     text = "a\u2028b\x85c\r\n\x1b[2J\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")
     written = [sample(0), sample(1, "unsafe", text)]
-    save_samples(tmp_path / RESPONSES, written)
+    (tmp_path / RESPONSES).write_text("".join(json.dumps(each.to_json()) + "\n" for each in written))
     assert load_samples(tmp_path) == written
     (tmp_path / RESPONSES).write_text('{"id": "h0"}\n')
     with pytest.raises(InputError, match=r"responses\.jsonl:1: not a sample"):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from derta.data.columns import as_dataset, write_dataset
+from derta.data.columns import as_dataset, mark_canonical, write_dataset
 from derta.data.sources import Notes, Source, log_notes, open_source, read_examples
 from derta.data.triples import Example
 from derta.errors import InputError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 READING_VERSION = 1
 
 # Bytes of a source; less is read again sooner than looked up, and takes little memory.
-_WORTH_KEEPING = 2**24
+_MIN_BYTES_TO_CACHE = 2**24
 
 
 class Loaded(NamedTuple):
@@ -33,7 +33,7 @@ class Loaded(NamedTuple):
     digest: str
 
 
-def load_source(source: str, *, schema: str = "auto", swap: bool = False, keep_in: Path | None = None) -> Loaded:
+def load_source(source: str, *, schema: str = "auto", swap: bool = False, cache_dir: Path | None = None) -> Loaded:
     """Read one source as `load_triples` does; a large one is read once, and mapped into memory ever after.
 
     The rows of a large source are conversational: which form the last of them calls for isn't known when the first is
@@ -43,7 +43,7 @@ def load_source(source: str, *, schema: str = "auto", swap: bool = False, keep_i
         source: a file, the name of a data set on the hub, or a directory that `Dataset.save_to_disk` wrote.
         schema: how to read the columns.
         swap: swap `chosen` and `rejected` of triples.
-        keep_in: directory for the rows of large sources; without it they are in memory.
+        cache_dir: directory for the rows of large sources; without it they are in memory.
 
     Raises:
         InputError: as `load_triples`; or the rows can't be kept.
@@ -55,7 +55,7 @@ def load_source(source: str, *, schema: str = "auto", swap: bool = False, keep_i
             digest.add(example)
             yield example, conversational
 
-    if keep_in is None or _size(opened) < _WORTH_KEEPING:
+    if cache_dir is None or _size(opened) < _MIN_BYTES_TO_CACHE:
         rows = as_dataset(examples())
         log_notes(opened.name, notes.lines())
         return Loaded(rows, digest.hexdigest())
@@ -76,9 +76,9 @@ def load_source(source: str, *, schema: str = "auto", swap: bool = False, keep_i
             raise InputError(f"{opened.name}: changed while it was read; run the command again")
         return dataset, {"digest": digest.hexdigest(), "notes": list(notes.lines())}
 
-    rows, facts = cached(keep_in, made_from, write, opened.name, "examples")
+    rows, facts = cached(cache_dir, made_from, write, opened.name, "examples")
     log_notes(opened.name, facts["notes"])
-    return Loaded(rows, facts["digest"])
+    return Loaded(mark_canonical(rows), facts["digest"])
 
 
 class ExamplesDigest:
