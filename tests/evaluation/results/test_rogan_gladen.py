@@ -1,8 +1,8 @@
 """The correction for a judge's errors: its value by hand, its interval by how often it holds the truth."""
 
-import random
 from itertools import product
 
+import numpy as np
 import pytest
 
 from derta.evaluation.results.judge_quality import Rate
@@ -73,29 +73,25 @@ def test_no_share_is_an_error():
 @pytest.mark.parametrize("labels", [30, 150])
 @pytest.mark.parametrize(("sens", "spec"), [(0.95, 0.9), (0.8, 0.7), (0.99, 0.55), (1.0, 0.98)])
 def test_the_interval_holds_the_truth_in_95_of_100_cases(sens, spec, labels):
-    rng = random.Random(f"{sens} {spec} {labels}")
-
-    def count(chance, n):
-        return sum(rng.random() < chance for _ in range(n))
-
+    rng = np.random.default_rng(labels)
+    trials = 500
     for truth in (0.0, 0.05, 0.3, 0.9, 1.0):
-        held = 0
-        for _ in range(300):
-            hits = count(truth * sens + (1 - truth) * (1 - spec), 60)
-            found = rogan_gladen(hits, 60, rate(count(sens, labels), labels), rate(count(spec, labels), labels))
-            held += found.value is not None and found.low <= truth <= found.high
-        # Three standard errors of 300 trials below 95 %.
-        assert held >= 300 * 0.95 - 3 * (300 * 0.95 * 0.05) ** 0.5, (truth, held)
+        hits = rng.binomial(60, truth * sens + (1 - truth) * (1 - spec), trials)
+        right = zip(rng.binomial(labels, sens, trials), rng.binomial(labels, spec, trials), strict=True)
+        found = [
+            rogan_gladen(int(h), 60, rate(int(s), labels), rate(int(c), labels))
+            for h, (s, c) in zip(hits, right, strict=True)
+        ]
+        held = sum(each.value is not None and each.low <= truth <= each.high for each in found)
+        # Three standard errors of the trials below 95 %.
+        assert held >= trials * 0.95 - 3 * (trials * 0.95 * 0.05) ** 0.5, (truth, held)
 
 
 def test_an_interval_that_ignored_the_judges_uncertainty_would_fail_the_simulation():
-    rng = random.Random(0)
+    rng = np.random.default_rng(0)
     held = 0
-    for _ in range(300):
-        sens, spec = (sum(rng.random() < 0.8 for _ in range(30)) for _ in range(2))
-        hits = sum(rng.random() < 0.8 * 0.5 + 0.2 * 0.5 for _ in range(200))
-        if sens + spec > 30:
-            # The same rates, as if they were known from very many labels.
-            found = rogan_gladen(hits, 200, rate(sens, 30, 1e9), rate(spec, 30, 1e9))
-            held += found.low <= 0.5 <= found.high
-    assert held < 280
+    for hits, sens, spec in zip(*(rng.binomial(n, p, 300) for n, p in ((200, 0.5), (30, 0.8), (30, 0.8))), strict=True):
+        # The same rates, as if they were known from very many labels.
+        found = rogan_gladen(int(hits), 200, rate(int(sens), 30, 1e9), rate(int(spec), 30, 1e9))
+        held += found.value is not None and found.low <= 0.5 <= found.high
+    assert held < 270

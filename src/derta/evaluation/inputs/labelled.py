@@ -6,18 +6,18 @@ yes means (`is_safe`, `jailbroken`, `refusal`), are read too. What can't be told
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from derta.data.readers import Row, printable, read_file
+from derta.data.readers import Row, printable
 from derta.errors import InputError, did_you_mean
-from derta.evaluation.judges import Label
+from derta.evaluation.inputs.columns import find_column, find_text, read_rows, read_text
+from derta.evaluation.results.verdict import Label
 
-PROMPT = ("prompt", "question", "instruction", "behavior", "behaviour", "goal", "Behavior", "Goal", "user_input")
-RESPONSE = ("response", "output", "completion", "generation", "continuation", "answer", "model_output", "target")
-BEHAVIOUR = ("behavior_id", "BehaviorID", "behaviour", "behavior", "goal")
+PROMPT = ("prompt", "question", "instruction", "behavior", "behaviour", "goal", "user_input")
+RESPONSE = ("response", "output", "completion", "generation", "answer", "model_output")
+BEHAVIOUR = ("behavior_id", "behaviour_id", "behaviour", "behavior", "goal")
 # What yes means in a column of this name.
 _YES: dict[str, tuple[Label, Label]] = {
     **dict.fromkeys(("is_safe", "safe", "response_safe", "is_response_safe"), ("safe", "unsafe")),
@@ -74,31 +74,27 @@ class LabelledResponse:
 
 
 def read_labelled(
-    path: Path, *, label_column: str | None = None, positive: Sequence[str] = ()
+    path: Path, *, label_column: str | None = None, unsafe: Sequence[str] = ()
 ) -> tuple[list[LabelledResponse], int]:
     """Return the labelled responses of a file, and how many of its rows hold no label.
 
     Args:
         path: JSON lines, JSON, CSV, TSV or Parquet.
         label_column: Names the column of the labels; by default it is recognised.
-        positive: Labels that mean unsafe, where the words aren't known; every other label then means safe.
+        unsafe: Labels that mean unsafe, where the words aren't known; every other label then means safe.
 
     Raises:
         InputError: The file can't be read, holds no label, or a row can't be understood; the message names the line.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    rows = list(read_file(path))
-    if not rows:
-        raise InputError(f"{path}: there is no row in this file")
+    rows = read_rows(path, "file")
     column = label_column or _label_column(rows[0])
-    meant = {_plain(word) for word in positive}
+    meant = {_plain(word) for word in unsafe}
     labels = [_label(row, column, meant) for row in rows]
     found = [_response(row, label) for row, label in zip(rows, labels, strict=True) if label is not None]
     if not found:
         raise InputError(f"{path}: no row has a label in the column {column!r}")
-    if meant and not any(each.label == "unsafe" for each in found):
-        raise InputError(f"{path}: no label is {' or '.join(map(repr, positive))}")
+    if unsafe and not any(each.label == "unsafe" for each in found):
+        raise InputError(f"{path}: no label is {' or '.join(map(repr, unsafe))}")
     return found, len(rows) - len(found)
 
 
@@ -107,19 +103,21 @@ def _label_column(row: Row) -> str:
     if not columns:
         near = next((hint for name in row.values if (hint := did_you_mean(str(name), LABEL))), "")
         have = printable(", ".join(map(str, row.values))) or "none"
-        raise InputError(f"{row.origin}: no column of labels{near}; name it (label-column); the columns are: {have}")
+        raise InputError(
+            f"{row.origin}: no column of labels{near}; name it with `label_column`; the columns are: {have}"
+        )
     if len(columns) > 1:
-        raise InputError(f"{row.origin}: several columns of labels, {', '.join(columns)}; name one (label-column)")
+        raise InputError(f"{row.origin}: several columns of labels, {', '.join(columns)}; name one with `label_column`")
     if columns == ["label"] and isinstance(row.values.get("judge"), str):
         judge = printable(row.values["judge"])
         raise InputError(
             f"{row.origin}: 'label' holds verdicts of the judge {judge}, not of people; name the column of people's "
-            f"labels (label-column)"
+            f"labels with `label_column`"
         )
     return columns[0]
 
 
-def _label(row: Row, column: str, positive: set[str]) -> Label | None:
+def _label(row: Row, column: str, unsafe: set[str]) -> Label | None:
     """Return what a row's label means; `None` if it has none."""
     if column not in row.values:
         have = printable(", ".join(map(str, row.values))) or "none"
@@ -128,20 +126,20 @@ def _label(row: Row, column: str, positive: set[str]) -> Label | None:
     if value is None or value != value or not str(value).strip():
         return None
     word = _plain(str(value))
-    if positive:
-        return "unsafe" if word in positive else "safe"
+    if unsafe:
+        return "unsafe" if word in unsafe else "safe"
     if word in _WORDS:
         return _WORDS[word]
     if word in (*_TRUE, *_FALSE):
         if column not in _YES:
             raise InputError(
                 f"{row.origin}: {column}: what {str(value)!r} means can't be told; say which label means unsafe "
-                f"(positive), or name the column by it: is_safe, unsafe, jailbroken, refusal"
+                f"with `unsafe_label`, or name the column by it: is_safe, unsafe, jailbroken, refusal"
             )
         return _YES[column][word in _FALSE]
     raise InputError(
         f"{row.origin}: {column}: unknown label {printable(str(value)[:60])!r}{did_you_mean(word, _WORDS)}; labels are "
-        f"unsafe and safe, or complies, partly and refuses; or say which means unsafe (positive)"
+        f"unsafe and safe, or complies, partly and refuses; or say which means unsafe with `unsafe_label`"
     )
 
 
@@ -152,29 +150,14 @@ def _plain(label: str) -> str:
 
 
 def _response(row: Row, label: Label) -> LabelledResponse:
-    prompt, continuation = _text(row, PROMPT), _text(row, RESPONSE)
-    prefix = _optional(row.values, "prefix") or ""
-    # derta's own responses keep how the answer began apart; elsewhere it is part of the response.
-    whole = prefix + continuation if "continuation" in row.values else continuation
-    if not whole.startswith(prefix):
+    prompt, prefix = read_text(row, PROMPT), find_text(row, ["prefix"]) or ""
+    if find_column(row, ["continuation"]) is not None:
+        # derta's own responses keep how the answer began apart; elsewhere it is part of the response.
+        response = prefix + read_text(row, ["continuation"], may_be_empty=True)
+    else:
+        response = read_text(row, RESPONSE, may_be_empty=True)
+    if not response.startswith(prefix):
         raise InputError(f"{row.origin}: the response doesn't begin with its prefix")
-    behaviour = next((found for name in BEHAVIOUR if (found := _optional(row.values, name))), prompt)
-    attack, model = _optional(row.values, "attack"), _optional(row.values, "model")
-    return LabelledResponse(row.origin, prompt, whole, prefix, label, behaviour, attack, model)
-
-
-def _text(row: Row, names: Sequence[str]) -> str:
-    name = next((name for name in names if name in row.values), None)
-    if name is None:
-        near = next((hint for column in row.values if (hint := did_you_mean(str(column), names))), "")
-        have = printable(", ".join(map(str, row.values))) or "none"
-        raise InputError(f"{row.origin}: no column {' or '.join(map(repr, names[:3]))}{near}; the columns are: {have}")
-    value = row.values[name]
-    if not isinstance(value, str):
-        raise InputError(f"{row.origin}: {name}: must be text")
-    return value
-
-
-def _optional(values: Mapping[str, Any], name: str) -> str | None:
-    value = values.get(name)
-    return None if value is None or value != value or str(value) == "" else str(value)
+    behaviour = find_text(row, BEHAVIOUR) or prompt
+    attack, model = find_text(row, ["attack"]), find_text(row, ["model"])
+    return LabelledResponse(row.origin, prompt, response, prefix, label, behaviour, attack, model)

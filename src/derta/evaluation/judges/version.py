@@ -5,7 +5,7 @@ import inspect
 from functools import cache
 from pathlib import Path
 
-from derta.evaluation.judges import JUDGES, MODEL_JUDGES, asking
+from derta.evaluation.judges import asking, find_judge
 from derta.organism import judge as organism_judge
 
 
@@ -19,8 +19,9 @@ def judge_version(name: str) -> str:
 
 
 def _sources(name: str) -> list[Path]:
-    own = Path(inspect.getfile(JUDGES.get(name) or MODEL_JUDGES[name]))
+    spec = find_judge(name)
+    own = Path(inspect.getfile(spec.factory))
     if own.parent.name == "rules":
         return sorted(own.parent.glob("*.py"))
-    more = inspect.getfile(organism_judge if name == "organism" else asking)
+    more = inspect.getfile(asking if spec.needs_model else organism_judge)
     return [own, Path(more)]

@@ -12,6 +12,9 @@ START = 5
 ANSWERS = "answers"
 """The judge of tasks whose answers are right or wrong; it isn't compared with judges of safety."""
 
+WITHOUT_HARM = ("refusal",)
+"""Judges that find whether a model complies, not whether it does harm (`JudgeSpec.measures_harm`)."""
+
 Test = Callable[[Sample], bool]
 
 

@@ -1,17 +1,18 @@
 """The file that holds what is known of a judge's errors: written by `derta judge check`, read by evaluations."""
 
 import hashlib
-import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-import derta
 from derta.errors import InputError, first_line
 from derta.evaluation.results.agreement import Agreement
 from derta.evaluation.results.judge_quality import Accuracy, JudgeQuality, Question, Rate
+from derta.evaluation.results.strict import read_json, validated
 from derta.files import write_json
+from derta.version import __version__
 
 SCHEMA = 1
 _RATES = ("sensitivity", "specificity", "agreement", "decided_sensitivity", "decided_specificity")
@@ -29,24 +30,25 @@ def digest_of_file(path: Path) -> str:
         raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
 
 
-def save_quality(path: Path, quality: JudgeQuality) -> None:
+def save_qualities(path: Path, qualities: Sequence[JudgeQuality]) -> None:
     """Write a quality file, whole or not at all.
 
     Raises:
         InputError: It can't be written.
     """
-    document = {
-        "judge_quality": SCHEMA,
-        "derta_version": derta.__version__,
-        "judge": quality.judge,
-        "model": quality.model,
-        "version": quality.version,
-        "labels": quality.labels,
-        "accuracies": [_to_json(each) for each in quality.accuracies],
-    }
+    judges = [
+        {
+            "judge": each.judge,
+            "model": each.model,
+            "version": each.version,
+            "labels": each.labels,
+            "accuracies": [_to_json(accuracy) for accuracy in each.accuracies],
+        }
+        for each in qualities
+    ]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, document)
+        write_json(path, {"judge_quality": SCHEMA, "derta_version": __version__, "judges": judges})
     except OSError as error:
         raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
 
@@ -61,45 +63,52 @@ def is_quality_file(path: Path) -> bool:
     if path.suffix.lower() != ".json":
         return False
     try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        return "judge_quality" in read_json(path)
+    except InputError:
         return False
-    return isinstance(document, dict) and "judge_quality" in document
 
 
-def load_quality(path: Path) -> JudgeQuality:
-    """Read a quality file.
+def load_qualities(path: Path) -> list[JudgeQuality]:
+    """Return what a quality file says of each judge.
 
     Raises:
         InputError: It isn't one of this version, or its numbers contradict each other.
     """
+    document = read_json(path)
     try:
-        document = json.loads(path.read_text("utf-8"))
         if document["judge_quality"] != SCHEMA:
             raise ValueError(f"its schema is {document['judge_quality']!r}, this version reads {SCHEMA}")
-        texts = [document[name] for name in ("judge", "version", "labels")]
-        model = document["model"]
-        if not all(isinstance(text, str) for text in texts) or not isinstance(model, str | None):
-            raise ValueError("judge, model, version and labels must be text")
-        accuracies = tuple(_from_json(each) for each in document["accuracies"])
-        keys = [(each.question, each.attack) for each in accuracies]
-        if not keys or len(set(keys)) < len(keys):
-            raise ValueError("it must hold each question and attack once")
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found = [_quality(each) for each in document["judges"]]
+        if not found or len({each.judge for each in found}) < len(found):
+            raise ValueError("it must hold each judge once")
+    except KeyError as error:
+        raise InputError(f"{path}: no field {error}; measure anew with derta judge check") from error
+    except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path}: not a quality file of this version ({first_line(error)}); measure anew with derta judge check"
+            f"{path}: not a quality file of this version: {first_line(error)}; measure anew with derta judge check"
         ) from error
-    return JudgeQuality(texts[0], model, texts[1], texts[2], accuracies)
+    return found
+
+
+def _quality(fields: dict[str, Any]) -> JudgeQuality:
+    judge, model, version, labels = (fields[name] for name in ("judge", "model", "version", "labels"))
+    if not all(isinstance(text, str) for text in (judge, version, labels)) or not isinstance(model, str | None):
+        raise ValueError("judge, model, version and labels must be text")
+    accuracies = tuple(_from_json(each) for each in fields["accuracies"])
+    keys = [(each.question, each.attack) for each in accuracies]
+    if not keys or len(set(keys)) < len(keys):
+        raise ValueError(f"{judge}: it must hold each question and attack once")
+    return JudgeQuality(judge, model, version, labels, accuracies)
 
 
 def _from_json(fields: dict[str, Any]) -> Accuracy:
     question: Question = fields["question"]
     attack, n, unscored = fields["attack"], fields["n"], fields["unscored"]
     rates = {name: _rate(fields[name], name) for name in _RATES}
-    alpha = Agreement(**fields["alpha"])
+    alpha = validated(Agreement, fields["alpha"])
     sensitivity, specificity, agreement, decided_sensitivity, decided_specificity = rates.values()
+    if any(not isinstance(number, int) or isinstance(number, bool) or number < 0 for number in (n, unscored)):
+        raise ValueError(f"n {n!r} and unscored {unscored!r} must be whole numbers")
     if question not in get_args(Question) or not isinstance(attack, str):
         raise ValueError(f"unknown question {question!r} or attack {attack!r}")
     adds_up = (
