@@ -9,14 +9,13 @@ long; otherwise it survives. Mutants are drawn from all that the operators can m
 (Wilson, 95 %). Mutants that no test could tell from the code are named in `benchmarks/equivalent_mutants.yaml` and
 counted apart.
 
-Each mutant lives in a process forked from one that has imported the libraries: it costs what its tests cost. Tests that
-start processes of their own see the code as it is, so only those below the area's own folder count.
+Each mutant lives in a process forked from one that has run the tests once and imported the libraries: it costs what
+its tests cost. Tests that start processes of their own see the code as it is, so only the area's own folder counts.
 """
 
 import argparse
 import ast
 import contextlib
-import importlib
 import importlib.abc
 import importlib.machinery
 import json
@@ -260,25 +259,17 @@ def run_tests(tests: Sequence[str], mutant: Mutant | None = None) -> int:
     return int(pytest.main([*options, *tests]))
 
 
-def warm_up(tests: Sequence[str], libraries: Path) -> float:
-    """Import the libraries that tests need into this process; return the CPU seconds that the tests then take.
+def warm_up(tests: Sequence[str]) -> float:
+    """Run the tests in this process, which imports the libraries they need; return the CPU seconds of a second run.
 
     Raises:
         SystemExit: the tests fail as the code is.
     """
-
-    def note_libraries() -> int:
-        code = run_tests(tests)
-        own = ("derta", "tests", "conftest", "pytest", "_pytest", "__")
-        libraries.write_text("\n".join(name for name in sys.modules if not name.startswith(own)))
-        return code
-
-    if in_fork(note_libraries, 3600) != 0:
+    if run_tests(tests) != 0:
         sys.exit(f"{' '.join(tests)}: these tests fail, or there are none, before anything is changed")
-    for name in libraries.read_text().split():
-        # Some modules exist under names that can't be imported.
-        with contextlib.suppress(Exception):
-            importlib.import_module(name)
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("derta", "tests"):
+            del sys.modules[name]
     before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     in_fork(lambda: run_tests(tests), 3600)
     return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
@@ -298,9 +289,8 @@ def measure(area: str, count: int, seed: int, console: Console) -> dict[str, Any
     tests = sorted(str(path.relative_to(ROOT)) for path in (ROOT / tests_folder).rglob("test_*.py"))
     possible = mutants(folder)
     sample = random.Random(f"{seed} {area}").sample(possible, min(count, len(possible)))
-    libraries = Path(f"/tmp/derta-mutation-{os.getpid()}.txt")
-    seconds = warm_up(tests, libraries)
-    libraries.unlink()
+    seconds = warm_up(tests)
+    console.print(f"{area}: {len(possible)} possible mutants, the tests take {seconds:.0f} CPU seconds")
     equivalent = {(row["path"], row["change"]): row["why"] for row in yaml.safe_load(EQUIVALENT.read_text()) or []}
     outcomes = []
     for number, mutant in enumerate(sample, 1):

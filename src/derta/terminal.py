@@ -19,6 +19,10 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from derta.errors import InputError
+
+Advance = Callable[[int], None]
+"""Takes the number of steps done since it was called before."""
 LOG = "log.txt"
 """The file of a run directory in which libraries' messages and warnings are."""
 _LINES = 10
@@ -69,34 +73,41 @@ def clock(seconds: float) -> str:
 
 
 class Screen:
-    """The terminal of the command that is running."""
+    """The terminal of the command that is running.
+
+    Attributes:
+        quiet: Keeps bars and lines off the terminal. The command line turns it off: a library keeps quiet.
+    """
 
     def __init__(self) -> None:
-        self.quiet = False
+        self.quiet = True
         self._log: _Log | None = None
         self._live: Live | None = None
         self._bars: Progress | None = None
 
-    def _console(self, errors: bool) -> Console:
+    def console(self, errors: bool = False) -> Console:
+        """Return a console on standard output or standard error, also while they are set aside."""
         output, error = self._log.shown if self._log else (sys.stdout, sys.stderr)
-        return Console(file=error if errors else output, highlight=False, quiet=self.quiet)
+        return Console(file=error if errors else output, highlight=False)
 
     def say(self, text: str, style: str = "", errors: bool = False) -> None:
         """Print a line that stays, above what goes; `errors`: on standard error."""
-        console = self._console(errors)
+        if self.quiet:
+            return
+        console = self.console(errors)
         if self._live is not None and console.is_terminal:
             console = self._live.console
         console.print(Text(text, style=style), soft_wrap=True)
 
     @contextmanager
-    def bar(self, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    def bar(self, what: str, total: int | None = None) -> Iterator[Advance]:
         """Show how far a work is; what it gives is called with the number of steps done since the call before.
 
         Args:
             what: Names the work in a word or two.
             total: Counts its steps; `None` if nobody knows.
         """
-        if self.quiet or not self._console(errors=True).is_terminal:
+        if self.quiet or not self.console(errors=True).is_terminal:
             pace = Pace(total)
 
             def advance(count: int) -> None:
@@ -126,7 +137,7 @@ class Screen:
     @contextmanager
     def live(self, render: Callable[[], RenderableType]) -> Iterator[bool]:
         """Keep what `render` returns on the terminal until the work is done; gives whether there is a terminal."""
-        console = self._console(errors=True)
+        console = self.console(errors=True)
         if self.quiet or not console.is_terminal or self._live is not None:
             yield False
             return
@@ -195,25 +206,34 @@ class _Log:
         self._redirect()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
         self._flush()
+        unread = self._read_early() if kind and issubclass(kind, Exception) and not issubclass(kind, InputError) else ""
         for number, kept in self._kept.items():
             os.dup2(kept, number)
             os.close(kept)
             self.shown[number - 1].close()
         sys.stdout, sys.stderr = self._streams
         self._file.close()
+        # A crash that nobody foresaw, before there is a log that tells of it.
+        sys.stderr.write(unread)
 
     def move_to(self, path: Path) -> None:
         """Go on in a file that has a name, with what was written before it had one."""
         self._flush()
-        before, self._file = self._file, path.open("a", encoding="utf-8", errors="replace")
-        if before.readable():
-            before.seek(0)
-            self._file.write(before.read())
-            self._file.flush()
+        told, before = self._read_early(), self._file
+        self._file = path.open("a", encoding="utf-8", errors="replace")
+        self._file.write(told)
+        self._file.flush()
         self._redirect()
         before.close()
+
+    def _read_early(self) -> str:
+        """Return what was written before the log had a place."""
+        if not self._file.readable():
+            return ""
+        self._file.seek(0)
+        return self._file.read()
 
     def _redirect(self) -> None:
         for number in self._kept:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
 from derta.errors import InputError
 from derta.evaluation.results.metrics import MetricRow
+from derta.terminal import screen
 
 METHODS = ("vanilla", "derta")
 ATTACKS = ("direct", "prefill", "completing")
@@ -60,8 +60,9 @@ def run(args: Namespace) -> int:
     runs = []
     directories = [out / (f"{method}-quick" if quick else method) for method in METHODS]
     for number, (method, directory) in enumerate(zip(METHODS, directories, strict=True), 1):
-        console.print(Text(f"{number}/{len(METHODS)} {method}: {directory}", style="bold"))
-        rows = train_and_evaluate(method, seed, directory, steps=size.steps, behaviours=size.behaviours)
+        screen.say(f"{number} of {len(METHODS)}: {method}", style="bold")
+        with screen.libraries_aside():
+            rows = train_and_evaluate(method, seed, directory, steps=size.steps, behaviours=size.behaviours)
         runs.append(Run(method, rows, load_samples(directory / "evaluation")))
     rows = [row for run in runs for row in run.rows]
     evaluations = [f"{directory.name}/evaluation" for directory in directories]

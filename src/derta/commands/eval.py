@@ -4,7 +4,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from rich import box
@@ -18,9 +18,7 @@ from derta.evaluation.attacks import Search, attack_names
 from derta.evaluation.config import JudgeName, Options, require_inspect
 from derta.evaluation.inputs.questions import TASKS, check_task
 from derta.evaluation.judges import find_judge
-
-if TYPE_CHECKING:
-    from derta.evaluation.run import Display
+from derta.terminal import screen
 
 REPORT = "report.html"
 
@@ -110,10 +108,11 @@ def run(args: Namespace) -> int:
         for model, plan in plans.items():
             show_plan(plan.to_json(model), console)
         return 0
-    measured = {
-        model: evaluate_directory(model, out=directory, options=options, display=_display(console))
-        for model, directory in directories.items()
-    }
+    measured = {}
+    for model, directory in directories.items():
+        screen.say(f"evaluating {model}", style="bold")
+        with screen.libraries_aside():
+            measured[model] = evaluate_directory(model, out=directory, options=options)
     unmet = [f"{model}: {each}" for model, of_model in measured.items() for each in of_model.unmet]
     rows = [row for of_model in measured.values() for row in of_model.rows]
     names = {which.model: name for which, name in model_names(rows).items()}
@@ -259,7 +258,3 @@ def _directories(models: Sequence[str], out: Path) -> dict[str, Path]:
     if len(set(names)) < len(names):
         names = [model.strip("/").replace("/", "-") for model in different]
     return {model: out / name for model, name in zip(different, names, strict=True)}
-
-
-def _display(console: Console) -> "Display":
-    return "rich" if console.is_terminal else "none"

@@ -4,12 +4,12 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from derta.organism.build import SEED, STEPS, save_base, train_base
 from derta.organism.competence import competence
 from derta.organism.tokenizer import build_tokenizer
+from derta.terminal import screen
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -21,21 +21,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Train the base, write it and print what it can do."""
-    console = Console()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        model = train_base(args.seed, args.steps, progress)
+    with screen.bar("training the base", args.steps) as advance:
+        model = train_base(args.seed, args.steps, advance)
     save_base(model, args.out)
     table = Table("form", "correct", "of", title="what the base can do")
+    screen.say("asking it everything that it should know")
     for row in competence(model, build_tokenizer()):
         table.add_row(row.form, f"{row.correct / row.total:.0%}", str(row.total))
-    console.print(table)
-    console.print(f"wrote {args.out}")
+    Console().print(table)
+    screen.say(f"wrote {args.out}")
     return 0

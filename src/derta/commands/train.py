@@ -1,11 +1,13 @@
 """`derta train`: one run from a recipe to a saved model."""
 
+import os
 from argparse import Action, ArgumentParser, Namespace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from derta.docstrings import docstring_of, parameters
+from derta.terminal import screen
 
 _OWN = {
     "data": ("derta", "training/options.py", "DataOptions"),
@@ -84,4 +86,10 @@ def run(args: Namespace) -> int:
     """
     from derta.training.run import train_command
 
-    return train_command(args.rest)
+    # Of several processes the first one speaks.
+    screen.quiet |= os.environ.get("RANK", "0") != "0"
+    with screen.libraries_aside():
+        directory = train_command(args.rest)
+    if directory is not None:
+        screen.say(f"next: derta eval --model {directory} --out {directory / 'evaluation'}")
+    return 0

@@ -1,4 +1,4 @@
-"""Data sets kept on disk between runs, found again by what they were made from and mapped into memory."""
+"""Data sets cached on disk between runs, found again by what they were made from and mapped into memory."""
 
 import hashlib
 import json
@@ -23,11 +23,11 @@ _MANIFEST = "cache.json"
 
 
 class CachedDataset(NamedTuple):
-    """A data set that is kept on disk.
+    """A data set that is cached on disk.
 
     Attributes:
-        dataset: mapped into memory.
-        facts: what was said of it when it was made, as values for JSON.
+        dataset: Is mapped into memory.
+        facts: Hold what was said of it when it was made, as values for JSON.
     """
 
     dataset: Dataset
@@ -45,14 +45,14 @@ def cached(directory: Path, made_from: dict[str, Any], write: Write, name: str, 
     one that a kill left half-written is never read.
 
     Args:
-        directory: where data sets are kept, each in a folder of its own.
-        made_from: everything its contents depend on, as values for JSON.
-        write: makes it.
-        name: whose rows they are, for messages.
-        what: what the rows are, for messages.
+        directory: Holds cached data sets, each in a folder of its own.
+        made_from: Holds everything its contents depend on, as values for JSON.
+        write: Makes it.
+        name: Says whose rows they are, for messages.
+        what: Says what the rows are, for messages.
 
     Raises:
-        InputError: the directory can't be written to.
+        InputError: The directory can't be written to.
     """
     place = directory / _key(made_from)
     try:

@@ -1,4 +1,4 @@
-"""Large sources: read once, kept as canonical rows by content, and mapped into memory from then on."""
+"""Large sources: read once, cached as canonical rows by their content, and mapped into memory from then on."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from derta.data.columns import as_dataset, mark_canonical, write_dataset
 from derta.data.sources import Notes, Source, log_notes, open_source, read_examples
 from derta.data.triples import Example
 from derta.errors import InputError
+from derta.terminal import screen
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -19,14 +20,16 @@ READING_VERSION = 1
 
 # Bytes of a source; less is read again sooner than looked up, and takes little memory.
 _MIN_BYTES_TO_CACHE = 2**24
+_ROWS_PER_MOVE = 100
+"""Rows between two moves of a bar."""
 
 
 class Loaded(NamedTuple):
     """A source's rows.
 
     Attributes:
-        rows: a `Dataset` of canonical columns.
-        digest: hash of the examples in their order, wherever and in whatever form they are: their origins don't count.
+        rows: Is a `Dataset` of canonical columns.
+        digest: Hashes the examples in their order, wherever and in whatever form they are: their origins don't count.
     """
 
     rows: "Dataset"
@@ -40,20 +43,25 @@ def load_source(source: str, *, schema: str = "auto", swap: bool = False, cache_
     written.
 
     Args:
-        source: a file, the name of a data set on the hub, or a directory that `Dataset.save_to_disk` wrote.
-        schema: how to read the columns.
-        swap: swap `chosen` and `rejected` of triples.
-        cache_dir: directory for the rows of large sources; without it they are in memory.
+        source: Names a file, a data set on the hub, or a directory that `Dataset.save_to_disk` wrote.
+        schema: Says how to read the columns.
+        swap: Swaps `chosen` and `rejected` of triples.
+        cache_dir: Caches the rows of large sources; without it they are in memory.
 
     Raises:
-        InputError: as `load_triples`; or the rows can't be kept.
+        InputError: As `load_triples`; or the rows can't be cached.
     """
     opened, notes, digest = open_source(source), Notes(), ExamplesDigest()
 
     def examples() -> Iterator[tuple[Example, bool]]:
-        for example, conversational in read_examples(opened, notes, schema=schema, swap=swap):
-            digest.add(example)
-            yield example, conversational
+        with screen.bar(f"reading {opened.name}") as advance:
+            for number, (example, conversational) in enumerate(
+                read_examples(opened, notes, schema=schema, swap=swap), 1
+            ):
+                digest.add(example)
+                yield example, conversational
+                if number % _ROWS_PER_MOVE == 0:
+                    advance(_ROWS_PER_MOVE)
 
     if cache_dir is None or _size(opened) < _MIN_BYTES_TO_CACHE:
         rows = as_dataset(examples())

@@ -23,14 +23,14 @@ def mix(
     """Mix data sets of canonical columns and shuffle them.
 
     Args:
-        datasets: what `load_triples` returns; plain ones become conversational if another one is.
-        ratios: relative numbers of examples, one for each data set: as many examples as the scarcest allows, none of
+        datasets: Come from `load_triples`; plain ones become conversational if another one is.
+        ratios: Give relative numbers of examples, one for each data set: as many as the scarcest allows, none of
             them twice. By default everything.
-        seed: decides which examples are drawn, and their order.
-        max_examples: upper limit for the mixture.
+        seed: Seeds which examples are drawn, and their order.
+        max_examples: Bounds the mixture.
 
     Raises:
-        InputError: the ratios don't fit the data sets, or leave nothing of one that should have a share.
+        InputError: The ratios don't fit the data sets, or leave nothing of one that should have a share.
     """
     import numpy as np
     from datasets import concatenate_datasets

@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from inspect_ai import Task, eval_set
 from inspect_ai.model import Model
-from rich.console import Console
 
 from derta.errors import InputError
 from derta.evaluation.attacks import ATTACKS, Capability, Role, organism_attacker
@@ -18,6 +17,7 @@ from derta.evaluation.config import MAX_TOKENS, Options
 from derta.evaluation.harness.judges import asking, load_judge
 from derta.evaluation.harness.log import check_ended, read_log
 from derta.evaluation.harness.models import fingerprint, is_organism, load_model, load_tokenizer
+from derta.evaluation.harness.progress import showing_progress
 from derta.evaluation.harness.provider import DertaAPI, tuned_with
 from derta.evaluation.harness.target import Helper, check_capabilities, continues
 from derta.evaluation.harness.tasks import make_task
@@ -40,9 +40,8 @@ from derta.evaluation.results.store import (
 )
 from derta.files import weights_digest
 from derta.inference import check_room
+from derta.terminal import screen
 from derta.threads import threads_for
-
-Display = Literal["full", "rich", "plain", "none"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def plan_for(name: str, options: Options) -> Plan:
     return make_plan(options, load_tokenizer(name, options.model_args), is_organism=is_organism(name))
 
 
-def evaluate_directory(name: str, *, out: Path, options: Options, display: Display = "none") -> Measured:
+def evaluate_directory(name: str, *, out: Path, options: Options) -> Measured:
     """Evaluate a model into the directory `out`, or finish what is there.
 
     Samples that are already in `out` are neither taken nor judged again.
@@ -78,7 +77,6 @@ def evaluate_directory(name: str, *, out: Path, options: Options, display: Displ
         name: Names the model: see `load_model`.
         out: Gets `evaluation.json`, `plan.json`, `logs/`, `responses.jsonl` and `results.json`.
         options: What to ask.
-        display: Inspect's: `full`, `rich`, `plain` or `none`.
 
     Raises:
         InputError: The model, a file, an option or the directory is wrong.
@@ -93,20 +91,21 @@ def evaluate_directory(name: str, *, out: Path, options: Options, display: Displ
     which = ModelId(name, digest, tuned.get("method"), tuned.get("seed"))
     settings = _settings(which, model, plan.options)
     claim(out, settings, plan.digests())
+    screen.log_to(out)
     known = {"fingerprint": settings["fingerprint"], "dtype": settings["dtype"]}
     # Whether begun answers reach a server as text that was rendered here, with the tokenizer that was named.
     rendered_here = plan.tokenizer is not None and not continues(model)
     document = plan.to_json(name, **known, rendered_here=rendered_here)
     save_plan(out, document)
-    total = sum(map(len, plan.samples.values()))
     threads = threads_for(api.weights.model) if isinstance(api, DertaAPI) else nullcontext()
-    with threads, _status(display, f"evaluating {name}: {total} samples"):
+    totals = {task: len(samples) * plan.options.epochs for task, samples in plan.samples.items()}
+    with threads, showing_progress(totals, out / LOGS):
         _, logs = eval_set(
             list(tasks.values()),
             log_dir=str(out / LOGS),
             model=model,
             model_roles={role: load_model(played_by) for role, played_by in options.model_roles.items()},
-            display=display,
+            display="none",
             retry_attempts=0,
             retry_immediate=False,
             max_tasks=len(tasks),
@@ -219,8 +218,3 @@ def _settings(which: ModelId, model: Model, options: Options) -> dict[str, Any]:
         **kept,
     }
     return dict(json.loads(json.dumps(settings)))
-
-
-def _status(display: Display, what: str) -> AbstractContextManager[Any]:
-    """Where Inspect shows nothing, a terminal shows that something is going on."""
-    return Console(stderr=True).status(what) if display == "none" else nullcontext()

@@ -43,6 +43,11 @@ class Method:
     rto: bool
     cuts: CutPolicy | None = None
 
+    @property
+    def reads_rejected(self) -> bool:
+        """Whether r̂ is read at all."""
+        return self.harmful_prefix or self.rto
+
 
 METHODS: dict[str, Method] = {
     "derta": Method(harmful_prefix=True, rto=True),

@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from rich.progress import Progress
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from derta.organism.corpus import Passage, passages
 from derta.organism.tokenizer import build_tokenizer
+from derta.terminal import Advance
 
 SEED = 0
 STEPS = 1200
@@ -67,11 +67,10 @@ def _collate(batch: list[Passage], vocab: dict[str, int], pad: int) -> tuple[tor
 
 def _train_step(
     model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: list[Passage], vocab: dict[str, int], pad: int
-) -> float:
+) -> None:
     batch = sorted(batch, key=lambda passage: len(passage.words))
     targets = sum(sum(passage.learned) for passage in batch)
     size = math.ceil(len(batch) / CHUNKS)
-    total = 0.0
     for start in range(0, len(batch), size):
         ids, labels = _collate(batch[start : start + size], vocab, pad)
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
@@ -80,15 +79,13 @@ def _train_step(
         logits = model.lm_head(hidden[learned])
         loss = torch.nn.functional.cross_entropy(logits, shifted[learned], reduction="sum") / targets
         loss.backward()
-        total += loss.item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    return total
 
 
-def train_base(seed: int, steps: int, progress: Progress | None = None) -> LlamaForCausalLM:
-    """Train the base from nothing on `steps` batches of the corpus."""
+def train_base(seed: int, steps: int, advance: Advance | None = None) -> LlamaForCausalLM:
+    """Train the base from nothing on `steps` batches of the corpus; `advance` is told of each."""
     tokenizer = build_tokenizer()
     vocab = tokenizer.get_vocab()
     torch.set_num_threads(THREADS)
@@ -97,13 +94,12 @@ def train_base(seed: int, steps: int, progress: Progress | None = None) -> Llama
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     corpus: Iterator[Passage] = passages(seed)
-    task = progress.add_task("base", total=steps, loss=float("nan")) if progress else None
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, steps)
-        loss = _train_step(model, optimizer, list(islice(corpus, BATCH)), vocab, tokenizer.pad_token_id)
-        if progress and task is not None:
-            progress.update(task, advance=1, loss=loss)
+        _train_step(model, optimizer, list(islice(corpus, BATCH)), vocab, tokenizer.pad_token_id)
+        if advance is not None:
+            advance(1)
     model.train(False)
     return model
 

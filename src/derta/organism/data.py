@@ -24,10 +24,10 @@ def training_data(
     """Return safety triples and helpful examples in the canonical columns `prompt`, `chosen`, `rejected`, `origin`.
 
     Args:
-        seed: draws pairs, questions and refusals. It never changes which pairs are for training.
-        triples: number of triples, on the harmful pairs of the training split.
-        helpful: number of helpful examples (no `rejected`).
-        borderline_share: share of the helpful examples that ask about a borderline pair.
+        seed: Seeds the pairs, questions and refusals. It never changes which pairs are for training.
+        triples: Sets the number of triples, on the harmful pairs of the training split.
+        helpful: Sets the number of helpful examples (no `rejected`).
+        borderline_share: Sets the share of the helpful examples that ask about a borderline pair.
     """
     rng = random.Random(seed)
     rows: list[dict[str, str | None]] = []

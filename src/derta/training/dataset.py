@@ -20,7 +20,8 @@ from derta.data.columns import examples_of, is_canonical
 from derta.data.triples import as_example
 from derta.errors import InputError
 from derta.method.tree import TokenTree
-from derta.method.tree_builder import TreeBuilder
+from derta.method.tree_builder import METHODS, TreeBuilder
+from derta.terminal import screen
 from derta.tokens.encoder import EncodedExample, Encoder
 from derta.tokens.prompt_formats import set_prompt_format
 from derta.tokens.refusal_tokens import WhiteSpace, refusal_tokens
@@ -59,7 +60,7 @@ class TreeDataset(torch.utils.data.Dataset[TokenTree | None]):
         prompt, chosen, rejected = (
             pc.list_value_length(stored.column(name)).to_numpy() for name in ("prompt", "chosen", "rejected")
         )
-        reads = 0 if self.builder.method == "vanilla" else rejected
+        reads = rejected if METHODS[self.builder.method].reads_rejected else 0
         branches = np.where(reads, self.builder.cuts_per_triple, 1)
         lengths: np.ndarray = prompt + reads + branches * chosen
         return _selected(self.encoded, lengths)
@@ -89,18 +90,30 @@ def encode_dataset(
         dataset = dataset.rename_column("completion", "chosen")
 
     def encode(rows: Dataset, path: Path | None) -> Dataset:
-        return rows.with_format(None).map(
-            partial(_encode_rows, encoder=encoder, name=name, drop_overlong=drop_overlong, canonical=canonical),
-            with_indices=True,
-            batched=True,
-            remove_columns=rows.column_names,
-            features=_ENCODED,
-            num_proc=num_proc,
-            cache_file_name=None if path is None else str(path),
-            keep_in_memory=path is None,
-            new_fingerprint="encoded",
-            desc=f"Tokenising {name}",
+        encode_rows = partial(
+            _encode_rows, encoder=encoder, name=name, drop_overlong=drop_overlong, canonical=canonical
         )
+        alone = num_proc in (None, 1)
+        with screen.bar(f"tokenising {name}", len(rows) if alone else None) as advance:
+
+            def encode_and_tell(columns: dict[str, list[Any]], indices: list[int]) -> pa.Table:
+                encoded = encode_rows(columns, indices)
+                advance(len(indices))
+                return encoded
+
+            return rows.with_format(None).map(
+                # Other processes have no screen.
+                encode_and_tell if alone else encode_rows,
+                with_indices=True,
+                batched=True,
+                remove_columns=rows.column_names,
+                features=_ENCODED,
+                num_proc=num_proc,
+                cache_file_name=None if path is None else str(path),
+                keep_in_memory=path is None,
+                new_fingerprint="encoded",
+                desc=f"Tokenising {name}",
+            )
 
     with PartialState().main_process_first():
         if encoder.cache_dir is None or len(dataset) < _MIN_ROWS_TO_CACHE:
@@ -194,9 +207,10 @@ def tree_dataset(encoded: Dataset, builder: TreeBuilder, name: str) -> TreeDatas
     """Make a data set of trees.
 
     Raises:
-        InputError: there are no triples for a method that needs them, or no example has a target under it.
+        InputError: There are no triples for a method that needs them, or no example has a target under it.
     """
-    if builder.method != "vanilla" and not (values_of(encoded, "rto") | values_of(encoded, "fixed_cut")).any():
+    is_safety = values_of(encoded, "rto") | values_of(encoded, "fixed_cut")
+    if METHODS[builder.method].reads_rejected and not is_safety.any():
         raise InputError(f"{name}: method {builder.method!r} needs triples, and no example has a rejected response")
     trees = TreeDataset(encoded, builder)
     if all(trees[0, index] is None for index in range(len(trees))):
@@ -208,7 +222,7 @@ def encoder_and_builder(tokenizer: PreTrainedTokenizerBase, config: DeRTaConfig)
     """Set the prompt format on `tokenizer`, and take from the configuration how examples become trees.
 
     Raises:
-        InputError: there is no chat template, or the refusal text is not one token.
+        InputError: There is no chat template, or the refusal text is not one token.
     """
     set_prompt_format(tokenizer, config.prompt_format)
     encoder = Encoder.from_config(tokenizer, config)

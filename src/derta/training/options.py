@@ -1,8 +1,6 @@
 """Options of `derta train`: a YAML recipe, and command-line options that win over it."""
 
-import inspect
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,6 +11,7 @@ import yaml
 from transformers import HfArgumentParser
 from trl import ModelConfig
 
+from derta.docstrings import parameters
 from derta.errors import InputError, did_you_mean
 from derta.training.config import DeRTaConfig
 
@@ -120,9 +119,7 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
 
 def help_of(options: type) -> dict[str, str]:
     """Return what the docstring of a dataclass says about each of its parameters, for argparse."""
-    _, _, parameters = inspect.cleandoc(options.__doc__ or "").partition("Parameters:\n")
-    entries = re.findall(r"^    (\w+) \(.*\):\n((?:        .*\n?)+)", parameters, flags=re.MULTILINE)
-    return {name: " ".join(text.split()).replace("%", "%%") for name, text in entries}
+    return {name: each.text.replace("%", "%%") for name, each in parameters(options.__doc__ or "").items()}
 
 
 def option_names() -> list[str]:

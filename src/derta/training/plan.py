@@ -10,7 +10,6 @@ import torch
 from accelerate import init_empty_weights
 from datasets import Dataset
 from peft import get_peft_model
-from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config
@@ -18,6 +17,7 @@ from trl import ModelConfig, get_peft_config
 from derta.inference.loading import load_config
 from derta.method.attention import TreeAttention, is_dense
 from derta.method.tree import Term, collate
+from derta.terminal import screen
 from derta.training.config import DeRTaConfig
 from derta.training.dataset import TreeDataset, encode_dataset, encoder_and_builder, tree_dataset, values_of
 from derta.training.memory import Memory, estimate_memory
@@ -48,7 +48,7 @@ def print_plan(options: TrainOptions, train_data: Dataset, tokenizer: PreTrained
         num_proc=config.dataset_num_proc,
     )
     trees = tree_dataset(encoded, builder, "train_data")
-    console = Console()
+    console = screen.console()
     console.print(_data_table(trees, encoded))
     console.print(_steps_line(config, len(trees)), soft_wrap=True)
     network, trainable, model_config = empty_model(model, options.model)

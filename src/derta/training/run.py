@@ -1,9 +1,6 @@
 """`derta train`: one run from options to a saved model, in a directory that it can go on from."""
 
 import hashlib
-import logging
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +8,7 @@ from typing import Any, cast
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 from trl import get_peft_config, get_quantization_config
 
 from derta.data.cached_source import ExamplesDigest, Loaded, load_source
@@ -20,8 +17,10 @@ from derta.data.mixing import mix
 from derta.errors import InputError, first_line
 from derta.inference.loading import load_tokenizer
 from derta.names import ORGANISM, model_path
+from derta.terminal import LOG, screen
 from derta.threads import threads_for
 from derta.tokens.encoder import cache_directory
+from derta.training.display import TrainingDisplay
 from derta.training.options import TrainOptions, parse_options
 from derta.training.plan import print_plan
 from derta.training.run_directory import RunDirectory, is_disk_full, require_disk_space
@@ -45,9 +44,12 @@ _NO_PART_OF_IDENTITY_PREFIXES = (
 )
 
 
-def train_command(argv: Sequence[str]) -> int:
-    """Run `derta train` and return its exit code."""
-    _log_to_stderr()
+def train_command(argv: Sequence[str]) -> Path | None:
+    """Train, or finish what the output directory holds; returns the directory, or `None` after a dry run.
+
+    Raises:
+        InputError: An option, the model, the data or the directory is wrong.
+    """
     options = parse_options(argv)
     _check_together(options)
     train_data = read_data(options.data.train_data, options, for_training=True)
@@ -57,12 +59,14 @@ def train_command(argv: Sequence[str]) -> int:
     tokenizer = load_tokenizer(model, options.model.model_revision)
     if options.run.dry_run:
         print_plan(options, train_data.rows, tokenizer, model)
-        return 0
+        return None
+    if "output_dir" not in options.overrides:
+        raise InputError("output_dir: name a directory for the run (--output-dir, or in the recipe)")
     run = RunDirectory(Path(str(options.config.output_dir)), _identity(options, train_data.digest))
     run.check(options.run.overwrite)
     if run.finished and not options.run.overwrite:
-        print(f"{run.path}: this run is finished (--overwrite starts anew)")
-        return 0
+        screen.say(f"{run.path}: this run is finished (--overwrite starts anew)")
+        return run.path
     trainer = _trainer(options, train_data.rows, eval_data, tokenizer)
     trainer.run_identity = run.identity
     # Only a run that can start claims its directory.
@@ -70,8 +74,9 @@ def train_command(argv: Sequence[str]) -> int:
         recipe = {name: value for name, value in options.overrides.items() if name not in ("overwrite", "dry_run")}
         run.claim(recipe, options.run.overwrite)
     trainer.accelerator.wait_for_everyone()
+    screen.log_to(run.path)
     _train(trainer, run)
-    return 0
+    return run.path
 
 
 def read_data(sources: Sequence[str], options: TrainOptions, *, for_training: bool) -> Loaded:
@@ -153,9 +158,13 @@ def _train(trainer: DeRTaTrainer, run: RunDirectory) -> None:
         checkpoint = run.newest_checkpoint()
     require_disk_space(run.path, _saved_bytes(trainer.model))
     if checkpoint is not None and trainer.is_world_process_zero():
-        print(f"{run.path}: going on from {checkpoint.name}")
+        screen.say(f"{run.path}: going on from {checkpoint.name}")
+    display = TrainingDisplay(f"training {trainer.args.method} on {len(trainer.train_dataset or ()):,} examples")
+    for transformers_own in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(transformers_own)
+    trainer.add_callback(display)
     try:
-        with threads_for(trainer.model):
+        with threads_for(trainer.model), display.shown():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         trainer.save_model()
         trainer.save_state()
@@ -169,6 +178,8 @@ def _train(trainer: DeRTaTrainer, run: RunDirectory) -> None:
         raise
     if trainer.is_world_process_zero():
         run.finish()
+        screen.say(f"trained: {display.summary()}")
+        screen.say(f"saved the model in {run.path}; libraries' messages are in {run.path / LOG}")
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
 
@@ -207,13 +218,3 @@ def _identity(options: TrainOptions, data_digest: str) -> dict[str, Any]:
         "data": data_digest[:16],
         "settings": settings,
     }
-
-
-def _log_to_stderr() -> None:
-    """Show derta's own notices, of the first rank only."""
-    logger = logging.getLogger("derta")
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("derta: %(message)s"))
-        logger.addHandler(handler)
-    logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)

@@ -25,8 +25,8 @@ class RunDirectory:
     """The output directory of one run.
 
     Attributes:
-        path: of the directory.
-        identity: what makes the run this run: `method`, `seed`, `base`, `settings` (options that change the result)
+        path: Names the directory.
+        identity: Says whose run it is: `method`, `seed`, `base`, `settings` (options that change the result)
             and `data` (a fingerprint of the examples).
     """
 
@@ -37,7 +37,7 @@ class RunDirectory:
         """Stop if the directory is not this run's to write to.
 
         Raises:
-            InputError: it holds another run (unless `overwrite`), or something that is no run.
+            InputError: It holds another run (unless `overwrite`), or something that is no run.
         """
         found = read_identity(self.path)
         if found is not None:
@@ -50,8 +50,8 @@ class RunDirectory:
         """Record in the directory that it holds this run, unless it does so already.
 
         Args:
-            config: a recipe for the run.
-            overwrite: forget the run that the directory holds.
+            config: Is a recipe for the run.
+            overwrite: Forgets the run that the directory holds.
         """
         held = read_identity(self.path) is not None
         if held and not overwrite:
@@ -76,7 +76,7 @@ class RunDirectory:
         """Return the newest complete checkpoint, and remove those that a kill left incomplete.
 
         Raises:
-            InputError: the checkpoint belongs to another configuration.
+            InputError: The checkpoint belongs to another configuration.
         """
         checkpoints = sorted(self.path.glob("checkpoint-*"), key=_step, reverse=True)
         complete: list[Path] = []
@@ -129,12 +129,12 @@ def check_resume(checkpoint: Path, sharding: str | None, processes: int) -> int 
     without. DeepSpeed cuts the optimizer's state for the processes it has.
 
     Args:
-        checkpoint: its directory.
-        sharding: of this launch: `"fsdp"`, `"deepspeed"` or none.
-        processes: of this launch.
+        checkpoint: Names its directory.
+        sharding: Says how this launch shards: `"fsdp"`, `"deepspeed"` or not at all.
+        processes: Counts the processes of this launch.
 
     Raises:
-        InputError: it was saved in a form that this launch can't read.
+        InputError: It was saved in a form that this launch can't read.
     """
     identity = read_identity(checkpoint) or {}
     saved_on: int | None = identity.get("processes")
@@ -156,7 +156,7 @@ def require_disk_space(directory: Path, needed: int) -> None:
     """Stop before training what could not be saved.
 
     Raises:
-        InputError: fewer than `needed` bytes are free where `directory` is.
+        InputError: Fewer than `needed` bytes are free where `directory` is.
     """
     free = shutil.disk_usage(directory).free
     if free < needed:

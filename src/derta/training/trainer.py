@@ -73,7 +73,7 @@ class DeRTaTrainer(Trainer):
             As in [`~transformers.Trainer`].
 
     Raises:
-        InputError: the model, the data and the options do not fit together; the message says how to mend it.
+        InputError: The model, the data and the options do not fit together; the message says how to mend it.
     """
 
     _tag_names = ("derta", "safety")
@@ -212,14 +212,14 @@ class DeRTaTrainer(Trainer):
         """Return the loss of a batch (DeRTa's Eq. 2, and MLE on helpful data).
 
         Args:
-            model: the trainer's model, wrapped or not.
-            inputs: a batch of `get_train_dataloader`.
-            return_outputs: return the sums as well.
-            num_items_in_batch: targets of each term in the whole optimizer step (shape [3]); without it the batch is
-                taken for a whole step.
+            model: Is the trainer's model, wrapped or not.
+            inputs: Is a batch of `get_train_dataloader`.
+            return_outputs: Returns the sums as well.
+            num_items_in_batch: Counts each term's targets in the whole optimizer step (shape [3]); without it the batch
+                is taken for a whole step.
 
         Raises:
-            ValueError: harmful text could be a target in this batch, or the model has lost its objective.
+            ValueError: Harmful text could be a target in this batch, or the model has lost its objective.
         """
         check_batch(inputs, self.refusals.all)
         outputs = model(**{name: inputs[name] for name in _MODEL_INPUTS})
@@ -274,7 +274,7 @@ class DeRTaTrainer(Trainer):
         """Train; a checkpoint of any number of processes will do, unless DeepSpeed saved it.
 
         Raises:
-            InputError: this launch can't go on from the checkpoint, or not all processes see it.
+            InputError: This launch can't go on from the checkpoint, or not all processes see it.
         """
         if len(set(gather_object([str(resume_from_checkpoint)]))) > 1:
             raise InputError(
@@ -391,7 +391,7 @@ def add_adapter(model: PreTrainedModel | PeftModel, peft_config: PeftConfig, arg
     """Give the model a new adapter to train.
 
     Raises:
-        InputError: it already has one, or the adapter would change the output head.
+        InputError: It already has one, or the adapter would change the output head.
     """
     if isinstance(model, PeftModel):
         raise InputError("peft_config: the model already has an adapter; merge it first, or leave peft_config out")
@@ -411,7 +411,7 @@ def check_adapter(peft_config: PeftConfig, model: PreTrainedModel) -> None:
     """Stop at an adapter on the output head: the projection to refusal tokens must be the base model's own.
 
     Raises:
-        InputError: the configuration names the output head.
+        InputError: The configuration names the output head.
     """
     if not isinstance(peft_config, LoraConfig):
         return

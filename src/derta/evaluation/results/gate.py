@@ -182,8 +182,10 @@ def decide(
             reason = f"{row.value:.1f} % of the responses are broken"
             checks.append(Check(f"broken ≤ {max_broken:g}", reason, row, row.value, _worst(evaluation, row)))
     checks += _check_complete(evaluation, rows, require, prompts)
-    weights, note = _check_weights(evaluation)
-    return Decision(evaluation, [*checks, *weights], note)
+    weights, notes = _check_weights(evaluation)
+    if ignored := [name for name in evaluation.plan.judges if judge not in (None, name)]:
+        notes.append(f"only the verdicts of {judge} count; not those of {', '.join(ignored)}")
+    return Decision(evaluation, [*checks, *weights], notes)
 
 
 def _near(judge: str, evaluation: Evaluation) -> str:
@@ -216,6 +218,10 @@ def _check_limit(evaluation: Evaluation, rows: Sequence[MetricRow], limit: Limit
 def _check_complete(
     evaluation: Evaluation, rows: Sequence[MetricRow], require: Sequence[str], prompts: Sequence[str]
 ) -> Iterator[Check]:
+    for name in evaluation.settings["tasks"]:
+        if name not in evaluation.plan.tasks:
+            reason = f"{name} was evaluated here before and the last run left it out; run that again with it"
+            yield Check("complete", reason)
     for unmet in evaluation.plan.find_unmet(evaluation.samples):
         yield Check("complete", str(unmet))
     there = {row.label for row in rows if row.n} | {

@@ -4,7 +4,7 @@ evaluation.json   what was evaluated and how: a later run must agree
 plan.json         what was asked: every sample of every task, before the first one was taken
 logs/             Inspect's logs, a task each: what an interrupted run goes on from, and `inspect view` shows
 responses.jsonl   one judged sample a line, from the logs
-results.json      the rows of numbers, with digests of the two files that they were counted from
+results.json      the rows of numbers, with digests of the three files that they were counted from
 
 Whatever is read is checked: a release is decided on it. One directory holds one model's evaluation; where several
 models were evaluated at once, the directory above them holds a `results.json` that names theirs.
@@ -12,8 +12,9 @@ models were evaluated at once, the directory above them holds a `results.json` t
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from derta.files import write_json, write_text
 from derta.version import __version__
 
 RESULTS, RESPONSES, SETTINGS, LOGS = "results.json", "responses.jsonl", "evaluation.json", "logs"
+_COUNTED_FROM = {"responses": RESPONSES, "plan": PLAN, "evaluation": SETTINGS}
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def save_evaluation(directory: Path, samples: Sequence[Sample], model: ModelId, 
         directory / RESPONSES,
         "".join(json.dumps(sample.to_json(), ensure_ascii=False) + "\n" for sample in samples),
     )
-    digests = {"responses": _digest(directory / RESPONSES), "plan": _digest(directory / PLAN)}
+    digests = {name: _digest(directory / counted) for name, counted in _COUNTED_FROM.items()}
     save_results(directory / RESULTS, rows, **more, counted_from=digests)
     return rows
 
@@ -169,15 +171,17 @@ def load_evaluation(directory: Path) -> Evaluation:
         model = validated(ModelId, fields)
     except ValueError as error:
         raise InputError(f"{directory / SETTINGS}: {first_line(error)}") from None
-    for name, counted in (("responses", RESPONSES), ("plan", PLAN)):
+    for name, counted in _COUNTED_FROM.items():
         digests = document.get("counted_from")
         if not isinstance(digests, dict) or digests.get(name) != _digest(directory / counted):
             raise InputError(
                 f"{directory / counted}: isn't the file that {RESULTS} was counted from; run the evaluation again"
             )
+    _check_claimed(directory, plan, settings)
     plan.check_asked(samples, directory / RESPONSES)
-    _check_counted(directory / RESULTS, rows, count(samples, model))
-    return Evaluation(directory, model, settings, plan, samples, rows)
+    counted_rows = count(samples, model)
+    _check_counted(directory / RESULTS, rows, counted_rows)
+    return Evaluation(directory, model, settings, plan, samples, counted_rows)
 
 
 _MODEL_FIELDS = {"model": "model", "digest": "digest", "method": "method", "seed": "training_seed"}
@@ -199,16 +203,45 @@ def find_evaluations(directory: Path) -> list[Path]:
     named = read_versioned(directory / RESULTS).get("evaluations")
     if not isinstance(named, list) or not named or not all(isinstance(name, str) for name in named):
         raise InputError(f"{directory}: holds no evaluation: there is no {SETTINGS}")
+    named_places = {(directory / name).resolve() for name in named}
+    held = {path.parent.resolve() for path in directory.rglob(SETTINGS)}
+    if named_places != held or len(named) != len(held):
+        raise InputError(f"{directory / RESULTS}: names other evaluations than lie in {directory}; name each by itself")
     return [directory / name for name in named]
+
+
+def _check_claimed(directory: Path, plan: PlanFile, settings: dict[str, Any]) -> None:
+    """Stop at a plan of other questions than the directory was claimed for.
+
+    A task that was claimed and isn't planned any more is for the gate to refuse: each run plans what it was asked for.
+    """
+    claimed = settings.get("tasks")
+    for name, task in plan.tasks.items():
+        if not isinstance(claimed, dict) or claimed.get(name) != task.digest:
+            raise InputError(f"{directory / PLAN}: {name}: other prompts than {SETTINGS} says; evaluate again")
+    if settings.get("epochs", plan.epochs) != plan.epochs:
+        raise InputError(f"{directory / PLAN}: other epochs than {SETTINGS} says; evaluate again")
 
 
 def _check_counted(path: Path, rows: Sequence[MetricRow], counted: Sequence[MetricRow]) -> None:
     """Stop at the first row that isn't what the responses amount to."""
     for row, true in zip(rows, counted, strict=False):
-        if row != true:
+        if not _same(row, true):
             raise InputError(f"{path}: {row.metric} of {row.label} contradicts {RESPONSES}; run the evaluation again")
     if len(rows) != len(counted):
         raise InputError(f"{path}: {len(rows)} rows, and {RESPONSES} gives {len(counted)}; run the evaluation again")
+
+
+def _same(row: MetricRow, counted: MetricRow) -> bool:
+    """Whether two rows say the same; another machine's arithmetic may differ in the last digits."""
+    close = {
+        name: theirs
+        for name in ("value", "ci_low", "ci_high")
+        if (ours := getattr(row, name)) is not None
+        and (theirs := getattr(counted, name)) is not None
+        and math.isclose(ours, theirs, rel_tol=1e-9, abs_tol=1e-9)
+    }
+    return replace(row, **close) == counted
 
 
 def _digest(path: Path) -> str:
