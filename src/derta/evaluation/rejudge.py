@@ -11,14 +11,11 @@ from derta.evaluation.inputs.responses import Response
 from derta.evaluation.judges import Judge, Verdict, decide
 from derta.evaluation.judges.broken import find_broken, settle
 from derta.evaluation.results.metrics import MetricRow
-from derta.evaluation.results.outcomes import ANSWERS
+from derta.evaluation.results.outcomes import ANSWERS, PAIR_JUDGE
 from derta.evaluation.results.plan_file import PLAN, PlannedSample, PlannedTask, prompt_digest
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import Evaluation, save_evaluation, save_plan
 from derta.evaluation.results.strict import read_json
-
-PAIR_JUDGE = "pair"
-"""The judge of PAIR's summaries: PAIR's own, whose verdict they state."""
 
 
 async def judge_responses(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.results.metrics import MetricRow, by_attack
-from derta.evaluation.results.outcomes import outcomes
+from derta.evaluation.results.outcomes import PAIR_JUDGE, outcomes
 from derta.evaluation.results.plan_file import prompt_digest
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import Evaluation
@@ -224,6 +224,9 @@ def _check_complete(
             yield Check("complete", reason)
     for unmet in evaluation.plan.find_unmet(evaluation.samples):
         yield Check("complete", str(unmet))
+    empty = [each for each in evaluation.samples if _is_empty(each)]
+    if empty:
+        yield Check("complete", f"{len(empty)} empty responses have a verdict and no defect", samples=empty)
     there = {row.label for row in rows if row.n} | {
         sample.kind for sample in evaluation.samples if sample.kind != "harmful"
     }
@@ -235,6 +238,12 @@ def _check_complete(
             unasked = [prompt for prompt in prompts if prompt_digest(prompt) not in asked]
             reason = f"{len(unasked)} of {len(prompts)} behaviours weren't asked for" if unasked else ""
             yield Check(f"behaviours under {task.attack}", reason)
+
+
+def _is_empty(sample: Sample) -> bool:
+    """Whether a judge found something in nothing; a PAIR summary quotes no response where there was no success."""
+    judged = sample.verdict.label != "unscored" and sample.judge != PAIR_JUDGE
+    return judged and sample.broken is None and not sample.continuation.strip()
 
 
 def _check_weights(evaluation: Evaluation) -> tuple[list[Check], list[str]]:

@@ -12,6 +12,9 @@ START = 5
 ANSWERS = "answers"
 """The judge of tasks whose answers are right or wrong; it isn't compared with judges of safety."""
 
+PAIR_JUDGE = "pair"
+"""The judge of PAIR's summaries: PAIR's own, whose verdict they state."""
+
 Test = Callable[[Sample], bool]
 
 
