@@ -3,7 +3,7 @@
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -26,7 +26,7 @@ def validated(kind: type[_T], value: Any) -> _T:
     """
     try:
         # In JSON an object may become a dataclass, however strict; in Python it may not.
-        found: _T = _adapter(kind).validate_json(json.dumps(value))
+        found: _T = _adapter(cast(Any, kind)).validate_json(json.dumps(value))
         return found
     except (TypeError, RecursionError) as error:
         raise ValueError(f"{kind.__name__}: {first_line(error)}") from None
