@@ -70,9 +70,7 @@ def plan_for(name: str, options: Options) -> Plan:
     return make_plan(options, load_tokenizer(name, options.model_args), is_organism=is_organism(name))
 
 
-def evaluate_directory(
-    name: str, *, out: Path, options: Options, qualities: Sequence[JudgeQuality] = ()
-) -> Measured:
+def evaluate_directory(name: str, *, out: Path, options: Options, qualities: Sequence[JudgeQuality] = ()) -> Measured:
     """Evaluate a model into the directory `out`, or finish what is there.
 
     Samples that are already in `out` are neither taken nor judged again.
