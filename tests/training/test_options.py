@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from derta.docstrings import parameters
 from derta.errors import InputError
 from derta.training.config import DeRTaConfig
-from derta.training.options import DataOptions, RunOptions, help_of, parse_options, read_recipe
+from derta.training.options import DataOptions, RunOptions, parse_options, read_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 NAMES = {recipe.stem for recipe in RECIPES}
@@ -74,11 +75,11 @@ def test_a_dry_run_of_a_recipe_needs_no_gpu(recipe: Path) -> None:
             parse_options(["--config", str(recipe)])
 
 
-def test_help_comes_from_the_docstrings() -> None:
+def test_docstrings_describe_every_option() -> None:
     for options in (DeRTaConfig, DataOptions, RunOptions):
         own = {field.name for field in fields(options) if field.name in vars(options).get("__annotations__", {})}
-        assert own == set(help_of(options))
-    assert help_of(DeRTaConfig)["rto_weight"] == "Weight λ of RTO in the loss."
+        assert own == set(parameters(options.__doc__ or ""))
+    assert parameters(DeRTaConfig.__doc__ or "")["rto_weight"].text == "Weight λ of RTO in the loss."
 
 
 def test_command_line_wins_over_the_recipe(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import yaml
 from transformers import HfArgumentParser
 from trl import ModelConfig
 
-from derta.docstrings import parameters
 from derta.errors import InputError, did_you_mean
 from derta.training.config import DeRTaConfig
 
@@ -73,14 +72,6 @@ _DATACLASSES: tuple[Any, ...] = (DeRTaConfig, DataOptions, ModelConfig, RunOptio
 
 
 class _Parser(HfArgumentParser):
-    """Parses the options of all dataclasses; help for derta's own comes from their docstrings."""
-
-    def __init__(self) -> None:
-        super().__init__(list(_DATACLASSES), prog="derta train", allow_abbrev=False)
-        helps = {name: text for each in (DeRTaConfig, DataOptions, RunOptions) for name, text in help_of(each).items()}
-        for action in self._actions:
-            action.help = helps.get(action.dest, action.help)
-
     def error(self, message: str) -> NoReturn:
         raise InputError(f"derta train: {message}")
 
@@ -91,7 +82,7 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
     Raises:
         InputError: an unknown key or option, a value of the wrong type, or options that contradict each other.
     """
-    parser = _Parser()
+    parser = _Parser(list(_DATACLASSES), prog="derta train", allow_abbrev=False)
     parser.add_argument("--config", type=Path, help="YAML recipe; options on the command line win over it")
     config_path, on_command_line = _split_config(list(argv))
     arguments = [*(_recipe_arguments(config_path) if config_path else []), *on_command_line]
@@ -115,11 +106,6 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
     for name in set(config._VALID_DICT_FIELDS) & changed.keys():
         changed[name] = getattr(config, name)  # parsed from JSON
     return TrainOptions(config, data, model, run, {name: changed[name] for name in names if name in changed})
-
-
-def help_of(options: type) -> dict[str, str]:
-    """Return what the docstring of a dataclass says about each of its parameters, for argparse."""
-    return {name: each.text.replace("%", "%%") for name, each in parameters(options.__doc__ or "").items()}
 
 
 def option_names() -> list[str]:

@@ -12,6 +12,11 @@ START = 5
 ANSWERS = "answers"
 """The judge of tasks whose answers are right or wrong; it isn't compared with judges of safety."""
 
+PAIR_JUDGE = "pair"
+"""The judge of PAIR's summaries: PAIR's own, whose verdict they state."""
+WITHOUT_HARM = ("refusal",)
+"""Judges that find whether a model complies, not whether it does harm (`JudgeSpec.measures_harm`)."""
+
 Test = Callable[[Sample], bool]
 
 
