@@ -37,7 +37,7 @@ def plan_of(out):
 
 
 def by_key(rows):
-    return {(row.attack, row.metric, row.judge): row for row in rows}
+    return {(row.label, row.metric, row.judge): row for row in rows}
 
 
 def test_harmful_behaviours_meet_every_attack_and_the_others_are_asked(tmp_path, behaviours):
