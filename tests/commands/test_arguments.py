@@ -12,7 +12,7 @@ import pytest
 import derta
 from derta.cli import COMMANDS, main, make_parser
 
-HEAVY = ("torch", "transformers", "datasets", "inspect_ai", "matplotlib", "trl", "rich")
+HEAVY = ("torch", "transformers", "datasets", "inspect_ai", "matplotlib", "trl")
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:

@@ -118,7 +118,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
         (["check", "good.jsonl", "--model", "./nowhere"], "./nowhere: no such model directory"),
         (["check", "owner/name"], "owner/name: no file, and no data set can be loaded"),
         (["check"], "required: files"),
-        (["check", "good.jsonl", "--max_length", "many"], "argument --max_length: invalid int value: 'many'"),
+        (["check", "good.jsonl", "--max_length", "many"], "argument --max-length: invalid int value: 'many'"),
         (["convert", "good.jsonl"], "required: --out"),
         (["convert", "good.jsonl", "--out", "good.jsonl"], "good.jsonl: is an input file"),
         (["convert", "good.jsonl", "--out", "out.csv"], "out.csv: JSON lines are written"),

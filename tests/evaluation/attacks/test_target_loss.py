@@ -129,5 +129,5 @@ def test_passes_keep_others_off_the_model():
 
 
 def test_an_api_has_no_gradients():
-    with pytest.raises(InputError, match="gcg needs the weights of the attacked model, not an API"):
+    with pytest.raises(InputError, match="gcg: needs the weights of the attacked model, not an API"):
         weights_of(ScriptedVictim(lambda request, seed: ""), "gcg")

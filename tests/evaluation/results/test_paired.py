@@ -37,7 +37,10 @@ def test_only_what_both_hold_is_compared():
     more = [sample(99, "unsafe"), sample(0, "unsafe", attack="prefill")]
     other_prompt = [replace(sample(50, "unsafe"), prompt="another"), sample(51, "unscored")]
     lacking = [sample(50, "safe"), sample(51, "safe")]
-    assert found([*BEFORE, *more, *lacking], [*AFTER, *other_prompt]) == found(BEFORE, AFTER)
+    with_more, alone = found([*BEFORE, *more, *lacking], [*AFTER, *other_prompt]), found(BEFORE, AFTER)
+    # What is broken is known without a verdict.
+    assert (with_more.pop(("direct", "broken")).pairs, alone.pop(("direct", "broken")).pairs) == (11, 10)
+    assert with_more == alone
     assert found(BEFORE, [sample(99, "safe")]) == {}
 
 

@@ -66,11 +66,11 @@ def _notes(first: Evaluation, second: Evaluation) -> list[str]:
         attacks, others = ({sample.variant: None for sample in side.values()} for side in (own, other))
         if only := [attack for attack in attacks if attack not in others]:
             notes.append(f"only in {evaluation.directory}: attacks {_list(only)}")
-        shared_attacks = [key for key in own if key[1] in others]
-        if missing := list(dict.fromkeys(key[0] for key in shared_attacks if key not in other)):
+        shared_attacks = [key for key, sample in own.items() if sample.variant in others]
+        if missing := list(dict.fromkeys(own[key].id for key in shared_attacks if key not in other)):
             notes.append(f"only in {evaluation.directory}: behaviours {_list(missing)}")
     shared = [key for key in keys[0] if key in keys[1]]
-    if changed := list(dict.fromkeys(k[0] for k in shared if not same_attempt(keys[0][k], keys[1][k]))):
+    if changed := list(dict.fromkeys(keys[0][k].id for k in shared if not same_attempt(keys[0][k], keys[1][k]))):
         notes.append(f"other prompts under the same id, not compared: {_list(changed)}")
     if not shared:
         notes.append("no behaviour is in both: there is nothing to subtract")
