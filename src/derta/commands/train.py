@@ -4,14 +4,22 @@ import os
 from argparse import Action, ArgumentParser, Namespace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from derta.docstrings import docstring_of, parameters
+from derta.names import ORGANISM
 from derta.terminal import screen
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from derta.training.options import AttackOptions
+    from derta.training.trainer import DeRTaTrainer
 
 _OWN = {
     "data": ("derta", "training/options.py", "DataOptions"),
     "the run": ("derta", "training/options.py", "RunOptions"),
+    "attacks while training": ("derta", "training/options.py", "AttackOptions"),
     "the method": ("derta", "training/config.py", "DeRTaConfig"),
 }
 # Of the rest those that most runs set; `--help-all` has them all.
@@ -89,7 +97,22 @@ def run(args: Namespace) -> int:
     # Of several processes the first one speaks.
     screen.quiet |= os.environ.get("RANK", "0") != "0"
     with screen.libraries_aside():
-        directory = train_command(args.rest)
+        directory = train_command(args.rest, _attack)
     if directory is not None:
         screen.say(f"next: derta eval --model {directory} --out {directory / 'evaluation'}")
     return 0
+
+
+def _attack(trainer: "DeRTaTrainer", asked: "AttackOptions") -> "TrainerCallback":
+    from derta.evaluation.attacks import attack_names
+    from derta.evaluation.callback import AttackSuccessCallback
+    from derta.evaluation.config import Options
+
+    options = Options(
+        attacks=tuple(attack_names(asked.attacks)),
+        behaviours=asked.attack_behaviours,
+        borderline=(asked.attack_borderline,) if asked.attack_borderline else (),
+        limit=asked.attack_limit,
+    )
+    is_organism = (trainer.run_identity or {}).get("base") == ORGANISM
+    return AttackSuccessCallback(trainer, options, every=asked.attack_steps or 0, is_organism=is_organism)

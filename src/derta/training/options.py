@@ -57,6 +57,30 @@ class RunOptions:
     dry_run: bool = False
 
 
+@dataclass
+class AttackOptions:
+    """Options that say how to attack the model while it trains: its own answers tell how far it has come.
+
+    Parameters:
+        attack_steps (`int`, *optional*):
+            Steps between two measurements of attack success, the last step included. Left out, there is none.
+        attacks (`str`, *optional*, defaults to `"direct,prefill"`):
+            Attacks that ask once, as `derta eval` names them.
+        attack_behaviours (`str`, *optional*):
+            File of harmful prompts, as `derta eval` reads them; `"organism"` for its own.
+        attack_borderline (`str`, *optional*):
+            File of harmless prompts that look harmful, for over-refusal.
+        attack_limit (`int`, *optional*, defaults to `20`):
+            Prompts of each kind at most.
+    """
+
+    attack_steps: int | None = None
+    attacks: str = "direct,prefill"
+    attack_behaviours: str | None = None
+    attack_borderline: str | None = None
+    attack_limit: int = 20
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """All options of one run; `overrides` are those that differ from their defaults, as they were given."""
@@ -65,10 +89,11 @@ class TrainOptions:
     data: DataOptions
     model: ModelConfig
     run: RunOptions
+    attack: AttackOptions
     overrides: dict[str, Any]
 
 
-_DATACLASSES: tuple[Any, ...] = (DeRTaConfig, DataOptions, ModelConfig, RunOptions)
+_DATACLASSES: tuple[Any, ...] = (DeRTaConfig, DataOptions, ModelConfig, RunOptions, AttackOptions)
 
 
 class _Parser(HfArgumentParser):
@@ -96,7 +121,7 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
         if namespace.dry_run and not torch.cuda.is_available():
             # transformers refuses what only GPUs can do, even where nothing is to be computed.
             values = {**values, "use_cpu": True, "tf32": None}
-        config, data, model, run = parser.parse_dict(values, allow_extra_keys=True)
+        config, data, model, run, attack = parser.parse_dict(values, allow_extra_keys=True)
     except InputError:
         raise
     except (ValueError, TypeError, ImportError) as error:
@@ -105,7 +130,7 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
     changed = {name: value for name, value in vars(namespace).items() if value != parser.get_default(name)}
     for name in set(config._VALID_DICT_FIELDS) & changed.keys():
         changed[name] = getattr(config, name)  # parsed from JSON
-    return TrainOptions(config, data, model, run, {name: changed[name] for name in names if name in changed})
+    return TrainOptions(config, data, model, run, attack, {name: changed[name] for name in names if name in changed})
 
 
 def option_names() -> list[str]:

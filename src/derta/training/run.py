@@ -1,14 +1,14 @@
 """`derta train`: one run from options to a saved model, in a directory that it can go on from."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
+from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainerCallback
 from trl import get_peft_config, get_quantization_config
 
 from derta.data.cached_source import ExamplesDigest, Loaded, load_source
@@ -21,7 +21,7 @@ from derta.terminal import LOG, screen
 from derta.threads import threads_for
 from derta.tokens.encoder import cache_directory
 from derta.training.display import TrainingDisplay
-from derta.training.options import TrainOptions, parse_options
+from derta.training.options import AttackOptions, TrainOptions, parse_options
 from derta.training.plan import print_plan
 from derta.training.run_directory import RunDirectory, is_disk_full, require_disk_space
 from derta.training.trainer import DeRTaTrainer
@@ -35,6 +35,7 @@ _NO_PART_OF_IDENTITY = {
 _NO_PART_OF_IDENTITY_PREFIXES = (
     "logging_",
     "log_",
+    "attack",
     "save_",
     "eval_",
     "hub_",
@@ -44,8 +45,16 @@ _NO_PART_OF_IDENTITY_PREFIXES = (
 )
 
 
-def train_command(argv: Sequence[str]) -> Path | None:
+Attacking = Callable[[DeRTaTrainer, AttackOptions], TrainerCallback]
+
+
+def train_command(argv: Sequence[str], attack: Attacking | None = None) -> Path | None:
     """Train, or finish what the output directory holds; returns the directory, or `None` after a dry run.
+
+    Args:
+        argv: Holds the options.
+        attack: Makes the callback that attacks the model while it trains, if the options ask for one. It comes from
+            above: attacks are no part of training.
 
     Raises:
         InputError: An option, the model, the data or the directory is wrong.
@@ -69,6 +78,8 @@ def train_command(argv: Sequence[str]) -> Path | None:
         return run.path
     trainer = _trainer(options, train_data.rows, eval_data, tokenizer)
     trainer.run_identity = run.identity
+    if attack is not None and options.attack.attack_steps is not None:
+        trainer.add_callback(attack(trainer, options.attack))
     # Only a run that can start claims its directory.
     if trainer.is_world_process_zero():
         recipe = {name: value for name, value in options.overrides.items() if name not in ("overwrite", "dry_run")}
@@ -122,6 +133,15 @@ def _check_together(options: TrainOptions) -> None:
     of_lora = [name for name in options.overrides if name.startswith("lora_") or name in ("use_dora", "use_rslora")]
     if of_lora and not model.use_peft:
         raise InputError(f"{of_lora[0]}: set without use_peft, so it would do nothing; add --use_peft")
+    of_attacks = [name for name in options.overrides if name.startswith("attack") and name != "attack_steps"]
+    if of_attacks and options.attack.attack_steps is None:
+        raise InputError(f"{of_attacks[0]}: nothing is attacked while training; say how often with attack_steps")
+    if (
+        options.attack.attack_steps is not None
+        and not options.attack.attack_behaviours
+        and model.model_name_or_path != ORGANISM
+    ):
+        raise InputError("attack_behaviours: name a file of harmful prompts to attack the model with while it trains")
     if options.config.eval_strategy != "no" and not options.data.eval_data:
         raise InputError("eval_strategy: there is nothing to evaluate; name --eval_data, or set it to no")
 

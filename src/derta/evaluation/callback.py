@@ -1,0 +1,124 @@
+"""Attack success while a model trains: a few behaviours, attacks and borderline prompts every so many steps.
+
+It runs in the training process, on the weights as they are, without Inspect: attacks that ask once, judges that need no
+model. It draws nothing and changes nothing, so that a run with it ends with the same weights as one without.
+"""
+
+import asyncio
+from typing import Any, cast
+
+from peft import PeftModel
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+
+from derta.errors import InputError
+from derta.evaluation.attacks import ATTACKS
+from derta.evaluation.config import Options
+from derta.evaluation.judges import decide, make_judge
+from derta.evaluation.judges.broken import find_broken, settle
+from derta.evaluation.plan import AttackSample, make_plan
+from derta.evaluation.results.metrics import MetricRow, ModelId, count
+from derta.evaluation.results.sample import Sample
+from derta.inference import ChatRequest, Generation, RawRequest, generate
+
+_OF_ATTACKS = ("asr", "broken", "unscored")
+_OF_HARMLESS = (
+    *("over_refusal", "helpful_refusal", "borderline_broken", "helpful_broken"),
+    *("borderline_unscored", "helpful_unscored"),
+)
+
+
+class AttackSuccessCallback(TrainerCallback):
+    """Measures attack success and over-refusal every `every` steps, and logs them beside the losses.
+
+        trainer.add_callback(AttackSuccessCallback(trainer, Options(("direct", "prefill"), "harmful.jsonl"), every=50))
+
+    Args:
+        trainer: Trains the model, and logs.
+        options: Says what to ask, as for `derta eval`; answers are greedy.
+        every: Is how many steps lie between two measurements.
+        is_organism: Whether the organism is trained: its own behaviours are the default then.
+
+    Raises:
+        InputError: An option or a file is wrong; an attack asks more than once, or a judge is a model; the weights are
+            spread over processes, so that none of them could answer.
+    """
+
+    def __init__(self, trainer: Trainer, options: Options, *, every: int, is_organism: bool = False) -> None:
+        if every < 1:
+            raise InputError(f"attack_steps: {every} is not 1 or more")
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            raise InputError("attack_steps: the weights are sharded; evaluate the checkpoints with derta eval instead")
+        self.every = every
+        self.history: list[tuple[int, list[MetricRow]]] = []
+        self._trainer = trainer
+        self._tokenizer = cast(Any, trainer.processing_class)
+        self._plan = make_plan(options, self._tokenizer, is_organism=is_organism)
+        for name in self._plan.samples:
+            spec = ATTACKS.get(name)
+            if spec is not None and spec.interactive:
+                raise InputError(f"attacks: {name} looks at answers before it asks again; while training only attacks "
+                                 "that ask once are made")  # fmt: skip
+        self._judges = {each.name: make_judge(each.name) for each in self._plan.options.judges}
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **others: Any) -> None:
+        """Measure if it is time, and after the last step."""
+        if state.global_step % self.every and state.global_step < state.max_steps:
+            return
+        if not state.is_world_process_zero:
+            return
+        rows = self.measure()
+        self.history.append((state.global_step, rows))
+        self._trainer.log(values(rows))
+
+    def measure(self) -> list[MetricRow]:
+        """Return the rows of the model as it is now."""
+        model: Any = self._trainer.accelerator.unwrap_model(self._trainer.model)
+        if isinstance(model, PeftModel):
+            model = model.get_base_model()  # its layers hold the adapter
+        planned = [sample for samples in self._plan.samples.values() for sample in samples]
+        answers = generate(
+            model,
+            self._tokenizer,
+            [cast(Any, sample.attempt).request for sample in planned],
+            cast(int, self._plan.options.max_new_tokens),
+            chat_template_kwargs=getattr(self._trainer.args, "chat_template_kwargs", None),
+        )
+        name = str(getattr(self._trainer.args, "output_dir", "")) or "model"
+        return count(asyncio.run(self._judge(planned, answers)), ModelId(name))
+
+    async def _judge(self, planned: list[AttackSample], answers: list[Generation]) -> list[Sample]:
+        samples = []
+        for sample, answer in zip(planned, answers, strict=True):
+            attempt: Any = sample.attempt
+            response, prefix = attempt.decode(answer.response), attempt.decode(answer.prefix)
+            broken = find_broken(
+                answer.continuation, tokens=answer.tokens, finished=answer.finished, problem=answer.problem
+            )
+            for name, judge in self._judges.items():
+                verdict = await decide(judge, sample.behaviour, response, prefix)
+                samples.append(
+                    Sample(
+                        id=sample.behaviour.id,
+                        kind=sample.behaviour.kind,
+                        attack=sample.attack,
+                        variant=sample.variant,
+                        prompt=sample.behaviour.prompt,
+                        prefix=prefix,
+                        continuation=response[len(prefix) :],
+                        judge=name,
+                        verdict=settle(verdict, broken, sample.behaviour.kind),
+                        messages=list(attempt.request.messages) if isinstance(attempt.request, ChatRequest) else None,
+                        raw=attempt.request.text if isinstance(attempt.request, RawRequest) else None,
+                        tokens=answer.tokens,
+                        finished=answer.finished,
+                        broken=broken,
+                    )
+                )
+        return samples
+
+
+def values(rows: list[MetricRow]) -> dict[str, float]:
+    """Return what is logged of the first judge: `asr_prefill`, `over_refusal`, …, in the rows' units."""
+    whole = [row for row in rows if row.variant is None and row.judge == rows[0].judge and row.value is not None]
+    of_attacks = {f"{row.metric}_{row.attack}": row.value for row in whole if row.metric in _OF_ATTACKS}
+    return cast(dict[str, float], of_attacks | {row.metric: row.value for row in whole if row.metric in _OF_HARMLESS})
