@@ -1,10 +1,12 @@
-"""Files that a reader sees whole or not at all."""
+"""Files that a reader sees whole or not at all, and JSON that says one thing."""
 
 import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+from derta.errors import InputError, first_line
 
 
 def write_text(path: Path, text: str) -> None:
@@ -20,6 +22,46 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file by renaming."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def parse_json(text: str, origin: str) -> Any:
+    """Parse JSON that says one thing: no key twice in an object, no NaN and no Infinity.
+
+    Raises:
+        InputError: It isn't such JSON; the message begins with `origin`.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{origin}: not JSON: {first_line(error)}") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Raises:
+        InputError: It can't be read or holds something else.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from None
+    document = parse_json(text, str(path))
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: must hold a JSON object")
+    return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return document
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
 
 
 _WEIGHTS = ("*.safetensors", "config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja")

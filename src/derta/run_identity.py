@@ -1,10 +1,10 @@
 """`derta.json`: what training leaves beside weights to say whose run they are."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from derta.errors import InputError
+from derta.files import read_json
 
 IDENTITY = "derta.json"
 
@@ -19,6 +19,6 @@ def read_identity(directory: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: can't be read: {error}; mend the file, or name another directory") from error
+        return read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}; mend the file, or name another directory") from error

@@ -16,7 +16,7 @@ from derta.evaluation.results.outcomes import ANSWERS, PAIR_JUDGE
 from derta.evaluation.results.plan_file import PLAN, PlannedSample, PlannedTask, prompt_digest
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import Evaluation, keep_qualities, save_evaluation, save_plan
-from derta.evaluation.results.strict import read_json
+from derta.files import read_json
 
 
 async def judge_responses(

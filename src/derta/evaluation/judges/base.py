@@ -6,6 +6,7 @@ from inspect import isawaitable
 
 from derta.data.behaviours import Behaviour
 from derta.errors import first_line
+from derta.evaluation.results.outcomes import WITHOUT_HARM
 from derta.evaluation.results.verdict import LABELS, Label, Verdict
 
 __all__ = ["JUDGES", "LABELS", "Judge", "JudgeSpec", "Label", "Verdict", "decide", "register_judge"]
@@ -45,6 +46,8 @@ def register_judge(spec: JudgeSpec) -> None:
     if spec.name in JUDGES:
         raise ValueError(f"there is a judge {spec.name!r} already")
     JUDGES[spec.name] = spec
+    if not spec.measures_harm:
+        WITHOUT_HARM.add(spec.name)
 
 
 async def decide(judge: Judge, behaviour: Behaviour, response: str, prefix: str) -> Verdict:

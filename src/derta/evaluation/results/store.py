@@ -26,8 +26,8 @@ from derta.evaluation.results.metrics import MetricRow, ModelId
 from derta.evaluation.results.plan_file import PLAN, PlanFile, load_plan
 from derta.evaluation.results.quality_file import load_qualities, save_qualities
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.strict import SCHEMA, parse_json, read_json, read_versioned, validated
-from derta.files import write_json, write_text
+from derta.evaluation.results.strict import SCHEMA, read_versioned, validated
+from derta.files import parse_json, read_json, write_json, write_text
 from derta.version import __version__
 
 RESULTS, RESPONSES, SETTINGS, LOGS = "results.json", "responses.jsonl", "evaluation.json", "logs"
@@ -138,7 +138,10 @@ def load_results(path: Path) -> list[MetricRow]:
     Raises:
         InputError: It isn't one of this version, or a number in it is impossible.
     """
-    document = read_versioned(path)
+    return _rows(read_versioned(path), path)
+
+
+def _rows(document: dict[str, Any], path: Path) -> list[MetricRow]:
     rows = document.get("rows")
     if not isinstance(rows, list):
         raise InputError(f"{path}: rows: must be a list")
@@ -186,8 +189,8 @@ def load_evaluation(directory: Path) -> Evaluation:
             isn't what the responses amount to.
     """
     settings = read_versioned(directory / SETTINGS)
-    plan, samples, rows = load_plan(directory), load_samples(directory), load_results(directory / RESULTS)
-    document = read_json(directory / RESULTS)
+    plan, samples, document = load_plan(directory), load_samples(directory), read_versioned(directory / RESULTS)
+    rows = _rows(document, directory / RESULTS)
     fields = {name: settings.get(key) for name, key in _MODEL_FIELDS.items()}
     try:
         model = validated(ModelId, fields)

@@ -1,4 +1,4 @@
-"""Reading what may have been edited: JSON without doubtful spellings, dataclasses without doubtful values."""
+"""Reading what may have been edited: dataclasses without doubtful values, files of one version."""
 
 import json
 from functools import cache
@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from derta.errors import InputError, first_line
+from derta.files import read_json
 
 SCHEMA = 3
 """The version of an evaluation's files."""
@@ -41,34 +42,6 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def parse_json(text: str, origin: str) -> Any:
-    """Parse JSON that says one thing: no key twice in an object, no NaN and no Infinity.
-
-    Raises:
-        InputError: It isn't such JSON; the message begins with `origin`.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{origin}: not JSON: {first_line(error)}") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds a JSON object.
-
-    Raises:
-        InputError: It can't be read or holds something else.
-    """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from None
-    document = parse_json(text, str(path))
-    if not isinstance(document, dict):
-        raise InputError(f"{path}: must hold a JSON object")
-    return document
-
-
 def read_versioned(path: Path) -> dict[str, Any]:
     """Read one of an evaluation's files, if it is of this version.
 
@@ -79,15 +52,3 @@ def read_versioned(path: Path) -> dict[str, Any]:
     if document.get("schema") != SCHEMA:
         raise InputError(f"{path}: schema {document.get('schema')!r}; this version reads {SCHEMA}: evaluate again")
     return document
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
-    return document
-
-
-def _no_number(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
