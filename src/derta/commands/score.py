@@ -139,7 +139,11 @@ def _score_files(
             judges = ", ".join(sorted({key[-1] for key in repeated}))
             raise InputError(f"`out`: {place}: holds verdicts by {judges} already; choose another directory")
         every = [*held, *samples]
-        document = {"model": model, "epochs": 1, "tasks": {name: asdict(planned(every, digest))}}
+        tasks = {
+            attack: asdict(planned([each for each in every if each.attack == attack], digest))
+            for attack in dict.fromkeys(each.attack for each in every)
+        }
+        document = {"model": model, "epochs": 1, "tasks": tasks}
         try:
             save_plan(place, document)
             keep_qualities(place, qualities)
