@@ -25,13 +25,13 @@ Advance = Callable[[int], None]
 """Takes the number of steps done since it was called before."""
 LOG = "log.txt"
 """The file of a run directory in which libraries' messages and warnings are."""
-_LINES = 10
+_LINES = 5
 _LONGEST_SILENCE = 300.0
 _SHORTEST_WORK = 5.0
 
 
 class Pace:
-    """Decides when a work without a terminal is worth a line: at each tenth of it, and every five minutes.
+    """Decides when a work without a terminal is worth a line: at each fifth of it, and every five minutes.
 
     Work that is over in five seconds has no line at all.
     """
@@ -40,16 +40,16 @@ class Pace:
         self.total = total
         self.done = 0
         self.began = self._told = time.monotonic()
-        self._tenth = 0
+        self._part = 0
 
     def advance(self, count: int) -> bool:
         """Take note of `count` more steps; returns whether to print a line now."""
         self.done += count
         now = time.monotonic()
-        tenth = self.done * _LINES // self.total if self.total else 0
-        due = now - self._told > _LONGEST_SILENCE or (tenth > self._tenth and now - self.began > _SHORTEST_WORK)
+        part = self.done * _LINES // self.total if self.total else 0
+        due = now - self._told > _LONGEST_SILENCE or (part > self._part and now - self.began > _SHORTEST_WORK)
         if due:
-            self._told, self._tenth = now, tenth
+            self._told, self._part = now, part
         return due
 
     @property
