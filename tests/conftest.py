@@ -17,9 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from derta.tokens.prompt_formats import PROMPT_FORMATS
 
 # A deadline would fail on a busy machine, and these properties need no more examples than this.
-settings.register_profile(
-    "derta", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
-)
+settings.register_profile("derta", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("derta")
 
 SHARED = Path(__file__).parents[2] / "shared"

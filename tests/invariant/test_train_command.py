@@ -156,7 +156,7 @@ def test_two_processes_equal_one() -> None:
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=240,
+        timeout=1200,
     )
     assert launched.returncode == 0, launched.stderr[:4000]
     one = history("one")
