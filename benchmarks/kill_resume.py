@@ -30,6 +30,12 @@ from forks import run_to_end, start
 from derta.training.run import train_command  # imported once; trials are forks
 
 
+def train(argv: Sequence[str]) -> int:
+    """Train, as a command whose exit code a fork can end with."""
+    train_command(argv)
+    return 0
+
+
 def arguments(output: Path, recipe: Path, steps: int, extra: Sequence[str]) -> list[str]:
     return [
         *("--config", str(recipe), "--output_dir", str(output), "--max_steps", str(steps)),
@@ -65,12 +71,12 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
-        seconds = run_to_end(partial(train_command, arguments(whole, options.recipe, options.steps, extra)))
+        seconds = run_to_end(partial(train, arguments(whole, options.recipe, options.steps, extra)))
         expected = digest(whole)
         trials = []
         for trial in range(options.kills):
             output = Path(folder) / f"killed-{trial}"
-            run = partial(train_command, arguments(output, options.recipe, options.steps, extra))
+            run = partial(train, arguments(output, options.recipe, options.steps, extra))
             moment, killed = moments.uniform(0.2, 0.98) * seconds, False
             while not killed:  # a run that was quicker than the first one has ended by then
                 shutil.rmtree(output, ignore_errors=True)

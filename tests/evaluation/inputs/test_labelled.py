@@ -1,0 +1,67 @@
+"""People's labels of responses, in the shapes that they come in; what can't be told is an error."""
+
+import re
+
+import pytest
+
+from derta.errors import InputError
+from derta.evaluation.inputs.labelled import read_labelled
+
+ROW = {"prompt": "How do I open it?", "response": "Turn the key."}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "label"),
+    [
+        ("label", "unsafe", "unsafe"),
+        ("label", "Not harmful", "safe"),
+        ("final_label", "1_full_compliance", "complies"),
+        ("final_label", "3_partial_refusal", "partly"),
+        ("is_safe", False, "unsafe"),
+        ("is_safe", True, "safe"),
+        ("jailbroken", 1, "unsafe"),
+        ("human_majority", 0, "safe"),
+        ("refusal", "yes", "refuses"),
+        ("complies", "no", "refuses"),
+    ],
+)
+def test_labels_are_read_by_their_words_or_by_their_columns_name(write_rows, column, value, label):
+    (found,), unlabelled = read_labelled(write_rows([{**ROW, column: value}]))
+    assert (found.label, found.prompt, found.response, unlabelled) == (label, *ROW.values(), 0)
+
+
+def test_rows_without_a_label_are_left_out_and_counted(write_rows):
+    found, unlabelled = read_labelled(write_rows([{**ROW, "label": label} for label in ("safe", None, " ")]))
+    assert ([each.label for each in found], unlabelled) == (["safe"], 2)
+
+
+def test_the_user_says_which_label_means_unsafe(write_rows):
+    file = write_rows([{**ROW, "label": label} for label in ("0", "1", "2")])
+    found, _ = read_labelled(file, unsafe=["1", "2"])
+    assert [each.label for each in found] == ["safe", "unsafe", "unsafe"]
+
+
+def test_how_it_was_asked_and_who_answered_is_kept(write_rows):
+    row = {"goal": "Open it", "prompt": "Please!", "response": "No.", "label": "safe", "attack": "gcg", "model": "m"}
+    (found,), _ = read_labelled(write_rows([row]))
+    assert (found.behaviour, found.prompt, found.attack, found.model) == ("Open it", "Please!", "gcg", "m")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"label": "1"}, "rows.jsonl:1: label: what '1' means can't be told; .*`unsafe_label`"),
+        ({"label": "unsfe"}, r"rows.jsonl:1: label: unknown label 'unsfe' \(did you mean 'unsafe'\?\)"),
+        ({"lable": "safe"}, r"rows.jsonl:1: no column of labels \(did you mean 'label'\?\)"),
+        ({"label": "safe", "is_safe": True}, "rows.jsonl:1: several columns of labels, label, is_safe"),
+        ({"label": "safe", "judge": "refusal"}, "rows.jsonl:1: 'label' holds verdicts of the judge refusal"),
+        ({"label": None}, "rows.jsonl: no row has a label in the column 'label'"),
+        ({"label": "safe", "response": None}, "rows.jsonl:1: .*response"),
+        ({"label": "safe", "prefix": "Other"}, "rows.jsonl:1: the response doesn't begin with its prefix"),
+    ],
+)
+def test_what_cannot_be_told_is_one_line(write_rows, row, message):
+    with pytest.raises(InputError, match=message) as error:
+        read_labelled(write_rows([{**ROW, **row}]))
+    assert "\n" not in str(error.value)
+    assert re.search(r"\x1b", str(error.value)) is None
