@@ -34,7 +34,7 @@ FLOORS_OF_EVALUATION: Sequence[set[str]] = (
     {"inputs"},
     {"plan", "rejudge"},
     {"harness"},
-    {"callback", "run"},
+    {"callback", "quality", "run"},
     {"registry"},
 )
 

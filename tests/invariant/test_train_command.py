@@ -217,7 +217,7 @@ def test_show_keeps_the_terminal_safe(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 BAD_OPTIONS = {
-    "unknown key": (["--learning_rat", "1"], "unknown option --learning_rat (did you mean 'learning_rate'?)"),
+    "unknown key": (["--learning_rat", "1"], "unknown option --learning-rat (did you mean 'learning_rate'?)"),
     "refusal of several tokens": (["--refusal_text", "Apologies"], "'Apologies' is not one token"),
     "max length shorter than a prompt": (["--max_length", "12"], ": prompt has"),
     "quantised on a CPU": (["--use_peft", "true", "--load_in_4bit", "true"], "QLoRA needs a CUDA GPU"),

@@ -219,8 +219,12 @@ def test_methods_that_need_triples_say_so(tokenizer: PreTrainedTokenizerFast, tm
 def test_a_method_is_added_from_outside_in_one_line(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of the cuts at the start, the others among the first five tokens (in the manner of Qi et al., 2025)."""
-    monkeypatch.setitem(METHODS, "shallow", Method(harmful_prefix=True, rto=False, cuts=lambda *_: [0, 1, 2, 3, 4]))
+    """Cuts at the start and among the first tokens alone (in the manner of Qi et al., 2025)."""
+
+    def first_five(example: EncodedExample, index: int) -> range:
+        return range(min(5, len(example.rejected) + 1))
+
+    monkeypatch.setitem(METHODS, "shallow", Method(harmful_prefix=True, rto=False, cuts=first_five))
     trainer = make_trainer(tiny(), tokenizer, tmp_path, method="shallow", cuts_per_triple=5)
     batch = next(iter(trainer.get_train_dataloader()))
     assert not (batch["terms"] == Term.RTO).any()
