@@ -15,6 +15,7 @@ from derta.errors import InputError
 from derta.method.attention import TreeAttention
 from derta.method.tree import Term
 from derta.method.tree_builder import METHODS, Method
+from derta.tokens.encoder import EncodedExample
 from tests.method.models import SMALL, tiny
 from tests.method.test_exactness import make_trainer, rows
 
