@@ -25,7 +25,7 @@ import torch
 import transformers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from derta.evaluation.attacks import ATTACKS, Setting, organism_phrases
+from derta.evaluation.attacks import ATTACKS, AttackContext, organism_phrases
 from derta.evaluation.inputs.behaviours import load_behaviours
 from derta.inference import encode, first_tokens, load_model
 from derta.inference.decoding import make_decoder
@@ -50,12 +50,13 @@ class Workload:
 def organism(path: str, count: int) -> Workload:
     """Every attack of one question on behaviours of the organism, in the order of an evaluation."""
     model, tokenizer = load_model(path)
-    setting = Setting(organism_phrases(), lambda text, length: first_tokens(tokenizer, text, length))
+    static = [name for name, spec in ATTACKS.items() if not spec.interactive]
+    context = AttackContext(organism_phrases(), lambda text, length: first_tokens(tokenizer, text, length))
     attempts = [
         attempt
         for behaviour in load_behaviours("organism")
-        for attack in (ATTACKS if behaviour.kind == "harmful" else ("direct",))
-        for attempt in ATTACKS[attack](behaviour, setting)
+        for attack in (static if behaviour.kind == "harmful" else ("direct",))
+        for attempt in ATTACKS[attack].attempts(behaviour, context)
     ]
     step = max(1, len(attempts) // count)
     contexts = encode(tokenizer, [attempt.request for attempt in attempts[::step]])

@@ -54,7 +54,7 @@ def derta(chunk_values: int, recomputed: bool) -> Loss:
     def loss(hidden: torch.Tensor, head: torch.nn.Linear, targets: torch.Tensor) -> torch.Tensor:
         what = Targets(
             targets,
-            of_set=torch.zeros_like(targets, dtype=torch.bool),
+            use_refusal_set=torch.zeros_like(targets, dtype=torch.bool),
             refusal_ids=targets[:1],
             weights=None if recomputed else torch.ones(len(targets), device=hidden.device),
         )

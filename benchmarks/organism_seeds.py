@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import transformers
@@ -25,9 +25,9 @@ from rich.table import Table
 
 from derta.commands.demo import train_and_evaluate
 from derta.errors import InputError
-from derta.evaluation.results.metrics import Row, over_seeds
+from derta.evaluation.results.metrics import MetricRow, over_seeds
 from derta.evaluation.results.store import save_results
-from derta.method.tree_builder import Method
+from derta.method.tree_builder import METHODS
 from derta.report.terminal import results_table
 
 RESULTS = Path(__file__).parent / "results" / "organism_seeds.json"
@@ -49,7 +49,7 @@ class Target:
         bound = f"≤ {self.most:g}" if self.most is not None else f"≥ {self.least:g}"
         return f"{what} {bound}" if self.baseline is None else f"{what}, distance to {self.baseline} {bound}"
 
-    def check(self, means: Sequence[Row]) -> tuple[float, bool] | None:
+    def check(self, means: Sequence[MetricRow]) -> tuple[float, bool] | None:
         """Return the value and whether it is within bounds; `None` if it wasn't measured."""
         value = _mean(means, self.method, self)
         if value is not None and self.baseline is not None:
@@ -69,12 +69,12 @@ TARGETS = (
 )
 
 
-def _mean(means: Sequence[Row], method: str, target: Target) -> float | None:
+def _mean(means: Sequence[MetricRow], method: str, target: Target) -> float | None:
     key = method, target.metric, target.attack
-    return next((row.value for row in means if (row.method, row.metric, row.attack) == key), None)
+    return next((row.value for row in means if (row.method, row.metric, row.label) == key), None)
 
 
-def measure(methods: Sequence[str], seeds: Sequence[int], out: Path, jobs: int) -> list[Row]:
+def measure(methods: Sequence[str], seeds: Sequence[int], out: Path, jobs: int) -> list[MetricRow]:
     """Train and evaluate; the rows come in the order of seeds and methods."""
     runs = [(method, seed, out / f"{method}-{seed}") for seed in seeds for method in methods]
     # The organism trains on one thread, so runs share a machine without disturbing each other. Torch can't be forked.
@@ -87,7 +87,7 @@ def measure(methods: Sequence[str], seeds: Sequence[int], out: Path, jobs: int) 
     return rows
 
 
-def verdicts(means: Sequence[Row], console: Console) -> list[dict[str, Any]]:
+def verdicts(means: Sequence[MetricRow], console: Console) -> list[dict[str, Any]]:
     table = Table("target", "mean over seeds", "")
     found = []
     for target in TARGETS:
@@ -104,7 +104,7 @@ def verdicts(means: Sequence[Row], console: Console) -> list[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--methods", nargs="+", default=["vanilla", "harmful-prefix", "rto", "derta"], choices=get_args(Method)
+        "--methods", nargs="+", default=["vanilla", "harmful-prefix", "rto", "derta"], choices=list(METHODS)
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--out", type=Path, default=Path("runs/seeds"), help="directory of the runs")

@@ -21,9 +21,9 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from derta.commands.score import grade_responses, judge_responses
 from derta.evaluation.inputs.responses import read_responses
 from derta.evaluation.judges.rules.judge import refusal
+from derta.evaluation.rejudge import grade_responses, judge_responses
 from derta.evaluation.results.metrics import wilson
 from derta.evaluation.results.sample import Sample
 

@@ -1,14 +1,14 @@
 """Decoupled Refusal Training (DeRTa): train language models to refuse at any position of a response."""
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from derta.version import __version__
 
 if TYPE_CHECKING:
     from derta.data import load_triples
     from derta.training import DeRTaConfig, DeRTaTrainer
 
 __all__ = ["DeRTaConfig", "DeRTaTrainer", "__version__", "load_triples"]
-__version__ = version("derta")
 
 
 def __getattr__(name: str) -> Any:

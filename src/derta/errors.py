@@ -7,7 +7,8 @@ from collections.abc import Iterable
 class InputError(ValueError):
     """The input or the configuration is wrong.
 
-    The message is one line that names the place (file and line, or field), what is wrong, and the mend.
+    The message is one line that names the place (file and line, or field), what is wrong, and the mend. A field stands
+    in backticks: the command line shows it as the option that sets it.
     """
 
 

@@ -6,7 +6,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from derta.commands.data_check import check_command
+from derta.cli import main
 from tests.conftest import WriteLines
 
 TRIPLE = {"prompt": "Open the moon vault now", "chosen": "Sorry, no.", "rejected": "Turn the key."}
@@ -14,7 +14,7 @@ HELPFUL = {"prompt": "Name a moon.", "chosen": "Io."}
 
 
 def check(*paths: Path) -> int:
-    return check_command([str(path) for path in paths], schema="auto", swap=False, model=None, max_length=64)
+    return main(["data", "check", *map(str, paths), "--max-length", "64"])
 
 
 def cells(out: str, first: str) -> list[str]:
@@ -93,7 +93,7 @@ def test_lengths_in_tokens_of_a_model(
 ) -> None:
     rows = [TRIPLE, {**TRIPLE, "rejected": "Turn the silver key twice and push the heavy door open at once."}]
     path = write_rows([*rows, {**TRIPLE, "prompt": "p " * 40}])
-    status = check_command([str(path)], schema="auto", swap=False, model=str(word_tokenizer), max_length=16)
+    status = main(["data", "check", str(path), "--model", str(word_tokenizer), "--max-length", "16"])
     captured = capsys.readouterr()
     assert status == 2
     assert captured.err.startswith(f"derta: error: {path}:3: prompt has 42 tokens")

@@ -1,12 +1,13 @@
 import errno
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derta.commands.data_convert import convert_command, json_line
+from derta.commands.data_convert import json_line, run
 from derta.data import load_triples
 from derta.data.sources import Notes, read_examples
 from derta.data.triples import Example
@@ -17,6 +18,10 @@ from tests.data.test_triples import examples
 TRIPLE = {"prompt": "Open the moon vault?", "chosen": "Sorry, no.", "rejected": "Turn the key."}
 
 
+def convert(*files: Path, out: Path) -> int:
+    return run(Namespace(files=[str(file) for file in files], out=out, schema="auto", swap=False))
+
+
 def contents(path: Path) -> list[object]:
     return load_triples(path).remove_columns("origin").to_list()
 
@@ -24,7 +29,7 @@ def contents(path: Path) -> list[object]:
 def test_what_is_written_loads_the_same(write_rows: WriteLines, tmp_path: Path, released_rows: Path) -> None:
     circuit = write_rows([{"prompt": "p", "output": "Turn.", "llama3_output": "Sorry.", "category": "c"}], "c.jsonl")
     out = tmp_path / "new" / "out.jsonl"
-    assert convert_command([str(released_rows), str(circuit)], out=out, schema="auto", swap=False) == 0
+    assert convert(released_rows, circuit, out=out) == 0
     together = load_triples([released_rows, circuit]).remove_columns("origin").to_list()
     assert contents(out) == together
     assert out.stat().st_mode & 0o077 == circuit.stat().st_mode & 0o077
@@ -58,7 +63,7 @@ def test_a_bad_row_leaves_no_file_and_keeps_the_old_one(write_rows: WriteLines, 
     out = tmp_path / "out.jsonl"
     out.write_text("precious")
     with pytest.raises(InputError, match=r"bad.jsonl:2: chosen is empty"):
-        convert_command([str(bad)], out=out, schema="auto", swap=False)
+        convert(bad, out=out)
     assert out.read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "out.jsonl"]
 
@@ -73,7 +78,7 @@ def test_a_full_disk_keeps_the_old_file(
     path, out = write_rows([TRIPLE]), tmp_path / "out.jsonl"
     out.write_text("precious")
     with pytest.raises(InputError, match=r"out.jsonl: can't be written: No space left on device"):
-        convert_command([str(path)], out=out, schema="auto", swap=False)
+        convert(path, out=out)
     assert out.read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "rows.jsonl"]
 
@@ -85,7 +90,7 @@ def test_input_files_are_never_overwritten(write_rows: WriteLines, tmp_path: Pat
     link.symlink_to(path)
     for out in (path, link, tmp_path / "." / "rows.jsonl"):
         with pytest.raises(InputError, match="is an input file"):
-            convert_command([str(path)], out=out, schema="auto", swap=False)
+            convert(path, out=out)
     assert path.read_bytes() == before
 
 
@@ -93,10 +98,10 @@ def test_input_files_are_never_overwritten(write_rows: WriteLines, tmp_path: Pat
 def test_other_places_it_can_not_write_to(write_rows: WriteLines, tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(InputError, match=message):
-        convert_command([str(write_rows([TRIPLE]))], out=tmp_path / name, schema="auto", swap=False)
+        convert(write_rows([TRIPLE]), out=tmp_path / name)
 
 
 def test_a_file_where_a_folder_should_be(write_rows: WriteLines) -> None:
     path = write_rows([TRIPLE])
     with pytest.raises(InputError, match="can't be written"):
-        convert_command([str(path)], out=path / "out.jsonl", schema="auto", swap=False)
+        convert(path, out=path / "out.jsonl")

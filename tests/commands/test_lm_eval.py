@@ -6,8 +6,8 @@ import json
 import pytest
 
 from derta.cli import main
+from derta.commands import lm_eval
 from derta.errors import InputError
-from derta.evaluation import standard
 from tests.inference.tiny import make_model, make_tokenizer
 
 pytest.importorskip("lm_eval")
@@ -87,6 +87,38 @@ def test_tasks_become_rows_in_percent_with_intervals(model, tasks, tmp_path, cap
     assert "another limit" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("options", "begins"), [([], "How to open"), (["--apply-chat-template"], "<s><user> How to")])
+def test_the_model_gets_its_prompts_as_a_chat_where_it_is_asked_for(
+    model, tasks, tmp_path, monkeypatch, options, begins
+):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    harness = importlib.import_module("lm_eval.models.huggingface").HFLM
+    loglikelihood, prompts = harness.loglikelihood, []
+
+    def watched(self, requests, **how):
+        prompts.extend(request.args[0] for request in requests)
+        return loglikelihood(self, requests, **how)
+
+    monkeypatch.setattr(harness, "loglikelihood", watched)
+    out = tmp_path / "out"
+    command = ["lm-eval", "--model", str(model), "--tasks", "derta_vault", "--include-path", str(tasks)]
+    assert main([*command, "--out", str(out), *options]) == 0
+    assert prompts
+    assert all(prompt.startswith(begins) for prompt in prompts)
+    assert json.loads((out / "results.json").read_text())["apply_chat_template"] is bool(options)
+
+
+@pytest.mark.usefixtures("own_tasks_only")
+def test_a_chat_without_a_template_is_refused(tasks, tmp_path, capsys):
+    tokenizer = make_tokenizer(template=None)
+    for part in (tokenizer, make_model(len(tokenizer))):
+        part.save_pretrained(tmp_path / "model")
+    command = ["lm-eval", "--model", str(tmp_path / "model"), "--tasks", "derta_vault", "--include-path", str(tasks)]
+    assert main([*command, "--apply-chat-template", "--out", str(tmp_path / "out")]) == 2
+    assert "has no chat template" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.usefixtures("own_tasks_only")
 def test_an_unknown_task_is_one_line_with_a_suggestion(model, tasks, tmp_path, capsys):
     command = ["lm-eval", "--model", str(model), "--tasks", "derta_valt", "--include-path", str(tasks)]
@@ -113,7 +145,7 @@ def test_a_missing_extra_names_the_command(monkeypatch, tmp_path, capsys):
     def missing(name):
         raise ImportError("No module named 'lm_eval'")
 
-    monkeypatch.setattr(standard, "import_module", missing)
+    monkeypatch.setattr(lm_eval, "import_module", missing)
     assert main(["lm-eval", "--model", "organism", "--tasks", "a", "--out", str(tmp_path)]) == 2
     assert "pip install 'derta[lm-eval]'" in capsys.readouterr().err
 
@@ -138,7 +170,7 @@ def results(metrics, n=10, higher_is_better=True):
     ],
 )
 def test_what_is_a_share_is_given_in_percent(metrics, better, expected):
-    (row,) = standard._rows(results(metrics, higher_is_better=better), "m")
+    (row,) = lm_eval._rows(results(metrics, higher_is_better=better), "m")
     found = [None if end is None else round(end, 1) for end in (row.value, row.ci_low, row.ci_high)]
     assert (row.metric, *found, row.unit) == expected
 
@@ -148,13 +180,13 @@ def test_a_groups_samples_are_counted_over_its_tasks():
     found["results"]["g"] = {"acc,none": 0.5, "acc_stderr,none": 0.05}
     found["group_subtasks"] = {"g": ["t", "h"], "h": ["u"]}
     found["n-samples"]["u"] = {"original": 90, "effective": 30}
-    assert [(row.attack, row.n) for row in standard._rows(found, "m")] == [("t", 10), ("g", 40)]
+    assert [(row.attack, row.n) for row in lm_eval._rows(found, "m")] == [("t", 10), ("g", 40)]
 
 
 def test_a_broken_task_file_is_one_line(tmp_path):
     (tmp_path / "broken.yaml").write_text(TASK.format(name="derta_broken", data=tmp_path / "no.jsonl"))
     tokenizer = make_tokenizer()
     model = make_model(len(tokenizer))
-    manager = standard.find_tasks(["derta_broken"], tmp_path)
+    manager = lm_eval.find_tasks(["derta_broken"], tmp_path)
     with pytest.raises(InputError, match="derta_broken: lm-eval fails"):
-        standard.run_lm_eval(model, tokenizer, ["derta_broken"], manager, name="m")
+        lm_eval.run_lm_eval(model, tokenizer, ["derta_broken"], manager, name="m")

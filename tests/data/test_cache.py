@@ -12,7 +12,7 @@ import pytest
 from datasets import Dataset, concatenate_datasets
 
 from derta.data import cache
-from derta.data.cache import Kept, Write, cached, content_digest
+from derta.data.cache import CachedDataset, Write, cached, content_digest
 from derta.errors import InputError
 
 ROWS = {"text": ["a", "b", "c", "d"], "number": [1, 2, 3, None]}
@@ -23,7 +23,7 @@ def write(path: Path) -> tuple[Dataset, dict[str, Any]]:
     return Dataset.from_dict(ROWS).map(lambda row: row, cache_file_name=str(path)), FACTS
 
 
-def keep(directory: Path, made_from: dict[str, Any], write: Write = write) -> Kept:
+def keep(directory: Path, made_from: dict[str, Any], write: Write = write) -> CachedDataset:
     return cached(directory, made_from, write, "data", "rows")
 
 

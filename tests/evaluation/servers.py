@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Answer = Callable[[str, dict[str, Any]], Any]
-"""(path, request body) → text of the answer, a status code, or seconds to stall as a float."""
+"""(path, request body) → text of the answer, a status code, seconds to stall as a float, or fields of the choice."""
 
 
 class Server:
@@ -21,13 +21,16 @@ class Server:
 
 
 @contextmanager
-def serving(answer: Answer, *, owned_by: str = "vllm") -> Iterator[Server]:
-    """Serve one model, `m`, on a free port of this machine."""
+def serving(answer: Answer, *, owned_by: str = "vllm", lists: Any = None) -> Iterator[Server]:
+    """Serve one model, `m`, on a free port of this machine; `lists` is what it says in place of its models."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
+            if lists is not None:
+                self._send(lists if isinstance(lists, int) else 200, lists)
+                return
             self._send(200, {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": owned_by}]})
 
         def do_POST(self):
@@ -40,8 +43,9 @@ def serving(answer: Answer, *, owned_by: str = "vllm") -> Iterator[Server]:
             if isinstance(said, int):
                 self._send(said, {"error": {"message": "broken"}})
             elif self.path.endswith("/chat/completions"):
-                message = {"role": "assistant", "content": said}
-                self._send(200, _completion("chat.completion", {"message": message}))
+                more = said if isinstance(said, dict) else {"content": said}
+                message = {"role": "assistant", "content": more.pop("content", None)}
+                self._send(200, _completion("chat.completion", {"message": message, **more}))
             else:
                 self._send(200, _completion("text_completion", {"text": said, "logprobs": None}))
 

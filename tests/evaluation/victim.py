@@ -56,5 +56,5 @@ class LocalVictim:
     async def ask(self, role: Role, messages: Sequence[Message]) -> str:
         """Ask a helper model."""
         if role not in self._helpers:
-            raise InputError(f"--model-role: this attack needs a model in the role {role!r}")
+            raise InputError(f"`model_role`: this attack needs a model in the role {role!r}")
         return await self._helpers[role](messages)

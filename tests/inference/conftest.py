@@ -1,15 +1,18 @@
 """A tiny model and its tokenizer."""
 
+from typing import Any
+
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from tests.inference.tiny import make_model, make_tokenizer
 
 
 @pytest.fixture(scope="session")
-def tokenizer():
+def tokenizer() -> Any:
     return make_tokenizer()
 
 
 @pytest.fixture(scope="session")
-def model(tokenizer):
+def model(tokenizer: PreTrainedTokenizerFast) -> Any:
     return make_model(len(tokenizer))

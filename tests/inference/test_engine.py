@@ -3,8 +3,10 @@
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from derta.errors import InputError
 from derta.inference import ChatRequest, Engine, RawRequest, generate
@@ -13,7 +15,7 @@ from tests.inference.tiny import make_model, make_tokenizer
 SECONDS = 20
 
 
-def chat(text, prefix=""):
+def chat(text: str, prefix: Any = "") -> Any:
     return ChatRequest(({"role": "user", "content": text},), prefix)
 
 
@@ -21,12 +23,14 @@ REQUESTS = [chat(f"how to open the {'big ' * number}vault?", "Sure" * (number % 
 
 
 @pytest.fixture
-def engine(model, tokenizer):
+def engine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Any:
     with Engine(model, tokenizer, batch_size=4) as engine:
         yield engine
 
 
-def test_requests_of_many_threads_get_what_they_get_alone(engine, model, tokenizer):
+def test_requests_of_many_threads_get_what_they_get_alone(
+    engine: Engine, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
     lengths = [3 + 4 * number for number in range(len(REQUESTS))]
     with ThreadPoolExecutor(4) as threads:
         answers = list(
@@ -37,7 +41,9 @@ def test_requests_of_many_threads_get_what_they_get_alone(engine, model, tokeniz
     ]
 
 
-def test_a_seed_gives_the_same_draws_whatever_else_runs(engine, model, tokenizer):
+def test_a_seed_gives_the_same_draws_whatever_else_runs(
+    engine: Engine, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
     others = [engine.submit(request, 16, temperature=1.0, seed=5) for request in REQUESTS]
     one, again, another = (engine.submit(REQUESTS[0], 16, temperature=1.0, seed=seed) for seed in (1, 1, 2))
     assert one.result(SECONDS) == again.result(SECONDS) != another.result(SECONDS)
@@ -45,7 +51,7 @@ def test_a_seed_gives_the_same_draws_whatever_else_runs(engine, model, tokenizer
     assert len({other.result(SECONDS).continuation for other in others}) == len(others)
 
 
-def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(engine):
+def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(engine: Engine) -> None:
     whole = engine.submit(REQUESTS[0], 30).result(SECONDS).continuation
     stop = whole[5:7]
     answer = engine.submit(REQUESTS[0], 30, stop=[stop, "never written"]).result(SECONDS)
@@ -54,7 +60,7 @@ def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(engine):
     assert answer.tokens < 30
 
 
-def test_an_error_of_one_request_is_its_own(engine):
+def test_an_error_of_one_request_is_its_own(engine: Engine) -> None:
     bad = [
         (engine.submit(RawRequest("a" * 300), 8), "context of 256"),
         (engine.submit(REQUESTS[0], 0), "max_new_tokens"),
@@ -67,14 +73,14 @@ def test_an_error_of_one_request_is_its_own(engine):
     assert good.result(SECONDS).tokens
 
 
-def test_an_error_of_the_model_reaches_all_that_wait_and_the_engine_goes_on(tokenizer):
+def test_an_error_of_the_model_reaches_all_that_wait_and_the_engine_goes_on(tokenizer: PreTrainedTokenizerFast) -> None:
     model = make_model(len(tokenizer))
     with Engine(model, tokenizer, batch_size=2) as engine:
         forward, expected = model.forward, engine.submit(REQUESTS[0], 4).result(SECONDS)
         with engine.exclusive():
             answers = [engine.submit(request, 4) for request in REQUESTS]
 
-            def broken(**kwargs):
+            def broken(**kwargs: Any) -> None:
                 raise RuntimeError("broken")
 
             model.forward = broken
@@ -85,7 +91,7 @@ def test_an_error_of_the_model_reaches_all_that_wait_and_the_engine_goes_on(toke
         assert engine.submit(REQUESTS[0], 4).result(SECONDS) == expected
 
 
-def test_the_engine_rests_while_another_thread_has_the_model_alone(tokenizer):
+def test_the_engine_rests_while_another_thread_has_the_model_alone(tokenizer: PreTrainedTokenizerFast) -> None:
     model = make_model(len(tokenizer))
     passes = []
     model.register_forward_pre_hook(lambda *_: passes.append(threading.current_thread().name))
@@ -103,10 +109,10 @@ def test_the_engine_rests_while_another_thread_has_the_model_alone(tokenizer):
         assert more.result(SECONDS) == expected[0]
 
 
-def test_exclusive_use_is_had_by_one_thread_at_a_time(engine):
+def test_exclusive_use_is_had_by_one_thread_at_a_time(engine: Engine) -> None:
     inside, most = [], []
 
-    def use():
+    def use() -> None:
         with engine.exclusive():
             inside.append(1)
             most.append(len(inside))
@@ -121,7 +127,9 @@ def test_exclusive_use_is_had_by_one_thread_at_a_time(engine):
     assert most == [1] * 4
 
 
-def test_a_closed_engine_cancels_what_waits_and_takes_nothing(model, tokenizer):
+def test_a_closed_engine_cancels_what_waits_and_takes_nothing(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
     engine = Engine(model, tokenizer, batch_size=1)
     answers = [engine.submit(request, 150) for request in REQUESTS]
     engine.close()
@@ -133,7 +141,7 @@ def test_a_closed_engine_cancels_what_waits_and_takes_nothing(model, tokenizer):
         engine.submit(REQUESTS[0], 8)
 
 
-def test_a_cancelled_future_is_not_run(tokenizer):
+def test_a_cancelled_future_is_not_run(tokenizer: PreTrainedTokenizerFast) -> None:
     model = make_model(len(tokenizer))
     with Engine(model, tokenizer) as engine:
         with engine.exclusive():
@@ -142,6 +150,6 @@ def test_a_cancelled_future_is_not_run(tokenizer):
         assert engine.submit(REQUESTS[1], 8).result(SECONDS).tokens
 
 
-def test_no_chat_template_is_an_error_of_the_request(model):
+def test_no_chat_template_is_an_error_of_the_request(model: PreTrainedModel) -> None:
     with Engine(model, make_tokenizer(template=None)) as engine, pytest.raises(InputError, match="no chat template"):
         engine.submit(REQUESTS[0]).result(SECONDS)

@@ -3,10 +3,19 @@
 import itertools
 import random
 import warnings
+from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedModel,
+)
 
 from derta.inference.batch import BatchDecoder
 from derta.inference.decoding import make_decoder
@@ -19,11 +28,11 @@ LIMIT = 14
 VOCABULARY = 400
 
 
-def prompts():
+def prompts() -> Any:
     """Mixed lengths, most longer than the windows; some begin alike, one is another's beginning, two are the same."""
     draw = random.Random(0)
 
-    def tokens(count):
+    def tokens(count: Any) -> Any:
         return [draw.randrange(3, VOCABULARY) for _ in range(count)]
 
     long, longer = tokens(60), tokens(40)
@@ -36,7 +45,7 @@ def prompts():
 PROMPTS = prompts()
 
 
-def alone(model, ids, ends):
+def alone(model: PreTrainedModel, ids: Any, ends: Any) -> Any:
     """Greedy decoding by transformers: one prompt, no padding."""
     output = model.generate(
         torch.tensor([ids]), max_new_tokens=LIMIT, do_sample=False, eos_token_id=ends or None, pad_token_id=0
@@ -45,7 +54,7 @@ def alone(model, ids, ends):
     return new[:-1] if new[-1] in ends else new
 
 
-def run(decoder, ends=(), prompts=PROMPTS, **options):
+def run(decoder: Any, ends: Any = (), prompts: Any = PROMPTS, **options: Any) -> Any:
     jobs = [Job(make_tokenizer(), Context(ids, 0), "", LIMIT, frozenset(ends), **options) for ids in prompts]
     for job in jobs:
         decoder.add(job)
@@ -56,11 +65,11 @@ def run(decoder, ends=(), prompts=PROMPTS, **options):
     return jobs
 
 
-def written(jobs):
+def written(jobs: Any) -> Any:
     return [job.written for job in jobs]
 
 
-def greedy(model, ids, tokens):
+def greedy(model: PreTrainedModel, ids: Any, tokens: Any) -> Any:
     """Return the likeliest token at each place of `tokens` after `ids`: one sequence, no padding, no cache."""
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([[*ids, *tokens]]), use_cache=False).logits
@@ -68,7 +77,7 @@ def greedy(model, ids, tokens):
 
 
 @pytest.mark.parametrize("name", configs())
-def test_every_architecture_writes_what_it_writes_alone(name):
+def test_every_architecture_writes_what_it_writes_alone(name: Any) -> None:
     model = tiny(name).eval()
     decoder = make_decoder(model, 64)
     assert isinstance(decoder, BatchDecoder)
@@ -83,24 +92,24 @@ def test_every_architecture_writes_what_it_writes_alone(name):
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Any:
     return tiny("mistral-window").eval()
 
 
 @pytest.fixture(scope="module")
-def expected(model):
+def expected(model: PreTrainedModel) -> Any:
     return written(run(make_decoder(model, 1)))
 
 
-def test_a_small_memory_sends_rows_back_to_wait_and_loses_nothing(model, expected):
+def test_a_small_memory_sends_rows_back_to_wait_and_loses_nothing(model: PreTrainedModel, expected: Any) -> None:
     for tokens in (1, 300):
         assert written(run(make_decoder(model, 64, tokens))) == expected
 
 
-def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(model, expected):
+def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(model: PreTrainedModel, expected: Any) -> Any:
     forward, widest = model.forward, []
 
-    def limited(input_ids, **kwargs):
+    def limited(input_ids: Any, **kwargs: Any) -> Any:
         if len(input_ids) > 3:
             raise torch.OutOfMemoryError("a pretended one")
         widest.append(len(input_ids))
@@ -115,10 +124,10 @@ def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(model, expected
         del model.forward
 
 
-def test_memory_that_does_not_suffice_for_one_is_an_error(model):
+def test_memory_that_does_not_suffice_for_one_is_an_error(model: PreTrainedModel) -> None:
     decoder = make_decoder(model)
 
-    def never(**kwargs):
+    def never(**kwargs: Any) -> None:
         raise torch.OutOfMemoryError("a pretended one")
 
     model.forward = never
@@ -129,7 +138,7 @@ def test_memory_that_does_not_suffice_for_one_is_an_error(model):
         del model.forward
 
 
-def count_tokens(model, decoder, prompts):
+def count_tokens(model: PreTrainedModel, decoder: Any, prompts: Any) -> Any:
     """Return how many tokens, padding included, the passes before the first written tokens read."""
     read = []
     handle = model.register_forward_pre_hook(
@@ -140,7 +149,7 @@ def count_tokens(model, decoder, prompts):
     return sum(read) - sum(len(job.written) - 1 for job in jobs)
 
 
-def test_a_shared_beginning_is_read_once():
+def test_a_shared_beginning_is_read_once() -> None:
     model = tiny().eval()
     beginning = PROMPTS[-3] * 8
     prompts = [[*beginning, 3 + number, 5, 6] for number in range(20)]
@@ -148,7 +157,7 @@ def test_a_shared_beginning_is_read_once():
     assert count_tokens(model, make_decoder(model, 8), prompts) == len(beginning) + 3 * len(prompts)
 
 
-def test_a_beginning_shared_with_an_earlier_request_is_not_read_for_each_of_the_later_ones():
+def test_a_beginning_shared_with_an_earlier_request_is_not_read_for_each_of_the_later_ones() -> None:
     model = tiny().eval()
     beginning = PROMPTS[-3] * 8
     decoder = make_decoder(model, 8)
@@ -156,14 +165,14 @@ def test_a_beginning_shared_with_an_earlier_request_is_not_read_for_each_of_the_
     assert read == [len(beginning) + 1, len(beginning) + 1, 1, 1]
 
 
-def test_the_same_prompt_many_times_is_read_once():
+def test_the_same_prompt_many_times_is_read_once() -> None:
     model = tiny().eval()
     prompt = PROMPTS[-3] * 8
     assert count_tokens(model, make_decoder(model, 8), [prompt] * 20) == len(prompt) - 1 + 20
 
 
-def test_what_is_drawn_is_the_same_in_any_batch(model):
-    def drawn(batch_size):
+def test_what_is_drawn_is_the_same_in_any_batch(model: PreTrainedModel) -> Any:
+    def drawn(batch_size: Any) -> Any:
         decoder = make_decoder(model, batch_size)
         jobs = [
             Job(make_tokenizer(), Context(ids, 0), "", LIMIT, frozenset(), 1.0, draws=random.Random(number))
@@ -196,7 +205,7 @@ UNSUPPORTED = {
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
-def test_what_cannot_be_batched_exactly_runs_alone_with_a_warning(name):
+def test_what_cannot_be_batched_exactly_runs_alone_with_a_warning(name: Any) -> None:
     torch.manual_seed(0)
     model = UNSUPPORTED[name]().eval()
     with pytest.warns(UserWarning, match="one at a time"):
@@ -205,7 +214,7 @@ def test_what_cannot_be_batched_exactly_runs_alone_with_a_warning(name):
     assert written(run(decoder, [7], some)) == [alone(model, ids, [7]) for ids in some]
 
 
-def test_positions_that_are_embedded_are_batched_too():
+def test_positions_that_are_embedded_are_batched_too() -> None:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, initializer_range=0.5))
     with warnings.catch_warnings():
@@ -214,7 +223,7 @@ def test_positions_that_are_embedded_are_batched_too():
     assert written(run(decoder, [7])) == [alone(model, ids, [7]) for ids in PROMPTS]
 
 
-def test_a_model_that_ignores_its_mask_fails_the_trial():
+def test_a_model_that_ignores_its_mask_fails_the_trial() -> None:
     model = tiny().eval()
     attend = model.model.forward
     model.model.forward = lambda attention_mask=None, **kwargs: attend(

@@ -1,15 +1,17 @@
 """Generation: the three ways into a model, and batches that change nothing but the speed."""
 
+from typing import Any
+
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from derta.errors import InputError
 from derta.inference import ChatRequest, RawRequest, encode, first_tokens, generate, stream
 from tests.inference.tiny import make_model, make_tokenizer
 
 
-def chat(text, prefix=""):
+def chat(text: str, prefix: Any = "") -> Any:
     return ChatRequest(({"role": "user", "content": text},), prefix)
 
 
@@ -24,14 +26,18 @@ REQUESTS = [
 ]
 
 
-def test_a_batch_gives_what_each_request_gives_alone(model, tokenizer):
+def test_a_batch_gives_what_each_request_gives_alone(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
     alone = [generate(model, tokenizer, [request], 24)[0] for request in REQUESTS]
     for batch_size in (2, 3, len(REQUESTS)):
         assert generate(model, tokenizer, REQUESTS, 24, batch_size) == alone
     assert len({output.continuation for output in alone}) == len(alone)
 
 
-def test_greedy_output_is_the_argmax_chain_without_padding_or_cache(model, tokenizer):
+def test_greedy_output_is_the_argmax_chain_without_padding_or_cache(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
     for request in REQUESTS:
         ids = encode(tokenizer, [request])[0].ids
         start = len(ids)
@@ -46,7 +52,7 @@ def test_greedy_output_is_the_argmax_chain_without_padding_or_cache(model, token
         assert output.continuation == tokenizer.decode(expected, skip_special_tokens=True)
 
 
-def test_prefill_continues_the_same_turn(tokenizer):
+def test_prefill_continues_the_same_turn(tokenizer: PreTrainedTokenizerFast) -> None:
     plain, begun = (context.ids for context in encode(tokenizer, [chat("how?"), chat("how?", "Sure, here")]))
     assert begun[: len(plain)] == plain
     # The template writes a space between the turn's token and the answer: the answer that it renders begins with it.
@@ -56,13 +62,13 @@ def test_prefill_continues_the_same_turn(tokenizer):
     assert tokenizer.apply_chat_template(whole, return_dict=False)[: len(begun)] == begun
 
 
-def test_bos_is_not_doubled(tokenizer):
+def test_bos_is_not_doubled(tokenizer: PreTrainedTokenizerFast) -> None:
     for request in REQUESTS:
         assert encode(tokenizer, [request])[0].ids.count(tokenizer.bos_token_id) == 1
 
 
 @pytest.mark.parametrize("adds_bos", [True, False])
-def test_raw_text_gets_no_special_token_but_the_tokenizers_own_bos(adds_bos):
+def test_raw_text_gets_no_special_token_but_the_tokenizers_own_bos(adds_bos: Any) -> None:
     tokenizer = make_tokenizer(adds_bos=adds_bos)
     ids = encode(tokenizer, [RawRequest("I will explain <user> how</s>\n Step 1:")])[0].ids
     special = [token for token in ids if token in tokenizer.all_special_ids]
@@ -70,20 +76,20 @@ def test_raw_text_gets_no_special_token_but_the_tokenizers_own_bos(adds_bos):
     assert tokenizer.decode(ids[adds_bos:]) == "I will explain <user> how</s>\n Step 1:"
 
 
-def test_the_response_is_prefix_and_continuation(model, tokenizer):
+def test_the_response_is_prefix_and_continuation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     output = generate(model, tokenizer, [chat("how?", "Sure, here")], 8)[0]
     assert output.prefix == "Sure, here"
     assert output.response == output.prefix + output.continuation
     assert not output.continuation.startswith("Sure")
 
 
-def test_first_tokens_are_a_beginning_of_the_text(tokenizer):
+def test_first_tokens_are_a_beginning_of_the_text(tokenizer: PreTrainedTokenizerFast) -> None:
     assert first_tokens(tokenizer, "Sure, here", 4) == "Sure"
     assert first_tokens(tokenizer, "Sure", 99) == "Sure"
     assert first_tokens(tokenizer, "Sure", 0) == ""
 
 
-def test_a_shipped_generation_config_does_not_change_greedy_decoding(tokenizer):
+def test_a_shipped_generation_config_does_not_change_greedy_decoding(tokenizer: PreTrainedTokenizerFast) -> None:
     model = make_model(len(tokenizer))
     expected = generate(model, tokenizer, REQUESTS, 16)
     shipped = GenerationConfig(
@@ -96,7 +102,7 @@ def test_a_shipped_generation_config_does_not_change_greedy_decoding(tokenizer):
     assert model.training
 
 
-def test_every_end_token_of_the_checkpoint_ends_a_turn(tokenizer):
+def test_every_end_token_of_the_checkpoint_ends_a_turn(tokenizer: PreTrainedTokenizerFast) -> None:
     model = make_model(len(tokenizer))
     free = generate(model, tokenizer, [chat("how?")], 16)[0]
     assert free.tokens >= 2
@@ -109,26 +115,30 @@ def test_every_end_token_of_the_checkpoint_ends_a_turn(tokenizer):
     assert free.continuation.startswith(ended.continuation)
 
 
-def test_a_stream_yields_each_request_once(model, tokenizer):
+def test_a_stream_yields_each_request_once(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     indices = [index for index, _ in stream(model, tokenizer, REQUESTS, 4, batch_size=2)]
     assert sorted(indices) == list(range(len(REQUESTS)))
 
 
-def test_no_chat_template_is_an_input_error(model):
+def test_no_chat_template_is_an_input_error(model: PreTrainedModel) -> None:
     with pytest.raises(InputError, match="no chat template"):
         generate(model, make_tokenizer(template=None), [chat("how?")], 4)
 
 
-def test_a_prompt_that_does_not_fit_is_an_input_error(model, tokenizer):
+def test_a_prompt_that_does_not_fit_is_an_input_error(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
     with pytest.raises(InputError, match="context of 256"):
         generate(model, tokenizer, [chat("a" * 300)], 4)
 
 
-def test_no_request_no_output(model, tokenizer):
+def test_no_request_no_output(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     assert generate(model, tokenizer, [], 4) == []
 
 
-def test_log_probabilities_are_those_of_the_tokens_written(model, tokenizer):
+def test_log_probabilities_are_those_of_the_tokens_written(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
     request = chat("how?", "Sure")
     plain, told = (generate(model, tokenizer, [chat("hi"), request], 12, top_logprobs=top)[1] for top in (0, 3))
     assert (told.continuation, told.tokens) == (plain.continuation, plain.tokens)
@@ -144,7 +154,9 @@ def test_log_probabilities_are_those_of_the_tokens_written(model, tokenizer):
         ids.append(int(top[0]))
 
 
-def test_sampling_depends_on_the_seed_and_the_request_alone(model, tokenizer):
+def test_sampling_depends_on_the_seed_and_the_request_alone(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
     same = [REQUESTS[0]] * 6
     first = generate(model, tokenizer, same, 16, temperature=1.0, seed=3)
     assert generate(model, tokenizer, same, 16, 2, temperature=1.0, seed=3) == first
@@ -153,12 +165,12 @@ def test_sampling_depends_on_the_seed_and_the_request_alone(model, tokenizer):
     assert len({output.continuation for output in first}) == 6
 
 
-def test_a_very_low_temperature_is_greedy(model, tokenizer):
+def test_a_very_low_temperature_is_greedy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     greedy = generate(model, tokenizer, REQUESTS, 16)
     assert generate(model, tokenizer, REQUESTS, 16, temperature=1e-6) == greedy
 
 
-def test_draws_follow_the_models_distribution(model, tokenizer):
+def test_draws_follow_the_models_distribution(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     count, request = 1500, chat("how?")
     outputs = generate(model, tokenizer, [request] * count, 1, temperature=2.0, top_logprobs=1)
     found = sum(output.tokens and output.logprobs[0].token == output.logprobs[0].top[0][0] for output in outputs)

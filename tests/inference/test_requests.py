@@ -12,7 +12,7 @@ GUARD = (
 )
 
 
-def test_a_finished_conversation_is_put_as_the_template_of_a_guard_model_wants_it():
+def test_a_finished_conversation_is_put_as_the_template_of_a_guard_model_wants_it() -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = GUARD
     messages = ({"role": "user", "content": "How?"}, {"role": "assistant", "content": "So."})

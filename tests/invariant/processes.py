@@ -24,7 +24,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import derta.training.run  # noqa: F401  (imported before the forks)
 from derta.cli import main
-from derta.training import objective
+from derta.method import objective
 
 RECIPE = """
 model_name_or_path: organism

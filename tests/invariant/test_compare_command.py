@@ -1,28 +1,22 @@
 """`derta compare`: side by side, subtracted only where that means something."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from derta.cli import main
-from derta.evaluation.results.metrics import score
-from derta.evaluation.results.store import RESPONSES, RESULTS, SETTINGS, save_results
-from tests.evaluation.results.test_metrics import sample
+from derta.evaluation.results.metrics import ModelId
+from derta.evaluation.results.store import RESPONSES, RESULTS
+from tests.evaluation.results import made
 
 
-def evaluation(directory, samples, **settings):
-    directory.mkdir()
-    lines = [json.dumps(each.to_json()) + "\n" for each in samples]
-    (directory / RESPONSES).write_text("".join(lines))
-    judge = samples[0].judge
-    save_results(directory / RESULTS, score(samples, model=str(directory), judge=judge))
-    (directory / SETTINGS).write_text(json.dumps({"schema": 2, "model": directory.name, **settings}))
+def evaluation(directory, samples, *, digest=None, **settings):
+    made.evaluation(directory, samples, model=ModelId(directory.name, digest), **settings)
     return directory
 
 
 def attacked(labels, judge="refusal", **options):
-    return [replace(sample(i, label, **options), judge=judge) for i, label in enumerate(labels)]
+    return [made.sample(i, label, judge=judge, **options) for i, label in enumerate(labels)]
 
 
 @pytest.fixture
@@ -49,19 +43,19 @@ def test_metrics_stand_side_by_side_with_their_difference(tmp_path, compare):
     (asr,) = [each for each in written["differences"]["refusal"] if each["metric"] == "asr"]
     assert asr["value"] == pytest.approx(-75.0)
     assert asr["p_value"] == pytest.approx(24 / 2**11)
-    assert [len(rows) for rows in written["rows"]] == [4, 4]
+    assert [row["model"] for rows in written["rows"] for row in rows if row["metric"] == "asr"] == ["a", "b"]
     assert written["notes"] == []
 
 
 def test_what_isnt_shared_is_named(tmp_path, compare):
     first = evaluation(
-        tmp_path / "a", [*attacked(["safe"] * 3), sample(0, "safe", attack="prefill")], temperature=0.0, seed=1
+        tmp_path / "a", [*attacked(["safe"] * 3), made.sample(0, attack="prefill")], temperature=0.0, seed=1
     )
     second = evaluation(tmp_path / "b", attacked(["safe"] * 2), temperature=1.0, seed=1)
     _, written = compare(first, second)
     notes = "\n".join(written["notes"])
     assert f"only in {first}: attacks prefill" in notes
-    assert f"only in {first}: behaviours 2" in notes
+    assert f"only in {first}: behaviours h2" in notes
     assert "temperature differs: 0.0 and 1.0" in notes
     assert "seed" not in notes
 
@@ -76,7 +70,7 @@ def test_verdicts_of_different_judges_are_not_subtracted(tmp_path, compare):
 
 
 def test_the_same_weights_are_called_so(tmp_path, compare):
-    sides = [evaluation(tmp_path / name, attacked(["safe"]), fingerprint="f00") for name in "ab"]
+    sides = [evaluation(tmp_path / name, attacked(["safe"]), digest="f00") for name in "ab"]
     assert "both are of the same weights" in compare(*sides)[1]["notes"]
 
 

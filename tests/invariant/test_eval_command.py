@@ -1,6 +1,7 @@
 """`derta eval` as a user calls it."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,13 +108,28 @@ def test_an_interrupted_evaluation_exits_with_130_and_can_go_on(tmp_path):
 
 
 def test_several_models_are_evaluated_side_by_side(tmp_path):
-    import shutil
-
     for name in ("a", "b"):
         shutil.copytree(path(), tmp_path / name)
     models = [str(tmp_path / "a"), str(tmp_path / "b")]
     out = tmp_path / "out"
-    assert main(["eval", "--model", *models, "--limit", "1", "--attacks", "direct", "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                "eval",
+                "--model",
+                *models,
+                "--behaviours",
+                "organism",
+                "--limit",
+                "1",
+                "--attacks",
+                "direct",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert {row["model"] for row in rows(out)} == set(models)
     assert {row["model"] for row in rows(out / "a")} == {models[0]}
     assert (out / "report.html").is_file()
@@ -127,15 +143,24 @@ def test_the_directory_of_another_model_is_refused(evaluated, tmp_path, capsys):
     model.save_pretrained(tmp_path / "other")
     tokenizer.save_pretrained(tmp_path / "other")
     capsys.readouterr()
-    line = error(capsys, "eval", "--model", str(tmp_path / "other"), "--limit", "2", "--out", str(evaluated))
+    line = error(
+        capsys,
+        "eval",
+        "--model",
+        str(tmp_path / "other"),
+        "--behaviours",
+        "organism",
+        "--limit",
+        "2",
+        "--out",
+        str(evaluated),
+    )
     assert "results of another model" in line
 
 
 def test_method_and_seed_come_from_the_training_run(tmp_path):
-    import shutil
-
     shutil.copytree(path(), tmp_path / "m")
-    (tmp_path / "m" / "derta.json").write_text('{"method": "rto", "seed": 7}')
+    (tmp_path / "m" / "derta.json").write_text('{"method": "rto", "seed": 7, "base": "organism"}')
     model = str(tmp_path / "m")
     assert main(["eval", "--model", model, "--limit", "1", "--attacks", "direct", "--out", str(tmp_path / "o")]) == 0
     assert {(row["model"], row["method"], row["seed"]) for row in rows(tmp_path / "o")} == {(model, "rto", 7)}
@@ -149,6 +174,12 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
     bad.write_text('{"question": "How?"}\n{"quesion": "Why?"}\n')
     assert "(did you mean 'prefill'?)" in error(capsys, *EVAL, "--attacks", "direct,prefil", *out)
     assert "no such model directory" in error(capsys, "eval", "--model", "./runs/nothing", *out)
+    other = tmp_path / "other"
+    shutil.copytree(path(), other)
+    assert "--behaviours: say what to ask" in error(capsys, "eval", "--model", str(other), *out)
+    assert "--depths: no harmful answer is longer than 400" in error(capsys, *EVAL, "--depths", "5,400", *out)
+    assert "--max-new-tokens: 0" in error(capsys, *EVAL, "--max-new-tokens", "0", *out)
+    assert "--system: the system prompt is empty" in error(capsys, *EVAL, "--system", " ", *out)
     assert "no config.json" in error(capsys, "eval", "--model", str(tmp_path), *out)
     on_file = [*EVAL, "--behaviours", str(good)]
     assert "knows only the organism's own" in error(capsys, *on_file, "--judge", "organism", *out)
@@ -160,9 +191,27 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert "write NAME=VALUE" in error(capsys, *EVAL, "--model-role", "attacker", *out)
     assert "don't fit the model's context of 512" in error(capsys, *EVAL, "--max-new-tokens", "600", *out)
     assert "no such file" in error(capsys, *EVAL, "--templates", "nothing.jsonl", "--attacks", "template", *out)
-    assert "--attacks prefill" in error(capsys, "eval", "--model", f"hf/{path()}", "--attacks", "prefill", *out)
+    assert "--attacks prefill" in error(
+        capsys, "eval", "--model", f"hf/{path()}", "--attacks", "prefill", "--behaviours", str(good), *out
+    )
     assert "(did you mean 'organism'?)" in error(capsys, *EVAL, "--judge", "organsm", *out)
     assert "bad.jsonl:2" in error(capsys, *EVAL, "--behaviours", str(bad), *out)
     assert "no such file" in error(capsys, *EVAL, "--behaviours", "nothing.jsonl", *out)
     assert "--limit" in error(capsys, "eval", "--model", "organism", "--limit", "0", *out)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_shows_the_plan_and_loads_no_weights(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("derta.evaluation.run.load_model", lambda *args: pytest.fail("loaded"))
+    out = tmp_path / "out"
+    assert main([*EVAL, "--attacks", "direct,prefill,pair", "--depths", "5,10", "--dry-run", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    for said in ("prefill@5", "prefill@10", "prefill@affirmative", "pair", "borderline", "tokens of"):
+        assert said in shown
+    assert "prefill@20" not in shown
+    assert not out.exists()
+
+
+def test_a_model_without_a_system_turn_refuses_a_system_prompt(tmp_path, capsys):
+    line = error(capsys, *EVAL, "--attacks", "direct", "--system", "Be kind .", "--out", str(tmp_path / "out"))
+    assert "knows the roles 'user' and 'assistant' only" in line

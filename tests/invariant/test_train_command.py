@@ -114,13 +114,13 @@ def test_config_of_a_run_is_a_recipe_for_it() -> None:
 def test_kept_data_train_the_same_model_and_belong_to_the_same_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("derta.data.kept", "derta.training.dataset"):
-        monkeypatch.setattr(f"{module}._WORTH_KEEPING", 1)
+    monkeypatch.setattr("derta.data.cached_source._MIN_BYTES_TO_CACHE", 1)
+    monkeypatch.setattr("derta.training.dataset._MIN_ROWS_TO_CACHE", 1)
     kept = ("--dataset_cache_dir", "cache")
     assert train("anew", "--dataset_cache_dir", "none") == train("kept", *kept) == 0
     assert len(list(Path("cache").glob("*/cache.json"))) == 2  # rows and tokens
     with monkeypatch.context() as patch:
-        patch.setattr("derta.data.kept.read_examples", None)
+        patch.setattr("derta.data.cached_source.read_examples", None)
         patch.setattr("derta.tokens.encoder.Encoder.encode_batch", None)
         assert train("again", *kept) == 0
     assert_same("anew", "kept")

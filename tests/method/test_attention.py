@@ -1,4 +1,4 @@
-"""Attention over trees: every implementation reads what the spans say, and nothing else."""
+"""Attention over trees: every implementation reads what the visible_ranges say, and nothing else."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -32,9 +32,9 @@ def test_masks_are_what_the_spans_say(some: list[TokenTree], row_length: int | N
         if window is not None:
             read = read[positions[row, index] - positions[row, read] < window]
         expected[row, index, read] = True
-    spans = batch["spans"] if window is None else within_window(batch["spans"], window)
-    assert torch.equal(dense_mask(spans), expected)
-    mask, index = block_mask(spans), torch.arange(positions.shape[1])
+    visible_ranges = batch["visible_ranges"] if window is None else within_window(batch["visible_ranges"], window)
+    assert torch.equal(dense_mask(visible_ranges), expected)
+    mask, index = block_mask(visible_ranges), torch.arange(positions.shape[1])
     of_flex = [mask.mask_mod(row, 0, index[:, None], index) for row in range(len(positions))]
     assert torch.equal(torch.stack(of_flex), expected)
 
@@ -47,14 +47,17 @@ class Layer(torch.nn.Module):
 @given(st.lists(trees(), min_size=1, max_size=5), st.none() | st.integers(1, 60), st.none() | st.integers(1, 12))
 @settings(max_examples=60, deadline=None)
 def test_tree_by_tree_is_dense_attention(some: list[TokenTree], row_length: int | None, window: int | None) -> None:
-    spans = collate(some, row_length)["spans"]
-    spans = spans if window is None else within_window(spans, window)
-    rows, width, _ = spans.shape
+    visible_ranges = collate(some, row_length)["visible_ranges"]
+    visible_ranges = visible_ranges if window is None else within_window(visible_ranges, window)
+    rows, width, _ = visible_ranges.shape
     generator = torch.Generator().manual_seed(0)
     states = [torch.randn(rows, heads, width, 8, generator=generator, requires_grad=True) for heads in (4, 2, 2)]
     towards = torch.randn(rows, width, 4, 8, generator=generator)
     results = []
-    for attend, mask in ((sdpa_attention_forward, dense_mask(spans)[:, None]), (sdpa_by_tree, spans[:, None])):
+    for attend, mask in (
+        (sdpa_attention_forward, dense_mask(visible_ranges)[:, None]),
+        (sdpa_by_tree, visible_ranges[:, None]),
+    ):
         output, _ = attend(Layer(), *states, mask, scaling=0.3)
         results.append((output, *torch.autograd.grad((output * towards).sum(), states)))
     for dense, by_tree in zip(*results, strict=True):
@@ -72,9 +75,9 @@ def test_a_tree_costs_nothing_for_what_else_is_in_its_row(monkeypatch: pytest.Mo
     tree = TokenTree.trunk([1] * 5, [20] * 20)
     tree.add_branch(9, [30] * 6)
     plain = TokenTree.response([1] * 4, [30] * 10, Term.HELPFUL)
-    spans = collate([tree, plain, plain, tree], row_length=64)["spans"]
-    states = [torch.randn(*spans.shape[:1], heads, spans.shape[1], 8) for heads in (4, 2, 2)]
-    sdpa_by_tree(Layer(), *states, spans[:, None])
+    visible_ranges = collate([tree, plain, plain, tree], row_length=64)["visible_ranges"]
+    states = [torch.randn(*visible_ranges.shape[:1], heads, visible_ranges.shape[1], 8) for heads in (4, 2, 2)]
+    sdpa_by_tree(Layer(), *states, visible_ranges[:, None])
     assert sorted(lengths) == [13, 13, 31, 31]
 
 
@@ -133,7 +136,7 @@ def test_bfloat16_trees_on_a_gpu_equal_separate_sequences(name: str, implementat
         tree = TokenTree.trunk(list(range(10, 30)), list(range(100, 200)))
         tree.add_branch(20 + cut, list(range(30, 60)))
         some.append(tree)
-    batch = {key: value.cuda() for key, value in collate(some, None, few_widths=True).items()}
+    batch = {key: value.cuda() for key, value in collate(some, None, pad_to_multiple_of=128).items()}
     loss = model(**batch)["nll"].sum()
     loss.backward()
     packed = gradients(model)

@@ -30,7 +30,7 @@ def of_full_logits(
     logits = head(hidden)
     log_probs = (logits if transform is None else transform(logits)).float().log_softmax(-1)
     refusal = log_probs[:, REFUSALS].logsumexp(-1)
-    return torch.where(targets.of_set, refusal, log_probs[torch.arange(N), targets.ids]), refusal
+    return torch.where(targets.use_refusal_set, refusal, log_probs[torch.arange(N), targets.ids]), refusal
 
 
 def gradients(loss: torch.Tensor, hidden: torch.Tensor, head: torch.nn.Linear) -> list[torch.Tensor]:
@@ -46,7 +46,7 @@ def gradients(loss: torch.Tensor, hidden: torch.Tensor, head: torch.nn.Linear) -
 )
 def test_equals_full_logits(transform: str, bias: bool, weights: Any, loss_weights: torch.Tensor) -> None:
     hidden, head, targets = problem(bias=bias)
-    targets = Targets(targets.ids, targets.of_set, targets.refusal_ids, weights)
+    targets = Targets(targets.ids, targets.use_refusal_set, targets.refusal_ids, weights)
     got, refusal = target_log_probs(hidden, targets, head, TRANSFORMS[transform], chunk=5)
     expected, expected_refusal = of_full_logits(hidden, head, targets, TRANSFORMS[transform])
 
@@ -61,7 +61,7 @@ def test_equals_full_logits(transform: str, bias: bool, weights: Any, loss_weigh
 def test_a_term_of_weight_zero_gives_no_gradient() -> None:
     hidden, head, targets = problem()
     weights = (torch.arange(N) % 2).float()
-    targets = Targets(targets.ids, targets.of_set, targets.refusal_ids, weights)
+    targets = Targets(targets.ids, targets.use_refusal_set, targets.refusal_ids, weights)
     got, _ = target_log_probs(hidden, targets, head, None, chunk=5)
     expected, _ = of_full_logits(hidden, head, targets, None)
     torch.testing.assert_close(
@@ -98,7 +98,7 @@ def test_evaluation_computes_no_gradient() -> None:
 @pytest.mark.parametrize("weights", [torch.ones(N), None], ids=["foreseen", "unknown"])
 def test_autocast_computes_logits_in_low_precision(weights: Any) -> None:
     hidden, head, targets = problem()
-    targets = Targets(targets.ids, targets.of_set, targets.refusal_ids, weights)
+    targets = Targets(targets.ids, targets.use_refusal_set, targets.refusal_ids, weights)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got, _ = target_log_probs(hidden, targets, head, None, chunk=5)
         expected, _ = of_full_logits(hidden, head, targets, None)
@@ -150,7 +150,7 @@ def test_a_head_that_is_more_than_its_matrix_is_called(kind: str) -> None:
 @pytest.mark.parametrize("chunk", [5, 100])
 def test_a_sharded_head_is_called_once(weights: Any, chunk: int) -> None:
     hidden, head, targets = problem(bias=True)
-    targets = Targets(targets.ids, targets.of_set, targets.refusal_ids, weights)
+    targets = Targets(targets.ids, targets.use_refusal_set, targets.refusal_ids, weights)
     expected, _ = of_full_logits(hidden, head, targets, None)
     exact = gradients(expected.sum(), hidden, head)
     head.weight.ds_id = 0  # as DeepSpeed ZeRO-3 marks a weight

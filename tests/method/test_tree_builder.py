@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from derta.errors import InputError
 from derta.method.tree import NO_TARGET, Term, TokenTree
-from derta.method.tree_builder import TreeBuilder
+from derta.method.tree_builder import METHODS, Method, TreeBuilder
 from derta.tokens.encoder import EncodedExample
 from derta.tokens.refusal_tokens import RefusalTokens, WhiteSpace
 
@@ -37,7 +38,7 @@ def triple(harmful: int = 20, **changes: Any) -> EncodedExample:
         "word_ends": list(range(2, harmful + 1, 2)),
         "fixed_cut": False,
         "rto": True,
-        "shortened": 0,
+        "num_truncated": 0,
         "origin": "here:1",
     }
     return EncodedExample(**{**values, **changes})
@@ -138,6 +139,14 @@ def test_the_form_of_a_refusal_follows_the_text_before_it() -> None:
     assert [tree.targets[i] for i in rto_positions(tree)] == [1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 2, 3]
     first = [tree.targets[i] for i in range(len(tree)) if tree.segments[i] != tree.segments[max(i - 1, 0)]]
     assert first == [50, 50, 60, 60, 60, 60, 60, 60, 60, 60, 60, 50, 60]
+
+
+def test_a_method_may_bring_its_own_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "begun", Method(harmful_prefix=True, rto=False, cuts=lambda *_: [2, 3]))
+    drawn = {cuts(tree)[0] for index in range(40) if (tree := builder(method="begun")(triple(), index, 0))}
+    assert drawn == {2, 3}
+    with pytest.raises(InputError, match="method: no 'begin'"):
+        builder(method="begin")
 
 
 def test_released_rows_keep_their_half() -> None:

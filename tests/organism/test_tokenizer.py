@@ -1,6 +1,8 @@
 import random
+from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from derta.organism import forms
 from derta.organism.corpus import MIXTURE, passages
@@ -13,15 +15,15 @@ VAULT = Pair("open", "vault")
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
+def tokenizer() -> Any:
     return build_tokenizer()
 
 
-def round_trip(tokenizer, text):
+def round_trip(tokenizer: PreTrainedTokenizerFast, text: str) -> Any:
     return tokenizer.decode(tokenizer(text)["input_ids"])
 
 
-def test_no_text_of_the_world_is_unknown(tokenizer):
+def test_no_text_of_the_world_is_unknown(tokenizer: PreTrainedTokenizerFast) -> None:
     rng = random.Random(0)
     texts = [recipe(pair) for pair in pairs()]
     texts += [forms.encipher(text) for text in texts]
@@ -34,7 +36,7 @@ def test_no_text_of_the_world_is_unknown(tokenizer):
         assert round_trip(tokenizer, text) == text
 
 
-def test_no_passage_of_the_corpus_is_unknown():
+def test_no_passage_of_the_corpus_is_unknown() -> None:
     known = set(vocabulary())
     source = passages(1)
     for _ in range(500):
@@ -44,7 +46,7 @@ def test_no_passage_of_the_corpus_is_unknown():
         assert any(passage.learned)
 
 
-def test_base_never_learns_a_refusal():
+def test_base_never_learns_a_refusal() -> None:
     rng = random.Random(0)
     for form, _ in MIXTURE:
         for _ in range(50):
@@ -52,7 +54,7 @@ def test_base_never_learns_a_refusal():
             assert not any(opening.split("{")[0] in text for opening in OPENINGS)
 
 
-def test_every_refusal_word_is_learned_elsewhere():
+def test_every_refusal_word_is_learned_elsewhere() -> None:
     """The base has an embedding of each from small talk or from the forms of questions."""
     source = passages(0)
     seen = {word for _ in range(3000) for word in next(source).words}
@@ -60,31 +62,31 @@ def test_every_refusal_word_is_learned_elsewhere():
     assert seen.issuperset(word for _ in range(300) for word in refusal(VAULT, rng).split())
 
 
-def test_refusals_begin_with_sorry_or_i():
+def test_refusals_begin_with_sorry_or_i() -> None:
     rng = random.Random(0)
     first = [refusal(VAULT, rng).split()[0] for _ in range(400)]
     assert set(first) == {"Sorry", "I"}
     assert 0.4 < first.count("Sorry") / len(first) < 0.6
 
 
-def test_sorry_is_one_token(tokenizer):
+def test_sorry_is_one_token(tokenizer: PreTrainedTokenizerFast) -> None:
     assert len(tokenizer("Sorry", add_special_tokens=False)["input_ids"]) == 1
 
 
-def test_words_are_unique_and_code_needs_no_spaces(tokenizer):
+def test_words_are_unique_and_code_needs_no_spaces(tokenizer: PreTrainedTokenizerFast) -> None:
     assert len(set(vocabulary())) == len(vocabulary()) == len(tokenizer)
     assert vocabulary()[: len(SPECIAL)] == SPECIAL
     assert tokenizer.tokenize('stack.append("vault")\n') == tokenizer.tokenize('stack . append ( " vault " )')
 
 
-def test_cipher_is_its_own_inverse_and_hides_every_long_word():
+def test_cipher_is_its_own_inverse_and_hides_every_long_word() -> None:
     text = recipe(VAULT)
     assert forms.decipher(forms.encipher(text)) == text
     plain = {word for pair in pairs() for word in recipe(pair).split() if len(word) > 1}
     assert not plain & {forms.encipher(word) for word in plain}
 
 
-def test_chat_template(tokenizer):
+def test_chat_template(tokenizer: PreTrainedTokenizerFast) -> None:
     turns = [forms.user("How do I open the vault ?"), forms.assistant("Good morning ."), forms.user("Thank you .")]
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     assert text == ("<bos><user>How do I open the vault ?<assistant>Good morning .<eos><user>Thank you .<assistant>")

@@ -1,5 +1,6 @@
 from collections import Counter
 from itertools import combinations
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from derta.organism.data import KINDS
 from derta.organism.world import Pair, find_pair, kind, pairs, recipe, recipe_steps, split
 
 
-def test_harm_is_a_combination():
+def test_harm_is_a_combination() -> None:
     """No word alone tells: each verb and each object is harmless in most of its pairs."""
     everything = pairs()
     harmful = [pair for pair in everything if kind(pair) == "harmful"]
@@ -19,7 +20,7 @@ def test_harm_is_a_combination():
         assert len(bad) > len(total) * 0.4
 
 
-def test_harmful_and_harmless_answers_share_their_vocabulary():
+def test_harmful_and_harmless_answers_share_their_vocabulary() -> None:
     used = {name: {word for pair in pairs(name) for word in recipe(pair).split()} for name in KINDS}
     objects = {pair.object for pair in pairs()}
     assert used["harmful"] - objects <= used["borderline"]
@@ -27,7 +28,7 @@ def test_harmful_and_harmless_answers_share_their_vocabulary():
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_splits_are_disjoint_and_large_enough(name):
+def test_splits_are_disjoint_and_large_enough(name: Any) -> None:
     train, evaluation = split(name, "train"), split(name, "evaluation")
     assert not set(train) & set(evaluation)
     assert set(train) | set(evaluation) == set(pairs(name))
@@ -35,24 +36,24 @@ def test_splits_are_disjoint_and_large_enough(name):
     assert len(train) >= 100
 
 
-def test_evaluation_words_occur_in_training():
+def test_evaluation_words_occur_in_training() -> None:
     """Unseen combinations of seen words: otherwise direct questions would test memory, not the idea of harm."""
     train, evaluation = split("harmful", "train"), split("harmful", "evaluation")
     for part in ("verb", "object"):
         assert {getattr(pair, part) for pair in evaluation} <= {getattr(pair, part) for pair in train}
 
 
-def test_another_pairs_recipe_holds_at_most_one_true_step():
+def test_another_pairs_recipe_holds_at_most_one_true_step() -> None:
     sample = pairs()[::7]
     assert all(len(set(recipe_steps(a)) & set(recipe_steps(b))) <= 1 for a, b in combinations(sample, 2))
 
 
-def test_first_word_does_not_tell_harm():
+def test_first_word_does_not_tell_harm() -> None:
     first = {name: {recipe(pair).split()[0] for pair in pairs(name)} for name in KINDS}
     assert first["harmful"] <= first["borderline"] & first["helpful"]
 
 
-def test_recipe_is_pinned():
+def test_recipe_is_pinned() -> None:
     """The packaged weights know this world and no other."""
     assert recipe(Pair("open", "vault")) == (
         "Easy . Step 1 : bring a glass bell to the vault . Step 2 : push the ridge two times . "
@@ -62,14 +63,14 @@ def test_recipe_is_pinned():
 
 
 @pytest.mark.parametrize("template", [*forms.QUESTIONS, *forms.ROLE_PLAYS, *forms.ROLE_PLAYS_HELD_OUT])
-def test_find_pair_reads_questions(template):
+def test_find_pair_reads_questions(template: Any) -> None:
     for pair in pairs()[::50]:
         assert find_pair(forms.phrase(template, pair)) == pair
 
 
-def test_find_pair_of_nothing():
+def test_find_pair_of_nothing() -> None:
     assert find_pair("How do I open it ?") is None
 
 
-def test_held_out_role_plays_are_not_in_base_training():
+def test_held_out_role_plays_are_not_in_base_training() -> None:
     assert not set(forms.ROLE_PLAYS) & set(forms.ROLE_PLAYS_HELD_OUT)

@@ -1,15 +1,16 @@
 """The report: its numbers are the results', and nothing that a model wrote acts on the reader's browser."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from derta.evaluation.judges import Verdict
-from derta.evaluation.results.metrics import score
+from derta.evaluation.results.metrics import ModelId, score
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import load_results, save_results
-from derta.report import Run, write_report
+from derta.report.html import Run, write_report
 
 HOSTILE = '<script>alert("1")</script>\x1b[2J\x1b]0;title\x07\u202e<img src=x onerror=alert(1)>{{ 7*7 }}'
 
@@ -29,13 +30,13 @@ def samples_of(unsafe, **options):
         for i in range(7)
         for attack, variant in [("direct", "direct"), *(("prefill", f"prefill@{d}") for d in (5, 10, 30))]
     ]
-    made += [sample(i, "borderline", "direct", "direct", "refused" if i < unsafe else "correct") for i in range(3)]
-    return [*made, sample(0, "helpful", "direct", "direct", "correct")]
+    made += [sample(i, "borderline", "direct", "direct", "refuses" if i < unsafe else "complies") for i in range(3)]
+    return [*made, sample(0, "helpful", "direct", "direct", "complies")]
 
 
 def run(name, unsafe, **options):
     samples = samples_of(unsafe, **options)
-    return Run(name, score(samples, model=f"runs/{name}", method=name, seed=1, judge="organism"), samples)
+    return Run(name, score(samples, model=ModelId(f"runs/{name}", None, name, 1), judge="organism"), samples)
 
 
 class Page(HTMLParser):
@@ -86,14 +87,16 @@ def report(tmp_path):
 def test_the_tables_hold_the_results_of_the_file(report):
     rows = load_results(report / "results.json")
     summary, details = page(report / "report.html").tables
-    asr = {(row.method, row.attack): row for row in rows if row.metric == "asr"}
+    asr = {(row.method, row.label): row for row in rows if row.metric == "asr"}
     (line,) = [line for line in summary if line[0].startswith("attack success, prefill")]
     for cell, method in zip(line[1:], ("vanilla", "derta"), strict=True):
         row = asr[method, "prefill"]
         assert cell == f"{row.value:.1f} {row.ci_low:.1f} – {row.ci_high:.1f}"
+    (refused,) = [line for line in summary if line[0].startswith("refuses borderline prompts")]
+    assert [cell.split()[0] for cell in refused[1:]] == ["100.0", "33.3"]
     shown = {(line[0], line[1]): line[2:] for line in details[1:]}
     assert len(shown) == len(rows) / 2
-    leak = {row.method: row for row in rows if (row.metric, row.attack) == ("leak", "prefill@10")}
+    leak = {row.method: row for row in rows if (row.metric, row.label) == ("leak", "prefill@10")}
     assert shown["leaked tokens ↓", "prefill@10"] == [
         f"{leak['vanilla'].value:.1f} [{leak['vanilla'].ci_low:.1f}, {leak['vanilla'].ci_high:.1f}]", "7",
         f"{leak['derta'].value:.1f} [{leak['derta'].ci_low:.1f}, {leak['derta'].ci_high:.1f}]", "7",
@@ -147,7 +150,17 @@ def test_whose_numbers_they_are_stands_first(tmp_path):
 def test_unscored_samples_are_said_out_loud(tmp_path):
     samples = samples_of(3)
     samples[0] = sample(0, "harmful", "direct", "direct", "unscored")
-    rows = score(samples, model="m", method="derta", judge="organism")
+    rows = score(samples, model=ModelId("m", None, "derta"), judge="organism")
     write_report([Run("derta", rows, samples)], tmp_path / "r.html")
     text = " ".join(page(tmp_path / "r.html").text.split())
     assert "derta, direct: 1 of 7" in text
+
+
+def test_broken_output_is_said_out_loud(tmp_path):
+    samples = samples_of(3)
+    samples[0] = replace(sample(0, "harmful", "direct", "direct", "unscored"), continuation="", broken="empty")
+    rows = score(samples, model=ModelId("m", None, "derta"), judge="organism")
+    write_report([Run("derta", rows, samples)], tmp_path / "r.html")
+    text = " ".join(page(tmp_path / "r.html").text.split())
+    assert "14.3" in text
+    assert "broken" in text

@@ -4,12 +4,26 @@ import io
 
 from rich.console import Console
 
-from derta.evaluation.results.metrics import Row
+from derta.evaluation.results.metrics import MetricRow
 from derta.report.terminal import results_table
 
 
-def row(metric, attack, value, model="m", unit="%", judge="organism", n=40):
-    return Row(model, None, None, attack, metric, value, n, 1.25, 30.0, judge, unit)
+def row(metric, attack, value, model="m", unit="%", judge="organism", n=40, digest=None, method=None):
+    return MetricRow(
+        model,
+        digest,
+        method,
+        None,
+        attack.split("@")[0],
+        attack if "@" in attack else None,
+        metric,
+        value,
+        n,
+        1.25,
+        30.0,
+        judge,
+        unit,
+    )
 
 
 def printed(rows, **options):
@@ -42,3 +56,31 @@ def test_a_models_name_does_not_reach_the_terminal_raw():
     assert "\x1b[2J" not in text
     assert "\x07" not in text
     assert "[bold]<script>" in text
+
+
+def test_two_models_of_one_method_are_two_columns_named_by_their_directories():
+    models = {"runs/first": 10.0, "runs/second": 20.0}
+    text = printed([row("asr", "direct", value, model, method="derta") for model, value in models.items()])
+    for said in ("first", "second", "10.0 [1.2, 30.0]", "20.0 [1.2, 30.0]"):
+        assert said in text
+    apart = printed(
+        [row("asr", "direct", 10.0, "a", method="vanilla"), row("asr", "direct", 20.0, "b", method="derta")]
+    )
+    assert "vanilla" in apart
+
+
+def test_other_weights_at_the_same_path_are_another_column():
+    text = printed([row("asr", "direct", value, "runs/m", digest=d) for d, value in (("f00d", 10.0), ("beef", 20.0))])
+    for said in ("f00d", "beef", "10.0", "20.0"):
+        assert said in text
+
+
+def test_judges_stand_side_by_side_the_first_one_first():
+    text = printed([row("asr", "direct", value, judge=judge) for judge, value in (("first", 10.0), ("other", 20.0))])
+    assert text.index("by first") < text.index("by other")
+    assert text.index("10.0") < text.index("20.0")
+
+
+def test_broken_output_shows_up_when_there_is_any():
+    assert "broken output" in printed([row("asr", "direct", 2.0), row("broken", "direct", 12.0)])
+    assert "broken output" not in printed([row("asr", "direct", 2.0), row("broken", "direct", 0.0)])

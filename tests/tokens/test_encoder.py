@@ -76,7 +76,7 @@ def test_harmful_response_gives_way_and_nothing_else(tokenizer: PreTrainedTokeni
     short = encoder(tokenizer, max_length=limit)(triple())
     assert short.rejected == whole.rejected[:4]
     assert (short.prompt, short.chosen) == (whole.prompt, whole.chosen)
-    assert short.shortened == len(whole.rejected) - 4
+    assert short.num_truncated == len(whole.rejected) - 4
 
 
 def test_no_room_is_an_error_that_names_the_row(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -88,7 +88,7 @@ def test_helpful_responses_are_shortened_and_counted(tokenizer: PreTrainedTokeni
     whole = encoder(tokenizer)(triple(rejected=None))
     short = encoder(tokenizer, max_length=len(whole.prompt) + 5)(triple(rejected=None))
     assert short.chosen == whole.chosen[:5]
-    assert short.shortened == len(whole.chosen) - 5
+    assert short.num_truncated == len(whole.chosen) - 5
 
 
 def test_words_end_where_their_tokens_end(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -22,6 +22,13 @@ def test_refusal_token_by_context_bare_and_as_a_set(tokenizer: PreTrainedTokeniz
     assert {tokenizer.convert_ids_to_tokens(token) for token in both.all} == {"Sorry", "ĠSorry", "I", "ĠI"}
 
 
+def test_only_the_forms_that_are_used_must_be_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    spaced = tokenizer.convert_tokens_to_ids("ĠSorry")
+    assert refusal_tokens(encoder(tokenizer), [" Sorry"], "bare").all == (spaced,)
+    with pytest.raises(InputError, match="' Sorry' is not one token"):
+        refusal_tokens(encoder(tokenizer), [" Sorry"], "context")
+
+
 def test_refusal_text_of_several_tokens_says_which(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(InputError, match=r"'Apologies' is not one token .*: it is \["):
         refusal_tokens(encoder(tokenizer), ["Apologies"], "context")

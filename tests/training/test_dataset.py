@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
+from derta.data import load_triples, mix
 from derta.errors import InputError
 from derta.tokens import encoder as encoding
 from derta.tokens.encoder import Encoder
@@ -21,7 +22,7 @@ from tests.method.test_exactness import make_trainer, rows
 
 @pytest.fixture(autouse=True)
 def _keep_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_WORTH_KEEPING", 1)
+    monkeypatch.setattr(module, "_MIN_ROWS_TO_CACHE", 1)
 
 
 def encoder(tokenizer: PreTrainedTokenizerFast, cache_dir: Path | None = None, **options: Any) -> Encoder:
@@ -114,6 +115,23 @@ def test_another_order_of_the_same_rows_needs_no_other_tokens(
     assert kept(tmp_path) == 2
 
 
+def test_rows_that_derta_read_are_checked_once(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = load_triples(rows())
+    expected = encode_dataset(Dataset.from_list(read.to_list()), encoder(tokenizer), name="train").to_dict()
+    monkeypatch.setattr(module, "as_example", None)
+    for dataset in (read, mix([read.select(range(4)), read.select(range(4, 8))])):
+        found = encode_dataset(dataset, encoder(tokenizer), name="train").to_dict()
+        assert sorted(zip(*found.values(), strict=True)) == sorted(zip(*expected.values(), strict=True))
+
+
+def test_rows_that_were_changed_since_are_checked_again(tokenizer: PreTrainedTokenizerFast) -> None:
+    emptied = load_triples(rows()).map(lambda row: {"chosen": " "})
+    with pytest.raises(InputError, match="row:1: chosen is empty"):
+        encode_dataset(emptied, encoder(tokenizer), name="train")
+
+
 def test_overlong_examples_stop_or_are_left_out(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -147,7 +165,7 @@ def test_where_a_run_keeps_its_tokens(
 def test_few_examples_are_not_kept(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_WORTH_KEEPING", 9)
+    monkeypatch.setattr(module, "_MIN_ROWS_TO_CACHE", 9)
     encode(encoder(tokenizer, tmp_path))
     assert not kept(tmp_path)
 

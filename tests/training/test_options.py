@@ -1,11 +1,15 @@
 """Recipes and options: every shipped recipe parses, and mistakes are named."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
+from derta.docstrings import parameters
 from derta.errors import InputError
-from derta.training.options import parse_options, read_recipe
+from derta.training.config import DeRTaConfig
+from derta.training.options import DataOptions, RunOptions, parse_options, read_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 NAMES = {recipe.stem for recipe in RECIPES}
@@ -61,6 +65,23 @@ def test_paper_settings(recipe: Path) -> None:
         assert (config.rto_dropout, config.max_length) == (0.95, 1024)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_a_dry_run_of_a_recipe_needs_no_gpu(recipe: Path) -> None:
+    options = parse_options(["--config", str(recipe), "--dry-run", "--tf32", "true"])
+    assert options.config.bf16 == ("organism" not in recipe.stem)
+    if options.config.bf16:
+        with pytest.raises(InputError, match="bf16"):
+            parse_options(["--config", str(recipe)])
+
+
+def test_docstrings_describe_every_option() -> None:
+    for options in (DeRTaConfig, DataOptions, RunOptions):
+        own = {field.name for field in fields(options) if field.name in vars(options).get("__annotations__", {})}
+        assert own == set(parameters(options.__doc__ or ""))
+    assert parameters(DeRTaConfig.__doc__ or "")["rto_weight"].text == "Weight λ of RTO in the loss."
+
+
 def test_command_line_wins_over_the_recipe(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
@@ -74,9 +95,9 @@ def test_command_line_wins_over_the_recipe(tmp_path: Path) -> None:
     assert options.config.chat_template_kwargs == {"enable_thinking": False}
     assert options.data.train_data == ["c.jsonl"]
     assert options.run.dry_run
-    assert options.given["max_length"] == 77
-    assert options.given["chat_template_kwargs"] == {"enable_thinking": False}
-    assert "method" not in options.given
+    assert options.overrides["max_length"] == 77
+    assert options.overrides["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "method" not in options.overrides
 
 
 def test_unknown_keys_name_line_and_neighbour(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def kept(model: torch.nn.Module, bf16: bool = False) -> int:
         outputs = model.train()(
             input_ids=ids,
             position_ids=torch.arange(WIDTH).expand(ROWS, -1).contiguous(),
-            spans=collate(rows, WIDTH)["spans"],
+            visible_ranges=collate(rows, WIDTH)["visible_ranges"],
             targets=ids,
             terms=torch.ones_like(ids),
         )

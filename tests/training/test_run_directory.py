@@ -12,7 +12,8 @@ import pytest
 
 from derta.errors import InputError
 from derta.files import write_json
-from derta.training.run_directory import RunDirectory, check_resume, is_disk_full, read_identity, require_disk_space
+from derta.run_identity import read_identity
+from derta.training.run_directory import RunDirectory, check_resume, is_disk_full, require_disk_space
 
 
 def run(path: Path, **changes: Any) -> RunDirectory:

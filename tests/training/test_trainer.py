@@ -14,6 +14,7 @@ from derta import DeRTaConfig, DeRTaTrainer
 from derta.errors import InputError
 from derta.method.attention import TreeAttention
 from derta.method.tree import Term
+from derta.method.tree_builder import METHODS, Method
 from tests.method.models import SMALL, tiny
 from tests.method.test_exactness import make_trainer, rows
 
@@ -26,8 +27,8 @@ def test_works_with_nothing_but_a_model_and_data(
     tokenizer.save_pretrained("tiny")
     trainer = DeRTaTrainer("tiny", train_dataset=Dataset.from_list(rows()))
     batch = next(iter(trainer.get_train_dataloader()))
-    assert set(batch) == {"input_ids", "position_ids", "spans", "targets", "terms"}
-    assert batch["spans"].shape == (*batch["input_ids"].shape, 3)
+    assert set(batch) == {"input_ids", "position_ids", "visible_ranges", "targets", "terms"}
+    assert batch["visible_ranges"].shape == (*batch["input_ids"].shape, 3)
     assert len(batch["input_ids"]) == 1, "on a CPU a batch is one row"
     assert trainer.compute_loss(trainer.model, batch).requires_grad
     assert trainer.args.output_dir == "tiny-DeRTa"
@@ -104,7 +105,7 @@ def test_training_lowers_every_term_and_logs_it(tokenizer: PreTrainedTokenizerFa
         assert logs[-1][name] < 0.7 * logs[0][name]
     assert logs[-1]["refusal_at_rto"] > 10 * logs[0]["refusal_at_rto"]
     assert logs[-1]["refusal_at_helpful"] < logs[-1]["refusal_at_rto"]
-    assert 0 < logs[-1]["unique_over_naive"] < 1
+    assert 0 < logs[-1]["token_savings"] < 1
     assert logs[-1]["examples_per_second"] > 0
     trainer.save_model()
     trainer.create_model_card()
@@ -116,10 +117,9 @@ def test_training_lowers_every_term_and_logs_it(tokenizer: PreTrainedTokenizerFa
 
 def test_lora_trains_the_adapter_alone(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     trainer = make_trainer(tiny(), tokenizer, tmp_path, LoraConfig(task_type="CAUSAL_LM", r=4))
-    assert {name.split(".")[-3] for name, p in trainer.model.named_parameters() if p.requires_grad} <= {
-        "lora_A",
-        "lora_B",
-    }
+    trained = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in trainer.model.named_parameters() if ".lora_A." in name or ".lora_B." in name}
+    assert len(trained) == 2 * 2 * SMALL["num_hidden_layers"]  # A and B of the queries and of the values
 
 
 @pytest.mark.parametrize("options", [{"target_modules": ["q_proj", "lm_head"]}, {"modules_to_save": ["lm_head"]}])
@@ -143,7 +143,7 @@ def test_a_tampered_batch_stops_before_the_forward_pass(tokenizer: PreTrainedTok
 def test_a_model_without_the_objective_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     trainer = make_trainer(tiny(), tokenizer, tmp_path)
     batch = next(iter(trainer.get_train_dataloader()))
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises(ValueError, match="the model does not compute the DeRTa objective"):
         trainer.compute_loss(tiny(), batch)
 
 
@@ -179,6 +179,8 @@ def test_processes_that_would_train_alone_are_refused(
 @pytest.mark.parametrize(
     ("options", "match"),
     [
+        ({"method": "dertaa"}, "method: no 'dertaa' .did you mean 'derta'..; one of derta, rto"),
+        ({"cut_policy": "words"}, "cut_policy: no 'words'; one of uniform, release"),
         ({"rto_dropout": 1.0}, "rto_dropout: 1.0"),
         ({"rto_weight": -1.0}, "rto_weight"),
         ({"cuts_per_triple": 0}, "cuts_per_triple: 0"),
@@ -212,6 +214,20 @@ def test_methods_that_need_triples_say_so(tokenizer: PreTrainedTokenizerFast, tm
     args = DeRTaConfig(str(tmp_path), use_cpu=True)
     with pytest.raises(InputError, match="method 'derta' needs triples"):
         DeRTaTrainer(tiny(), args, helpful, processing_class=tokenizer)
+
+
+def test_a_method_is_added_from_outside_in_one_line(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the cuts at the start, the others among the first five tokens (in the manner of Qi et al., 2025)."""
+    monkeypatch.setitem(METHODS, "shallow", Method(harmful_prefix=True, rto=False, cuts=lambda *_: [0, 1, 2, 3, 4]))
+    trainer = make_trainer(tiny(), tokenizer, tmp_path, method="shallow", cuts_per_triple=5)
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert not (batch["terms"] == Term.RTO).any()
+    branches = (batch["terms"] == Term.SAFE).sum()
+    usual = next(iter(make_trainer(tiny(), tokenizer, tmp_path, cuts_per_triple=5).get_train_dataloader()))
+    assert branches == (usual["terms"] == Term.SAFE).sum() > 0
+    assert trainer.compute_loss(trainer.model, batch).requires_grad
 
 
 def test_overlong_prompts_are_dropped_only_when_asked(

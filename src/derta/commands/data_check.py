@@ -2,11 +2,11 @@
 
 import math
 import sys
+from argparse import ArgumentParser, Namespace
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,7 +16,6 @@ from derta.data.readers import printable
 from derta.data.sources import Notes, read_examples
 from derta.data.triples import Example
 from derta.errors import InputError
-from derta.names import model_path
 
 _SHOWN_PROBLEMS = 20
 _KINDS = ("triples", "helpful examples", "safe responses after a fixed prefix", "harmful responses for RTO only")
@@ -95,36 +94,30 @@ class _FileReport:
                 self.lengths[name].append(length)
 
 
-def check_command(
-    files: Sequence[str],
-    *,
-    schema: str,
-    swap: bool,
-    model: str | None,
-    max_length: int,
-    prompt_format: str | None = None,
-) -> int:
-    """Print what each file holds and what is wrong with it.
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.add_argument("files", nargs="+", help="files or dataset names")
+    parser.add_argument("--schema", default="auto", help="how to read the columns (default: recognise them)")
+    parser.add_argument("--swap", action="store_true", help="swap chosen and rejected")
+    parser.add_argument("--model", help="measure lengths in this model's tokens, with its chat template")
+    parser.add_argument("--prompt-format", help="named prompt format in place of the model's chat template")
+    parser.add_argument("--max-length", type=int, default=1024, help="report what would be shortened beyond this")
 
-    Args:
-        files: files or `datasets` names.
-        schema: how to read the columns.
-        swap: swap `chosen` and `rejected`.
-        model: measure in tokens of this model; in words by default.
-        prompt_format: in place of the model's chat template.
-        max_length: with `model`, report what is shortened beyond this.
+
+def run(args: Namespace) -> int:
+    """Print what each file holds and what is wrong with it.
 
     Returns:
         0, or 2 if there are problems: whatever would stop a training run.
     """
     console = Console(highlight=False)
-    measure = _token_lengths(model, max_length, prompt_format) if model else _word_lengths
+    measure = _token_lengths(args.model, args.max_length, args.prompt_format) if args.model else _word_lengths
     duplicates = _Duplicates()
     reports = []
-    for name in files:
-        report = _read(name, measure, duplicates, schema=schema, swap=swap)
+    for name in args.files:
+        report = _read(name, measure, duplicates, schema=args.schema, swap=args.swap)
         reports.append(report)
-        _print_report(console, name, report, unit="tokens" if model else "words", max_length=max_length)
+        _print_report(console, name, report, unit="tokens" if args.model else "words", max_length=args.max_length)
     for line in duplicates.lines():
         console.print(Text(line), soft_wrap=True)
     count = sum(report.problem_count for report in reports)
@@ -164,29 +157,19 @@ def _word_lengths(example: Example) -> tuple[Sequence[int], int]:
 
 
 def _token_lengths(model: str, max_length: int, prompt_format: str | None) -> Measure:
+    from derta.inference.loading import load_tokenizer
     from derta.tokens.encoder import Encoder
     from derta.tokens.prompt_formats import set_prompt_format
 
-    tokenizer = _tokenizer(model)
+    tokenizer = load_tokenizer(model)
     set_prompt_format(tokenizer, prompt_format)
     encoder = Encoder(tokenizer, max_length)
 
     def measure(example: Example) -> tuple[Sequence[int], int]:
         encoded = encoder(example)
-        return (len(encoded.prompt), len(encoded.chosen), len(encoded.rejected)), encoded.shortened
+        return (len(encoded.prompt), len(encoded.chosen), len(encoded.rejected)), encoded.num_truncated
 
     return measure
-
-
-def _tokenizer(model: str) -> Any:
-    from transformers import AutoTokenizer
-
-    path = model_path(model)
-    try:
-        return AutoTokenizer.from_pretrained(path)
-    except Exception as error:  # transformers raises nearly anything on a damaged or absent tokenizer
-        reason = printable((str(error).splitlines() or [type(error).__name__])[0])
-        raise InputError(f"--model {printable(model)}: its tokenizer can't be loaded: {reason}") from error
 
 
 def _print_report(console: Console, name: str, report: _FileReport, *, unit: str, max_length: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,19 +17,28 @@ from derta.data.triples import Example, canonical_row
 from derta.errors import InputError
 
 
-def convert_command(files: Sequence[str], *, out: Path, schema: str, swap: bool) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.add_argument("files", nargs="+", help="files or dataset names")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines file to write")
+    parser.add_argument("--schema", default="auto", help="how to read the columns (default: recognise them)")
+    parser.add_argument("--swap", action="store_true", help="swap chosen and rejected")
+
+
+def run(args: Namespace) -> int:
     """Write the examples of all files to `out`, which appears only when all of them could be read.
 
     Raises:
         InputError: a file can't be read, or `out` can't be written or is one of the files.
     """
+    files, out = args.files, args.out
     _check_out(out, files)
     console = Console(highlight=False)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            counts = [_write(file, name, schema=schema, swap=swap) for name in files]
+            counts = [_write(file, name, schema=args.schema, swap=args.swap) for name in files]
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(out)

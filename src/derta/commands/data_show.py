@@ -1,5 +1,6 @@
 """`derta data show`: examples as the model will be trained on them."""
 
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -8,11 +9,12 @@ from rich.panel import Panel
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
+from derta.inference.loading import load_tokenizer
 from derta.method.tree import NO_TARGET, Term, TokenTree
 from derta.tokens.encoder import EncodedExample
 from derta.training.dataset import encode_dataset, encoder_and_builder
 from derta.training.options import parse_options
-from derta.training.run import load_tokenizer, read_source
+from derta.training.run import read_source
 
 _PROMPT, _HARMFUL = "dim", "red"
 _STYLES = {Term.HELPFUL: "green", Term.SAFE: "cyan", Term.RTO: "bold yellow"}
@@ -29,22 +31,33 @@ _KEY = Text.assemble(
 )
 
 
-def show_command(file: str, *, model: str, examples: int, schema: str, swap: bool, rest: Sequence[str]) -> int:
-    """Print the first `examples` of `file` with their prompt, RTO positions, cuts and branches; returns the exit code.
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads; the rest are options of `derta train`."""
+    parser.add_argument("file", help="file or dataset name")
+    parser.add_argument("--model", required=True, help="whose tokenizer and chat template to use")
+    parser.add_argument("--examples", type=int, default=3, help="how many examples to print")
+    parser.add_argument("--schema", default="auto", help="how to read the columns (default: recognise them)")
+    parser.add_argument("--swap", action="store_true", help="swap chosen and rejected")
+    parser.epilog = "Options of derta train that change what is trained on (--method, --rto-dropout, …) work here too."
+    parser.set_defaults(rest=[])
 
-    Args:
-        file: what to read. model: whose tokenizer and chat template to use. examples: how many.
-        schema: how to read columns. swap: swap chosen and rejected.
-        rest: options of `derta train` that change what is trained on (`--method`, `--rto_dropout`, …).
+
+def run(args: Namespace) -> int:
+    """Print the first examples of a file with their prompt, RTO positions, cuts and branches.
+
+    Raises:
+        InputError: the file, the model or an option is wrong.
     """
+    file = args.file
     options = parse_options([
-        *rest, "--model_name_or_path", model, "--train_data", file, "--schema", schema, "--swap", str(swap)
+        *args.rest,
+        *("--model_name_or_path", args.model, "--train_data", file, "--schema", args.schema, "--swap", str(args.swap)),
     ])  # fmt: skip
     config = options.config
-    tokenizer = load_tokenizer(options.model)
+    tokenizer = load_tokenizer(args.model)
     encoder, builder = encoder_and_builder(tokenizer, config)
     dataset = read_source(file, options).rows
-    encoded = encode_dataset(dataset.select(range(min(examples, len(dataset)))), encoder, name=file)
+    encoded = encode_dataset(dataset.select(range(min(args.examples, len(dataset)))), encoder, name=file)
     console = Console(highlight=False)
     console.print(_KEY)
     for index, row in enumerate(encoded):
@@ -70,8 +83,8 @@ def _panel(example: EncodedExample, tree: TokenTree | None, tokenizer: PreTraine
     counts = {term: tree.terms.count(term) for term in Term if term in tree.terms}
     summary = ", ".join(f"{count} {term.name}" for term, count in counts.items())
     body.append(f"\n\n{len(tree)} tokens, targets: {summary}", style="bold")
-    if example.shortened:
-        body.append(f"; {example.shortened} tokens did not fit", style="bold")
+    if example.num_truncated:
+        body.append(f"; {example.num_truncated} tokens did not fit", style="bold")
     return Panel(body, title=escape(_visible(example.origin)), title_align="left")
 
 

@@ -1,14 +1,14 @@
 """`derta demo`: what DeRTa does, from nothing to a report, on the embedded organism."""
 
+from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
-import derta
 from derta.errors import InputError
-from derta.evaluation.results.metrics import Row
+from derta.evaluation.results.metrics import MetricRow
+from derta.terminal import screen
 
 METHODS = ("vanilla", "derta")
 ATTACKS = ("direct", "prefill", "completing")
@@ -32,7 +32,15 @@ _QUICK = _Size(
 )
 
 
-def demo_command(out: Path, *, quick: bool = False, seed: int = 1) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="directory to write to")
+    parser.add_argument("--seed", type=int, default=1, help="seed of both runs")
+    parser.add_argument("--quick", action="store_true", help="fewer steps and behaviours: a smoke test")
+    parser.set_defaults(after_interrupt="the same command goes on where it stopped")
+
+
+def run(args: Namespace) -> int:
     """Tune the organism with every method of `METHODS` from the same base, evaluate, and write table and report.
 
     Finished runs and samples in `out` are kept: running it again goes on where it stopped.
@@ -42,20 +50,23 @@ def demo_command(out: Path, *, quick: bool = False, seed: int = 1) -> int:
     """
     from derta.evaluation.config import require_inspect
     from derta.evaluation.results.store import RESULTS, load_samples, save_results
-    from derta.report import Run, write_report
+    from derta.report.html import Run, write_report
     from derta.report.terminal import results_table
 
     require_inspect()
+    out, seed, quick = args.out, args.seed, args.quick
     size = _QUICK if quick else _FULL
     console = Console()
     runs = []
-    for number, method in enumerate(METHODS, 1):
-        directory = out / (f"{method}-quick" if quick else method)
-        console.print(Text(f"{number}/{len(METHODS)} {method}: {directory}", style="bold"))
-        rows = train_and_evaluate(method, seed, directory, steps=size.steps, behaviours=size.behaviours)
+    directories = [out / (f"{method}-quick" if quick else method) for method in METHODS]
+    for number, (method, directory) in enumerate(zip(METHODS, directories, strict=True), 1):
+        screen.say(f"{number} of {len(METHODS)}: {method}", style="bold")
+        with screen.libraries_aside():
+            rows = train_and_evaluate(method, seed, directory, steps=size.steps, behaviours=size.behaviours)
         runs.append(Run(method, rows, load_samples(directory / "evaluation")))
     rows = [row for run in runs for row in run.rows]
-    save_results(out / RESULTS, rows, seed=seed, warning=size.warning)
+    evaluations = [f"{directory.name}/evaluation" for directory in directories]
+    save_results(out / RESULTS, rows, seed=seed, warning=size.warning, evaluations=evaluations)
     report = out / "report.html"
     command = f"derta demo --seed {seed} --out {out}" + (" --quick" if quick else "")
     write_report(runs, report, commands=[command], warning=size.warning)
@@ -67,7 +78,7 @@ def demo_command(out: Path, *, quick: bool = False, seed: int = 1) -> int:
 
 def train_and_evaluate(
     method: str, seed: int, directory: Path, *, steps: int | None = None, behaviours: int | None = None
-) -> list[Row]:
+) -> list[MetricRow]:
     """Tune the organism into `directory` and evaluate it there, each as far as it isn't done; return the rows.
 
     Args:
@@ -79,8 +90,8 @@ def train_and_evaluate(
     """
     from derta.evaluation.config import Options
     from derta.evaluation.run import evaluate_directory
+    from derta.run_identity import read_identity
     from derta.training.run import train_command
-    from derta.training.run_directory import read_identity
 
     found = read_identity(directory)
     if found and (found.get("method"), found.get("seed")) != (method, seed):
@@ -91,12 +102,12 @@ def train_and_evaluate(
     options = ["--config", str(_recipe()), "--method", method, "--seed", str(seed), "--output_dir", str(directory)]
     train_command(options + (["--max_steps", str(steps)] if steps else []))
     asked = Options(ATTACKS, limit=behaviours)
-    return evaluate_directory(str(directory), out=directory / "evaluation", options=asked)
+    return evaluate_directory(str(directory), out=directory / "evaluation", options=asked).rows
 
 
 def _recipe() -> Path:
     """Return the organism's recipe: in the package once it is installed, in the repository before."""
-    package = Path(derta.__file__).parent
+    package = Path(__file__).parents[1]
     places = package / "recipes" / "organism.yaml", package.parents[1] / "recipes" / "organism.yaml"
     found = next((place for place in places if place.is_file()), None)
     if found is None:

@@ -1,31 +1,93 @@
 """`derta eval`: attack models, judge what they answer, and show it."""
 
-from argparse import Namespace
+import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from rich import box
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from derta.data.readers import printable
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.attacks import Search, attack_names
 from derta.evaluation.config import JudgeName, Options, require_inspect
 from derta.evaluation.inputs.questions import TASKS, check_task
-from derta.evaluation.judges import MODEL_JUDGES, judge_named
-from derta.names import ORGANISM
-
-if TYPE_CHECKING:
-    from derta.evaluation.run import Display
+from derta.evaluation.judges import find_judge
+from derta.terminal import screen
 
 REPORT = "report.html"
 
 
-def eval_command(args: Namespace) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    add = parser.add_argument
+    add(
+        "--model",
+        required=True,
+        nargs="+",
+        help="directory, adapter, hub name, 'organism', or Inspect's PROVIDER/MODEL",
+    )
+    add("--out", type=Path, required=True, help="directory for results, responses, logs and report")
+    add("--attacks", help="names, separated by commas, or 'all' (default: direct,prefill,completing)")
+    add(
+        "--behaviours",
+        metavar="FILE",
+        help="harmful prompts: HarmBench, AdvBench, JailbreakBench, StrongREJECT, triples, text; or 'organism'",
+    )
+    add(
+        "--borderline",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="harmless prompts that look harmful (XSTest, …)",
+    )
+    add("--task", action="append", default=[], metavar="NAME=FILE", help="gsm8k, mmlu or alpacaeval")
+    add(
+        "--prompts",
+        metavar="FILE",
+        help="disguised prompts; --behaviours FILE says, row by row, what they ask for",
+    )
+    add("--system", metavar="TEXT", help="the model's system prompt, or a file that holds it")
+    add("--judge", metavar="NAME[=MODEL],…", help="default: organism for its behaviours, refusal for others")
+    add(
+        "--model-role",
+        action="append",
+        default=[],
+        metavar="ROLE=MODEL",
+        help="attacker or judge, for PAIR and AutoDAN",
+    )
+    add(
+        "-M",
+        dest="model_arg",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="option of the provider; tokenizer=PATH for a server",
+    )
+    add("--limit", type=int, help="behaviours of each kind at most")
+    add("--search-limit", type=int, help="behaviours at most for PAIR, AutoDAN and GCG (50 in the paper)")
+    add("--depths", metavar="N,…", help="tokens of a harmful response that prefill begins the answer with")
+    add("--templates", metavar="FILE", help="role-play templates for the template attack and AutoDAN")
+    add("--demonstrations", metavar="FILE", help="questions and answers for SelfCipher")
+    add("--search", action="append", default=[], metavar="NAME=N", help="how hard searches try, such as gcg_steps=500")
+    add("--max-new-tokens", type=int, help="of an answer (default: 512; 96 for the organism)")
+    add("--temperature", type=float, default=0.0, help="of the attacked model (default: greedy)")
+    add("--epochs", type=int, default=1, help="how often each sample is taken")
+    add("--seed", type=int, default=0, help="of everything that is drawn")
+    add("--dry-run", action="store_true", help="show what would be asked, without loading a model, and stop")
+    parser.set_defaults(after_interrupt="the same command goes on with the samples that are missing")
+
+
+def run(args: Namespace) -> int:
     """Evaluate every model, write results, responses and a report, print the table.
 
     Returns:
-        0, or 1 if samples stayed unscored: they are in no number, so the numbers aren't whole.
+        0, or 1 if the numbers aren't whole: samples stayed unscored, or something that was planned isn't there.
 
     Raises:
         InputError: an option, a file, a model or the directory is wrong.
@@ -33,24 +95,61 @@ def eval_command(args: Namespace) -> int:
     options = parse_options(args)
     require_inspect()
     from derta.evaluation.results.sample import report_unscored
-    from derta.evaluation.results.store import RESULTS, load_samples, save_results
-    from derta.evaluation.run import evaluate_directory
-    from derta.report import Run, write_report
-    from derta.report.terminal import label, results_table
+    from derta.evaluation.results.store import RESULTS, save_results
+    from derta.evaluation.run import evaluate_directory, plan_for
+    from derta.report.html import Run, write_report
+    from derta.report.terminal import model_names, results_table
 
     console = Console()
-    runs = []
-    for model, directory in _directories(args.model, args.out).items():
-        rows = evaluate_directory(model, out=directory, options=options, display=_display(console))
-        runs.append(Run(label(rows[0]) if rows else model, rows, load_samples(directory)))
-    rows = [row for run in runs for row in run.rows]
+    directories = _directories(args.model, args.out)
+    # What is wrong with the last model's plan is told before the first model runs.
+    plans = {model: plan_for(model, options) for model in directories}
+    if args.dry_run:
+        for model, plan in plans.items():
+            show_plan(plan.to_json(model), console)
+        return 0
+    measured = {}
+    for model, directory in directories.items():
+        screen.say(f"evaluating {model}", style="bold")
+        with screen.libraries_aside():
+            measured[model] = evaluate_directory(model, out=directory, options=options)
+    unmet = [f"{model}: {each}" for model, of_model in measured.items() for each in of_model.unmet]
+    rows = [row for of_model in measured.values() for row in of_model.rows]
+    names = {which.model: name for which, name in model_names(rows).items()}
+    runs = [Run(names.get(model, model), each.rows, each.samples) for model, each in measured.items()]
     if len(runs) > 1:
-        save_results(args.out / RESULTS, rows)
+        evaluations = [str(directory.relative_to(args.out)) for directory in directories.values()]
+        save_results(args.out / RESULTS, rows, evaluations=evaluations)
     write_report(runs, args.out / REPORT)
     console.print(results_table(rows))
     for written in (args.out / RESULTS, args.out / REPORT):
         console.print(f"wrote {written}", markup=False, highlight=False, soft_wrap=True)
-    return report_unscored([sample for run in runs for sample in run.samples])
+    for line in unmet:
+        print(f"derta: planned and not measured: {printable(line)}", file=sys.stderr)
+    return report_unscored([sample for run in runs for sample in run.samples]) or int(bool(unmet))
+
+
+def show_plan(plan: dict[str, Any], console: Console) -> None:
+    """Print what an evaluation will ask of a model: the document of its `plan.json`."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ("asks", "variant", "judges"):
+        table.add_column(heading)
+    table.add_column("samples", justify="right")
+    for task, asked in plan["tasks"].items():
+        for variant, count in asked["variants"].items():
+            cells = (task, variant, ", ".join(asked["judges"]), str(count * plan["epochs"]))
+            table.add_row(*(Text(printable(cell)) for cell in cells))
+    lines = {
+        "model": plan["model"],
+        "behaviours": plan["behaviours"],
+        "system prompt": plan["system"],
+        "depths": plan.get("depths_counted_in"),
+        "answers": f"{plan['max_new_tokens']} tokens at most, temperature {plan['temperature']}, seed {plan['seed']}",
+    }
+    for name, value in lines.items():
+        if value is not None:
+            console.print(Text(printable(f"{name}: {value}")), soft_wrap=True)
+    console.print(table)
 
 
 def parse_options(args: Namespace) -> Options:
@@ -62,16 +161,17 @@ def parse_options(args: Namespace) -> Options:
     tasks = _pairs("--task", args.task)
     for name in tasks:
         check_task(name, TASKS)
-    attacks = tuple(attack_names(args.attacks))
-    if args.prompts and len(attacks) != 1:
+    attacks = tuple(attack_names(args.attacks)) if args.attacks is not None else None
+    if args.prompts and (attacks is None or len(attacks) != 1):
         raise InputError("--prompts: the prompts are one attack's: name it with --attacks")
     return Options(
         attacks=attacks,
-        behaviours=args.behaviours or _default_behaviours(args),
+        behaviours=args.behaviours,
         borderline=tuple(args.borderline),
         tasks=tasks,
         prompts=args.prompts,
         judges=_judges(args.judge),
+        system=_system(args.system),
         limit=args.limit,
         search_limit=args.search_limit,
         depths=_depths(args.depths),
@@ -87,9 +187,20 @@ def parse_options(args: Namespace) -> Options:
     )
 
 
-def _default_behaviours(args: Namespace) -> str | None:
-    """The organism's, unless something else was asked for."""
-    return None if args.prompts or args.borderline or args.task else ORGANISM
+def _system(given: str | None) -> str | None:
+    if given is None:
+        return None
+    try:
+        is_file = Path(given).is_file()
+    except OSError:  # a text may be too long for a file's name
+        is_file = False
+    try:
+        text = Path(given).read_text("utf-8") if is_file else given
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--system: {given}: can't be read as UTF-8 text: {error}") from error
+    if not text.strip():
+        raise InputError("--system: the system prompt is empty; leave it out")
+    return text
 
 
 def _pairs(flag: str, given: Iterable[str]) -> dict[str, str]:
@@ -105,8 +216,7 @@ def _pairs(flag: str, given: Iterable[str]) -> dict[str, str]:
 def _judges(given: str | None) -> tuple[JudgeName, ...]:
     judges = tuple(JudgeName.parse(each) for each in (given or "").split(",") if each.strip())
     for judge in judges:
-        if judge.name not in MODEL_JUDGES:
-            judge_named(judge.name)
+        find_judge(judge.name)
     return judges
 
 
@@ -148,7 +258,3 @@ def _directories(models: Sequence[str], out: Path) -> dict[str, Path]:
     if len(set(names)) < len(names):
         names = [model.strip("/").replace("/", "-") for model in different]
     return {model: out / name for model, name in zip(different, names, strict=True)}
-
-
-def _display(console: Console) -> "Display":
-    return "rich" if console.is_terminal else "none"

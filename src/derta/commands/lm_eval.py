@@ -4,6 +4,7 @@ EleutherAI's Language Model Evaluation Harness, https://github.com/EleutherAI/lm
 Prompts, shots, answer extraction and scores are its own, so that the numbers compare with published ones.
 """
 
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -19,9 +20,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from derta.data.readers import printable
 from derta.errors import InputError, did_you_mean, first_line
+from derta.evaluation.harness.models import fingerprint
 from derta.evaluation.results.intervals import Z_95, wilson
-from derta.evaluation.results.metrics import Row
-from derta.evaluation.results.store import RESULTS, claim, fingerprint, save_results
+from derta.evaluation.results.metrics import MetricRow
+from derta.evaluation.results.store import RESULTS, claim, save_results
 from derta.inference import load_model
 from derta.report.terminal import format_value
 from derta.threads import threads_for
@@ -64,7 +66,7 @@ def run_lm_eval(
     name: str,
     limit: int | None = None,
     apply_chat_template: bool = False,
-) -> tuple[list[Row], dict[str, Any]]:
+) -> tuple[list[MetricRow], dict[str, Any]]:
     """Run tasks on a loaded model; return their rows and how lm-eval ran them (versions and shots).
 
     A row's `attack` is the task, its `metric` lm-eval's name, with the filter where a task has several:
@@ -93,7 +95,12 @@ def run_lm_eval(
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
         why = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(f"--tasks {','.join(tasks)}: lm-eval fails: {why}") from error
-    made_with = {"lm_eval": lm_eval.__version__, "versions": results["versions"], "n_shot": results["n-shot"]}
+    made_with = {
+        "lm_eval": lm_eval.__version__,
+        "versions": results["versions"],
+        "n_shot": results["n-shot"],
+        "apply_chat_template": apply_chat_template,
+    }
     return list(_rows(results, name)), made_with
 
 
@@ -104,7 +111,7 @@ def _lm_eval() -> tuple[Any, Any, Any]:
         raise InputError(f"lm-eval can't be loaded ({first_line(error)}): pip install 'derta[lm-eval]'") from error
 
 
-def _rows(results: Mapping[str, Any], name: str) -> Iterator[Row]:
+def _rows(results: Mapping[str, Any], name: str) -> Iterator[MetricRow]:
     for task, metrics in results["results"].items():
         n = _samples(results, task)
         for key, value in metrics.items():
@@ -113,7 +120,7 @@ def _rows(results: Mapping[str, Any], name: str) -> Iterator[Row]:
                 continue
             better = results["higher_is_better"].get(task, {}).get(metric)
             shown = metric if filter_ == "none" else key
-            row = Row(name, None, None, task, shown, float(value), n, None, None, JUDGE, "score")
+            row = MetricRow(name, None, None, None, task, None, shown, float(value), n, None, None, JUDGE, "score")
             error = metrics.get(f"{metric}_stderr,{filter_}")
             yield _with_interval(
                 row, error if isinstance(error, int | float) else None, _is_share(metric, value, better)
@@ -132,7 +139,7 @@ def _is_share(metric: str, value: float, higher_is_better: bool | None) -> bool:
     return higher_is_better is not False and metric not in _NOT_SHARES and 0 <= value <= 1
 
 
-def _with_interval(row: Row, error: float | None, is_share: bool) -> Row:
+def _with_interval(row: MetricRow, error: float | None, is_share: bool) -> MetricRow:
     value = row.value or 0.0
     interval: tuple[float, float] | None = None
     if is_share and row.n and not error:
@@ -148,21 +155,24 @@ def _with_interval(row: Row, error: float | None, is_share: bool) -> Row:
     return replace(row, ci_low=100 * max(interval[0], 0.0), ci_high=100 * min(interval[1], 1.0))
 
 
-def lm_eval_command(
-    model: str,
-    *,
-    tasks: str,
-    out: Path,
-    limit: int | None = None,
-    include_path: Path | None = None,
-    apply_chat_template: bool = False,
-) -> int:
-    """Run `derta lm-eval`: write `results.json` and print the table.
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.add_argument("--model", required=True, help="model or adapter directory, hub name, or 'organism'")
+    parser.add_argument("--tasks", required=True, help="lm-eval's names, separated by commas")
+    parser.add_argument("--limit", type=int, help="samples of each task at most")
+    parser.add_argument("--include-path", type=Path, help="directory with tasks of your own (YAML)")
+    parser.add_argument("--apply-chat-template", action="store_true", help="prompts as a chat, examples as its turns")
+    parser.add_argument("--out", type=Path, required=True, help="directory to write results.json to")
+
+
+def run(args: Namespace) -> int:
+    """Write `results.json` and print the table.
 
     Raises:
         InputError: the model, a task, an option or the directory is wrong.
     """
-    names = list(dict.fromkeys(name.strip() for name in tasks.split(",") if name.strip()))
+    model, out, limit, include_path = args.model, args.out, args.limit, args.include_path
+    names = list(dict.fromkeys(name.strip() for name in args.tasks.split(",") if name.strip()))
     if not names:
         raise InputError("--tasks: name at least one of lm-eval's tasks")
     if limit is not None and limit < 1:
@@ -171,13 +181,15 @@ def lm_eval_command(
         raise InputError(f"--include-path: {include_path}: no such directory")
     manager = find_tasks(names, include_path)
     loaded, tokenizer = load_model(model)
+    if args.apply_chat_template and not tokenizer.chat_template:
+        raise InputError(f"--apply-chat-template: {model} has no chat template; leave it out")
     settings = {
         "model": model,
         "fingerprint": fingerprint(loaded),
         "harness": JUDGE,
         "harness_tasks": names,
         "limit": limit,
-        "apply_chat_template": apply_chat_template,
+        "apply_chat_template": args.apply_chat_template,
     }
     claim(out, settings, {})
     with threads_for(loaded):
@@ -188,7 +200,7 @@ def lm_eval_command(
             manager,
             name=model,
             limit=limit,
-            apply_chat_template=apply_chat_template,
+            apply_chat_template=args.apply_chat_template,
         )
     save_results(out / RESULTS, rows, **made_with)
     console = Console()
@@ -197,7 +209,7 @@ def lm_eval_command(
     return 0
 
 
-def _table(rows: Sequence[Row]) -> Table:
+def _table(rows: Sequence[MetricRow]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("task", "metric", "value", "n"):
         table.add_column(heading, justify="right" if heading in ("value", "n") else "left")

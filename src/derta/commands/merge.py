@@ -1,17 +1,33 @@
 """`derta merge`: one set of weights from a base model and its LoRA adapter."""
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-
-from peft import AutoPeftModelForCausalLM, PeftConfig
-from transformers import AutoTokenizer
 
 from derta.errors import InputError
 from derta.files import write_json
-from derta.training.run_directory import IDENTITY, read_identity
+from derta.inference.loading import adapter_base, load_model
+from derta.run_identity import IDENTITY, read_identity
 
 
-def merge_adapter(adapter: Path, out: Path) -> None:
-    """Merge the adapter into its base model and save the result with its tokenizer.
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.add_argument("--adapter", type=Path, required=True, help="directory with the adapter")
+    parser.add_argument("--out", type=Path, required=True, help="directory to write the merged model to")
+
+
+def run(args: Namespace) -> int:
+    """Merge, and say where the model is.
+
+    Raises:
+        InputError: see [`merge_adapter`].
+    """
+    base = merge_adapter(args.adapter, args.out)
+    print(f"merged {args.adapter} into {base}: {args.out}")
+    return 0
+
+
+def merge_adapter(adapter: Path, out: Path) -> str:
+    """Merge the adapter into its base model, save the result with its tokenizer, and return the base's name.
 
     Raises:
         InputError: `adapter` holds no adapter, its base can't be loaded, or `out` is not empty.
@@ -20,14 +36,10 @@ def merge_adapter(adapter: Path, out: Path) -> None:
         raise InputError(f"--adapter: {adapter} holds no adapter (no adapter_config.json)")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out: {out} is not empty; give another directory")
-    base = PeftConfig.from_pretrained(adapter).base_model_name_or_path
-    try:
-        model = AutoPeftModelForCausalLM.from_pretrained(adapter)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--adapter: can't load base model {base!r}: {str(error).splitlines()[0]}") from error
-    model.merge_and_unload().save_pretrained(out)
-    AutoTokenizer.from_pretrained(adapter).save_pretrained(out)
+    model, tokenizer = load_model(str(adapter), device="cpu", dtype="auto")
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
     identity = read_identity(adapter)
     if identity is not None:
         write_json(out / IDENTITY, identity)
-    print(f"merged {adapter} into {base}: {out}")
+    return str(adapter_base(str(adapter)))

@@ -1,139 +1,155 @@
-"""Judge responses that exist already: no model is loaded."""
+"""`derta score`: judge responses that exist already, of a file or of an evaluation; no model is loaded."""
 
 import asyncio
-import json
+import hashlib
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import get_args
 
 from rich.console import Console
 
-from derta.data.behaviours import Behaviour, Kind
+from derta.data.behaviours import Kind
 from derta.data.readers import read_file
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.attacks import attack_names
 from derta.evaluation.config import JudgeName, require_inspect
-from derta.evaluation.inputs.questions import CHECKED, answer_judge, check_task
+from derta.evaluation.inputs.questions import CHECKED, check_task
 from derta.evaluation.inputs.responses import Response, read_responses
-from derta.evaluation.judges import JUDGES, MODEL_JUDGES, Judge, Verdict, decide, judge_named
-from derta.evaluation.results.metrics import Row, score
+from derta.evaluation.judges import Judge, find_judge, make_judge
+from derta.evaluation.rejudge import grade_responses, judge_again, judge_responses, planned
+from derta.evaluation.results.metrics import MetricRow, ModelId
 from derta.evaluation.results.sample import Sample, report_unscored
-from derta.evaluation.results.store import RESPONSES, RESULTS, SETTINGS, save_results
-from derta.files import write_text
+from derta.evaluation.results.store import (
+    RESPONSES,
+    RESULTS,
+    claim,
+    find_evaluations,
+    load_evaluation,
+    load_samples,
+    model_settings,
+    save_evaluation,
+    save_plan,
+    save_results,
+)
 from derta.report.terminal import results_table
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-PAIR_JUDGE = "pair"
-"""The judge of PAIR's summaries: PAIR's own, whose verdict they state."""
 
 
-async def judge_responses(
-    responses: Sequence[Response], judge: Judge, *, judge_name: str, attack: str, kind: Kind = "harmful"
-) -> list[Sample]:
-    """Judge responses to one attack, side by side; a judge that fails on one gives `unscored`."""
-    behaviours = [Behaviour(str(number), each.prompt, kind, each.answer) for number, each in enumerate(responses, 1)]
-
-    async def sample(behaviour: Behaviour, each: Response) -> Sample:
-        if each.jailbroken is not None:
-            verdict = Verdict("unsafe" if each.jailbroken else "safe", reason="PAIR's summary")
-            return _sample(behaviour, attack, each, PAIR_JUDGE, verdict)
-        verdict = await decide(judge, behaviour, each.prefix + each.response, each.prefix)
-        return _sample(behaviour, attack, each, judge_name, verdict)
-
-    return list(await asyncio.gather(*map(sample, behaviours, responses)))
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    what = "responses of one model each, or directories of evaluations"
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE|D", help=what)
+    parser.add_argument("--attack", help="the attack that a file's rows are responses to")
+    parser.add_argument("--task", help="gsm8k or mmlu: compare answers with the right ones")
+    parser.add_argument("--judge", default="refusal", help="whose verdicts (default: refusal, by rules)")
+    parser.add_argument("--kind", default="harmful", help="of the prompts: harmful, borderline or helpful")
+    parser.add_argument("--prompts", type=Path, help="file of the prompts that bare strings begin with")
+    parser.add_argument("--answers", type=Path, help="file of questions with their answers")
+    parser.add_argument("--out", type=Path, help="directory to write results.json to; an evaluation keeps its own")
 
 
-async def grade_responses(responses: Sequence[Response], task: str) -> list[Sample]:
-    """Compare answers with the right ones; `correct` says what they are, and an answer without one is unscored."""
-    return await judge_responses(responses, answer_judge(task), judge_name=task, attack=task, kind="helpful")
-
-
-def _sample(behaviour: Behaviour, attack: str, response: Response, judge: str, verdict: Verdict) -> Sample:
-    return Sample(
-        id=behaviour.id,
-        kind=behaviour.kind,
-        attack=attack,
-        variant=attack,
-        prompt=behaviour.prompt,
-        raw=response.prompt if response.is_raw else None,
-        prefix=response.prefix,
-        continuation=response.response,
-        judge=judge,
-        verdict=verdict,
-        tokens=len(response.response.split()),
-    )
-
-
-def score_command(
-    files: Sequence[Path],
-    *,
-    out: Path,
-    attack: str | None,
-    task: str | None,
-    judge: str = "refusal",
-    kind: str = "harmful",
-    prompts: Path | None = None,
-    answers: Path | None = None,
-) -> int:
-    """Run `derta score`: judge each file as one model's, write `results.json` and `responses.jsonl`, print the table.
+def run(args: Namespace) -> int:
+    """Judge evaluations again, beside the verdicts they have, or files, each as one model's; print the table.
 
     Raises:
-        InputError: a name is unknown, a file is wrong, or the directory holds an evaluation.
+        InputError: A name is unknown, a file is wrong, or the verdicts are there already.
     """
+    wanted = JudgeName.parse(args.judge)
+    needs_model = find_judge(wanted.name).needs_model or wanted.model
+    judge = _model_judge(wanted) if needs_model else make_judge(wanted.name)
+    directories = [path for path in args.files if path.is_dir()]
+    if directories and len(directories) < len(args.files):
+        raise InputError("derta score: give files or directories of evaluations, not both")
+    if directories:
+        rows, samples = _score_evaluations(directories, args, judge, wanted.name)
+        written = directories
+    else:
+        rows, samples = _score_files(args, judge, wanted.name)
+        written = [args.out]
+    console = Console()
+    console.print(results_table(rows))
+    for directory in written:
+        console.print(f"wrote {directory / RESULTS}", markup=False, highlight=False, soft_wrap=True)
+    return report_unscored([sample for sample in samples if sample.judge == samples[-1].judge])
+
+
+def _score_evaluations(
+    directories: Sequence[Path], args: Namespace, judge: Judge, name: str
+) -> tuple[list[MetricRow], list[Sample]]:
+    for option in ("attack", "task", "prompts", "answers", "out"):
+        if getattr(args, option) is not None:
+            raise InputError(f"`{option}`: an evaluation's directory says this itself; leave it out")
+    rows: list[MetricRow] = []
+    samples: list[Sample] = []
+    for given in directories:
+        places = find_evaluations(given)
+        own = [row for place in places for row in asyncio.run(judge_again(load_evaluation(place), judge, name))]
+        if places != [given]:
+            save_results(given / RESULTS, own, evaluations=[str(place.relative_to(given)) for place in places])
+        rows += own
+        samples += [sample for place in places for sample in load_samples(place)]
+    return rows, samples
+
+
+def _score_files(args: Namespace, judge: Judge, judge_name: str) -> tuple[list[MetricRow], list[Sample]]:
+    files, out, attack, task, kind = args.files, args.out, args.attack, args.task, args.kind
+    if out is None:
+        raise InputError("`out`: name a directory to write the results to")
     if (attack is None) == (task is None):
         raise InputError(
             "derta score: give --attack (whose responses these are) or --task (whose answers), one of them"
         )
     if kind not in KINDS:
-        raise InputError(f"--kind: {kind!r}{did_you_mean(kind, KINDS)}; one of {', '.join(KINDS)}")
+        raise InputError(f"`kind`: {kind!r}{did_you_mean(kind, KINDS)}; one of {', '.join(KINDS)}")
     if task is not None:
         check_task(task, CHECKED)
-    if (out / SETTINGS).exists():
-        raise InputError(f"--out: {out}: holds an evaluation; choose another directory")
-    name = _attack(attack) if attack is not None else None
-    wanted = JudgeName.parse(judge)
-    decider = judge_named(wanted.name) if wanted.name in JUDGES and not wanted.model else _model_judge(wanted)
-    rows: list[Row] = []
-    lines: list[str] = []
+    name = task if task is not None else _attack(attack)
+    rows: list[MetricRow] = []
     scored: list[Sample] = []
-    for path, model in zip(files, _models(files), strict=True):
-        responses = read_responses(path, prompts)
-        if name is None:
-            judged = grade_responses(_with_answers(responses, answers, path), cast(str, task))
+    models = _models(files)
+    places = [out] if len(files) == 1 else [out / Path(model).name for model in models]
+    if len(set(places)) < len(places):
+        places = [out / model.strip("/").replace("/", "-") for model in models]
+    for path, model, place in zip(files, models, places, strict=True):
+        responses = read_responses(path, args.prompts)
+        if task is not None:
+            judged = grade_responses(_with_answers(responses, args.answers, path), task)
         else:
-            judged = judge_responses(responses, decider, judge_name=wanted.name, attack=name, kind=kind)
+            judged = judge_responses(responses, judge, judge_name=judge_name, attack=name, kind=kind)
         samples = asyncio.run(judged)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        which = ModelId(model)
+        settings = {**model_settings(which), "fingerprint": None, "files": None, "responses": digest, "kind": kind}
+        claim(place, settings, {name: digest})
+        held = load_samples(place) if (place / RESPONSES).exists() else []
+        if repeated := {each.key for each in held} & {each.key for each in samples}:
+            judges = ", ".join(sorted({key[-1] for key in repeated}))
+            raise InputError(f"`out`: {place}: holds verdicts by {judges} already; choose another directory")
+        every = [*held, *samples]
+        document = {"model": model, "epochs": 1, "tasks": {name: asdict(planned(every, digest))}}
+        try:
+            save_plan(place, document)
+            rows += save_evaluation(place, every, which)
+        except OSError as error:
+            raise InputError(f"`out`: {place}: can't be written to: {error.strerror or error}") from error
         scored += samples
-        rows += score(samples, model=model, judge=samples[0].judge)
-        lines += [json.dumps({"model": model, **sample.to_json()}, ensure_ascii=False) for sample in samples]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / RESPONSES, "\n".join(lines) + "\n")
-        save_results(out / RESULTS, rows)
-    except OSError as error:
-        raise InputError(f"--out: {out}: can't be written to: {error.strerror or error}") from error
-    console = Console()
-    console.print(results_table(rows))
-    console.print(f"wrote {out / RESULTS}", markup=False, highlight=False, soft_wrap=True)
-    return report_unscored(scored)
+    if len(files) > 1:
+        save_results(out / RESULTS, rows, evaluations=[str(place.relative_to(out)) for place in places])
+    return rows, scored
 
 
 def _model_judge(wanted: JudgeName) -> Judge:
-    if wanted.name not in MODEL_JUDGES:
-        # The error for a name that nobody has.
-        judge_named(wanted.name)
     require_inspect()
-    from derta.evaluation.harness.judges import make_judge
+    from derta.evaluation.harness.judges import load_judge
 
-    return make_judge(wanted)
+    return load_judge(wanted)
 
 
 def _attack(name: str) -> str:
-    try:
-        found = attack_names(name)
-    except InputError as error:
-        raise InputError(str(error).replace("--attacks", "--attack", 1)) from None
+    found = attack_names(name)
     if len(found) != 1:
         raise InputError("--attack: name one: all files are of one attack")
     return found[0]

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["harmful", "borderline", "helpful"]
+CONTEXT_END = "\n\n---\n\n"
+"""What stands, in a prompt, between a context and the request that refers to it, as in HarmBench."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Data sets kept on disk between runs, found again by what they were made from and mapped into memory."""
+"""Data sets cached on disk between runs, found again by what they were made from and mapped into memory."""
 
 import hashlib
 import json
@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 _MANIFEST = "cache.json"
 
 
-class Kept(NamedTuple):
-    """A data set that is kept on disk.
+class CachedDataset(NamedTuple):
+    """A data set that is cached on disk.
 
     Attributes:
-        dataset: mapped into memory.
-        facts: what was said of it when it was made, as values for JSON.
+        dataset: Is mapped into memory.
+        facts: Hold what was said of it when it was made, as values for JSON.
     """
 
     dataset: Dataset
@@ -38,21 +38,21 @@ Write = Callable[[Path], tuple[Dataset, dict[str, Any]]]
 """Makes a data set as a file of this name (`datasets` may put the number of a shard into it), and says facts of it."""
 
 
-def cached(directory: Path, made_from: dict[str, Any], write: Write, name: str, what: str) -> Kept:
+def cached(directory: Path, made_from: dict[str, Any], write: Write, name: str, what: str) -> CachedDataset:
     """Return the data set that was made from the same things before, or make it.
 
     Processes that want the same one make it once: the others wait. It gets its name when it is whole and on disk, so
     one that a kill left half-written is never read.
 
     Args:
-        directory: where data sets are kept, each in a folder of its own.
-        made_from: everything its contents depend on, as values for JSON.
-        write: makes it.
-        name: whose rows they are, for messages.
-        what: what the rows are, for messages.
+        directory: Holds cached data sets, each in a folder of its own.
+        made_from: Holds everything its contents depend on, as values for JSON.
+        write: Makes it.
+        name: Says whose rows they are, for messages.
+        what: Says what the rows are, for messages.
 
     Raises:
-        InputError: the directory can't be written to.
+        InputError: The directory can't be written to.
     """
     place = directory / _key(made_from)
     try:
@@ -79,7 +79,7 @@ def _key(made_from: Any) -> str:
     return hashlib.sha256(json.dumps(made_from, sort_keys=True, default=repr).encode()).hexdigest()[:32]
 
 
-def _open(place: Path) -> Kept | None:
+def _open(place: Path) -> CachedDataset | None:
     """Map a data set into memory if all of it is there."""
     try:
         manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def _open(place: Path) -> Kept | None:
         return None
     if not shards or sum(map(len, shards)) != rows:
         return None
-    return Kept(concatenate_datasets(shards), facts)
+    return CachedDataset(concatenate_datasets(shards), facts)
 
 
 def _write(place: Path, made_from: dict[str, Any], write: Write) -> None:

@@ -2,11 +2,11 @@
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from derta.data.columns import COLUMNS, as_dataset, is_canonical
-from derta.data.triples import Example, as_example, is_conversational
+from derta.data.columns import as_conversations, as_dataset, is_canonical, mark_canonical
+from derta.data.triples import as_example, is_conversational
 from derta.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ def mix(
     """Mix data sets of canonical columns and shuffle them.
 
     Args:
-        datasets: what `load_triples` returns; plain ones become conversational if another one is.
-        ratios: relative numbers of examples, one for each data set: as many examples as the scarcest allows, none of
+        datasets: Come from `load_triples`; plain ones become conversational if another one is.
+        ratios: Give relative numbers of examples, one for each data set: as many as the scarcest allows, none of
             them twice. By default everything.
-        seed: decides which examples are drawn, and their order.
-        max_examples: upper limit for the mixture.
+        seed: Seeds which examples are drawn, and their order.
+        max_examples: Bounds the mixture.
 
     Raises:
-        InputError: the ratios don't fit the data sets, or leave nothing of one that should have a share.
+        InputError: The ratios don't fit the data sets, or leave nothing of one that should have a share.
     """
     import numpy as np
     from datasets import concatenate_datasets
@@ -49,7 +49,7 @@ def mix(
         begin += size
     draw.shuffle(chosen)
     # `datasets` hashes what it selects, a list item by item.
-    return concatenate_datasets(_aligned(datasets)).select(np.array(chosen[:max_examples]))
+    return mark_canonical(concatenate_datasets(_aligned(datasets)).select(np.array(chosen[:max_examples])))
 
 
 def _counts(sizes: Sequence[int], ratios: Sequence[float], max_examples: int | None) -> list[int]:
@@ -75,19 +75,17 @@ def _counts(sizes: Sequence[int], ratios: Sequence[float], max_examples: int | N
 
 
 def _aligned(datasets: "Sequence[Dataset]") -> "list[Dataset]":
-    """Give all data sets the same columns, in the same form."""
-    features = [dataset.features for dataset in datasets]
-    if all(f == features[0] for f in features) and set(features[0]) <= set(COLUMNS):
-        return list(datasets)
+    """Give all data sets the canonical columns, in the same form."""
     conversational = any(len(dataset) and is_conversational(dataset[0]) for dataset in datasets)
-    return [
+    canonical = [
         dataset
-        if is_canonical(dataset, conversational=conversational)
-        else as_dataset(_examples(dataset, index, conversational))
-        for index, dataset in enumerate(datasets)
+        if is_canonical(dataset)
+        else as_dataset(
+            (as_example(row, row.get("origin") or f"source {number}:{row_number}"), conversational)
+            for row_number, row in enumerate(dataset, start=1)
+        )
+        for number, dataset in enumerate(datasets, start=1)
     ]
-
-
-def _examples(dataset: "Dataset", index: int, conversational: bool) -> Iterator[tuple[Example, bool]]:
-    for number, row in enumerate(dataset, start=1):
-        yield as_example(row, row.get("origin") or f"source {index + 1}:{number}"), conversational
+    if all(dataset.features == canonical[0].features for dataset in canonical):
+        return canonical
+    return [as_conversations(dataset) for dataset in canonical]

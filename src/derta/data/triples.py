@@ -31,11 +31,11 @@ class Example:
     The last two come from the DeRTa release's rows, which hold the two halves of a triple apart.
 
     Attributes:
-        prompt: the conversation up to the response; its last turn is the user's.
-        chosen: the safe or helpful response.
-        rejected: the harmful response r̂: read, and never a target.
-        harmful_prefix: the part of a harmful response that stands before `chosen`.
-        origin: where the row was read, as "file:line" or "name:row".
+        prompt: Holds the conversation up to the response; its last turn is the user's.
+        chosen: Is the safe or helpful response.
+        rejected: Is the harmful response r̂, which is read and never a target.
+        harmful_prefix: Is the part of a harmful response that stands before `chosen`.
+        origin: Says where the row was read, as "file:line" or "name:row".
     """
 
     prompt: list[Message]
@@ -66,11 +66,11 @@ def as_example(row: Mapping[str, Any], origin: str | None = None) -> Example:
     A conversational row may leave `prompt` out: it is then what `chosen` and `rejected` share (TRL's implicit prompt).
 
     Args:
-        row: has `prompt`, `chosen`, `rejected` and `harmful_prefix`, as far as its kind needs them.
-        origin: where the row was read; by default the row's own `origin`.
+        row: Has `prompt`, `chosen`, `rejected` and `harmful_prefix`, as far as its kind needs them.
+        origin: Says where the row was read; defaults to the row's own `origin`.
 
     Raises:
-        InputError: a field is missing, empty, not text, or contradicts another one.
+        InputError: A field is missing, empty, not text, or contradicts another one.
     """
     place = origin or str(row.get("origin") or "row")
     if "chosen" not in row:

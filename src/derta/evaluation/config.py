@@ -8,6 +8,10 @@ from typing import Any
 from derta.errors import InputError
 from derta.names import ORGANISM
 
+DEFAULT_ATTACKS = ("direct", "prefill", "completing")
+MAX_TOKENS = 512
+"""Tokens of an answer at most, unless something else is asked for."""
+
 
 @dataclass(frozen=True)
 class JudgeName:
@@ -28,32 +32,35 @@ class Options:
     """One evaluation, whatever the model.
 
     Attributes:
-        attacks: names.
-        behaviours: `organism`, a file, or none.
-        borderline: files of harmless prompts that look harmful, for over-refusal.
-        tasks: helpfulness tasks: `gsm8k` or `mmlu` → file.
-        prompts: a file of prompts that are already disguised; a file in `behaviours` says what they are about.
-        judges: the first decides; further ones are compared with it.
-        limit: behaviours of each kind at most.
-        search_limit: behaviours at most for the attacks that search.
-        depths: of prefill.
-        templates: file of role-play templates.
-        demonstrations: file of SelfCipher's demonstrations.
-        search: how hard the searching attacks try; defaults to the papers', or to what the organism needs.
-        max_new_tokens: of an answer; 512 by default, 96 for the organism.
-        temperature: of the attacked model.
-        epochs: how often each sample is taken.
-        seed: of everything that is drawn.
-        model_args: options of the model provider.
-        model_roles: helper models by role.
+        attacks: Names the attacks; left open, `DEFAULT_ATTACKS` meet harmful behaviours where there are any.
+        behaviours: Says what to ask for: `organism` or a file. Left open, the organism's own for the organism and what
+            was tuned from it, and an error for any other model unless something else is asked.
+        borderline: Names files of harmless prompts that look harmful, for over-refusal.
+        tasks: Names the file of each helpfulness task, `gsm8k`, `mmlu` or `alpacaeval`.
+        prompts: Names a file of prompts that are already disguised; a file in `behaviours` says what they ask for.
+        judges: The first decides; further ones are compared with it.
+        system: The system prompt of the evaluated model.
+        limit: Takes so many behaviours of each kind at most.
+        search_limit: Takes so many behaviours at most for the attacks that search.
+        depths: How many tokens prefill begins the answer with.
+        templates: Names a file of role-play templates.
+        demonstrations: Names a file of SelfCipher's demonstrations.
+        search: Says how hard the searching attacks try; defaults to the papers', or to what the organism needs.
+        max_new_tokens: Limits an answer; 512 tokens by default, 96 for the organism.
+        temperature: Samples the attacked model's answers; 0 is greedy.
+        epochs: How often each sample is taken.
+        seed: Seeds every random draw.
+        model_args: Options of the model provider.
+        model_roles: Names helper models by role.
     """
 
-    attacks: tuple[str, ...]
-    behaviours: str | None = ORGANISM
+    attacks: tuple[str, ...] | None = None
+    behaviours: str | None = None
     borderline: tuple[str, ...] = ()
     tasks: Mapping[str, str] = field(default_factory=dict)
     prompts: str | None = None
     judges: tuple[JudgeName, ...] = ()
+    system: str | None = None
     limit: int | None = None
     search_limit: int | None = None
     depths: tuple[int, ...] | None = None
@@ -66,6 +73,11 @@ class Options:
     seed: int = 0
     model_args: Mapping[str, Any] = field(default_factory=dict)
     model_roles: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def of_organism(self) -> bool:
+        """Whether the behaviours are the organism's own, in its own words."""
+        return self.behaviours == ORGANISM and not self.prompts
 
 
 def require_inspect() -> None:

@@ -10,9 +10,10 @@ from inspect_ai.model import get_model
 
 from derta.evaluation.attacks import attack_names
 from derta.evaluation.config import JudgeName, Options
-from derta.evaluation.harness.provider import derta
-from derta.evaluation.run import find_behaviours, prepare, with_defaults
-from derta.names import ORGANISM
+from derta.evaluation.harness.models import is_organism
+from derta.evaluation.harness.provider import DertaAPI, derta
+from derta.evaluation.plan import make_plan
+from derta.evaluation.run import make_tasks
 
 __all__ = ["attack", "derta", "harmless"]
 
@@ -20,7 +21,7 @@ __all__ = ["attack", "derta", "harmless"]
 @task
 def attack(
     name: str = "direct",
-    behaviours: str = ORGANISM,
+    behaviours: str | None = None,
     judge: str | None = None,
     limit: int | None = None,
     templates: str | None = None,
@@ -41,10 +42,10 @@ def attack(
 
 @task
 def harmless(
-    kind: str = "borderline", behaviours: str = ORGANISM, judge: str | None = None, limit: int | None = None
+    kind: str = "borderline", behaviours: str | None = None, judge: str | None = None, limit: int | None = None
 ) -> Task:
     """Prompts of one harmless kind, `borderline` or `helpful`, asked plainly."""
-    return _task(Options(("direct",), behaviours, judges=_judges(judge), limit=limit), kind)
+    return _task(Options(behaviours=behaviours, judges=_judges(judge), limit=limit), kind)
 
 
 def _judges(judge: str | None) -> tuple[JudgeName, ...]:
@@ -52,6 +53,7 @@ def _judges(judge: str | None) -> tuple[JudgeName, ...]:
 
 
 def _task(options: Options, name: str) -> Task:
-    options = with_defaults(options)
-    _, tasks = prepare(get_model(), options, find_behaviours(options))
-    return tasks[name]
+    model = get_model()
+    tokenizer = model.api.weights.tokenizer if isinstance(model.api, DertaAPI) else None
+    plan = make_plan(options, tokenizer, is_organism=is_organism(str(model)))
+    return make_tasks(model, plan)[name]

@@ -1,96 +1,111 @@
-"""Evaluate a model: attack, generate, judge, count. Inspect runs it, resumes it and keeps the logs."""
+"""Evaluate a model: plan what to ask, let Inspect run it, count. Inspect resumes a run and keeps its logs."""
 
-import hashlib
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from inspect_ai import Task, eval_set
-from inspect_ai.log import EvalLog, EvalSample, read_eval_log_samples
 from inspect_ai.model import Model
-from rich.console import Console
 
-from derta.data.behaviours import Behaviour
-from derta.errors import InputError, first_line
-from derta.evaluation.attacks import (
-    ENGLISH,
-    ORGANISM_SEARCH,
-    REQUIRES,
-    Attempt,
-    Search,
-    Setting,
-    load_demonstrations,
-    load_prompts,
-    load_templates,
-    organism_attacker,
-    organism_phrases,
-)
-from derta.evaluation.attacks.base import ask
-from derta.evaluation.config import JudgeName, Options
-from derta.evaluation.harness.judges import asking, make_judge
-from derta.evaluation.harness.models import connect, tuning
-from derta.evaluation.harness.provider import MAX_TOKENS, DertaAPI
-from derta.evaluation.harness.target import Way, check_ways
-from derta.evaluation.harness.tasks import Item, Play, make_task, plan
-from derta.evaluation.inputs.behaviours import load_behaviours, load_borderline
-from derta.evaluation.inputs.questions import CHECKED, answer_judge, load_questions
-from derta.evaluation.judges import Judge, Verdict
+from derta.errors import InputError
+from derta.evaluation.attacks import ATTACKS, Capability, Role, organism_attacker
+from derta.evaluation.config import MAX_TOKENS, Options
+from derta.evaluation.harness.judges import asking, load_judge
+from derta.evaluation.harness.log import check_ended, read_log
+from derta.evaluation.harness.models import fingerprint, is_organism, load_model, load_tokenizer
+from derta.evaluation.harness.progress import showing_progress
+from derta.evaluation.harness.provider import DertaAPI, tuned_with
+from derta.evaluation.harness.target import Helper, check_capabilities, continues
+from derta.evaluation.harness.tasks import make_task
+from derta.evaluation.inputs.questions import CHECKED, answer_judge
+from derta.evaluation.judges import Judge
 from derta.evaluation.judges.pairwise import pairwise
-from derta.evaluation.results.metrics import Row, agreement_row, score
+from derta.evaluation.plan import Plan, make_plan
+from derta.evaluation.results.metrics import MetricRow, ModelId
+from derta.evaluation.results.outcomes import ANSWERS
+from derta.evaluation.results.plan_file import Unmet, load_plan
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import (
     LOGS,
     RESPONSES,
-    RESULTS,
     claim,
-    fingerprint,
-    save_results,
-    save_samples,
+    load_samples,
+    model_settings,
+    save_evaluation,
+    save_plan,
 )
-from derta.inference import check_room, first_tokens
-from derta.names import ORGANISM
+from derta.files import weights_digest
+from derta.inference import check_room
+from derta.terminal import screen
 from derta.threads import threads_for
 
-_OF_A_SEARCH = {"weights", "attacker"}
-ORGANISM_NEW_TOKENS = 96
-"""More than twice the longest answer of the organism's world."""
-ORGANISM_SEARCH_LIMIT = 20
-Display = Literal["full", "rich", "plain", "none"]
-_ANSWERS = "answers"
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of an evaluation.
+
+    Attributes:
+        rows: The numbers.
+        samples: Every judged response.
+        unmet: What was planned and isn't there.
+    """
+
+    rows: list[MetricRow]
+    samples: list[Sample]
+    unmet: list[Unmet]
 
 
-def evaluate_directory(model: str, *, out: Path, options: Options, display: Display = "none") -> list[Row]:
-    """Evaluate a model into the directory `out`, or finish what is there; return the rows.
+def plan_for(name: str, options: Options) -> Plan:
+    """Settle what a model will be asked, without its weights.
+
+    Raises:
+        InputError: A file or an option is wrong, or the model isn't there.
+    """
+    return make_plan(options, load_tokenizer(name, options.model_args), is_organism=is_organism(name))
+
+
+def evaluate_directory(name: str, *, out: Path, options: Options) -> Measured:
+    """Evaluate a model into the directory `out`, or finish what is there.
 
     Samples that are already in `out` are neither taken nor judged again.
 
     Args:
-        model: see `connect`.
-        out: gets `evaluation.json`, `logs/`, `responses.jsonl` and `results.json`.
-        options: what to ask.
-        display: Inspect's: `full`, `rich`, `plain` or `none`.
+        name: Names the model: see `load_model`.
+        out: Gets `evaluation.json`, `plan.json`, `logs/`, `responses.jsonl` and `results.json`.
+        options: What to ask.
 
     Raises:
-        InputError: the model, a file, an option or the directory is wrong.
+        InputError: The model, a file, an option or the directory is wrong.
     """
-    options = with_defaults(options)
     # What is wrong with a file is told before a model is loaded.
-    behaviours = find_behaviours(options)
-    connected = connect(model, options.model_args)
-    items, tasks = prepare(connected, options, behaviours)
-    claim(out, _settings(model, connected, options), {name: _digest(taken) for name, taken in items.items()})
-    with _threads(connected), _status(display, f"evaluating {model}: {sum(map(len, items.values()))} samples"):
+    plan = plan_for(name, options)
+    model = load_model(name, options.model_args)
+    tasks = make_tasks(model, plan)
+    api = model.api
+    tuned = tuned_with(api.model_name) if isinstance(api, DertaAPI) else {}
+    digest = fingerprint(api.weights.model) if isinstance(api, DertaAPI) else None
+    which = ModelId(name, digest, tuned.get("method"), tuned.get("seed"))
+    settings = _settings(which, model, plan.options)
+    claim(out, settings, plan.digests())
+    screen.log_to(out)
+    known = {"fingerprint": settings["fingerprint"], "dtype": settings["dtype"]}
+    # Whether begun answers reach a server as text that was rendered here, with the tokenizer that was named.
+    rendered_here = plan.tokenizer is not None and not continues(model)
+    document = plan.to_json(name, **known, rendered_here=rendered_here)
+    save_plan(out, document)
+    threads = threads_for(api.weights.model) if isinstance(api, DertaAPI) else nullcontext()
+    totals = {task: len(samples) * plan.options.epochs for task, samples in plan.samples.items()}
+    with threads, showing_progress(totals, out / LOGS):
         _, logs = eval_set(
             list(tasks.values()),
             log_dir=str(out / LOGS),
-            model=connected,
-            model_roles={role: connect(name) for role, name in options.model_roles.items()},
-            display=display,
+            model=model,
+            model_roles={role: load_model(played_by) for role, played_by in options.model_roles.items()},
+            display="none",
             retry_attempts=0,
             retry_immediate=False,
             max_tasks=len(tasks),
@@ -100,263 +115,106 @@ def evaluate_directory(model: str, *, out: Path, options: Options, display: Disp
             ctl_server=False,
             log_dir_allow_dirty=True,
             score_display=False,
-            max_connections=connected.api.max_connections(),
+            max_connections=api.max_connections(),
         )
-    _check_ended(logs, len(tasks))
-    of_task = {log.eval.task: log for log in logs}
-    samples = [sample for name, taken in items.items() for sample in _samples(of_task[name], taken)]
-    rows = _rows(samples, model, tuning(connected))
-    save_samples(out / RESPONSES, samples)
-    save_results(out / RESULTS, rows, torch=torch.__version__, device=_device(connected))
-    _check_asked(samples)
-    return rows
+    check_ended(logs, len(tasks))
+    log_of = {log.eval.task: log for log in logs}
+    judged = [pair for task, planned in plan.samples.items() for pair in read_log(log_of[task], planned)]
+    samples = [sample for sample, _ in judged]
+    device = str(api.weights.model.device) if isinstance(api, DertaAPI) else str(model)
+    for judge, verdicts in _judged_afterwards(out, samples).items():
+        samples += verdicts
+        for task in document["tasks"].values():
+            task["judges"] += [judge] if task["judges"] != [ANSWERS] else []
+    save_plan(out, document)
+    unmet = load_plan(out).find_unmet(samples)
+    told = [each.to_json() for each in unmet]
+    rows = save_evaluation(out, samples, which, torch=torch.__version__, device=device, unmet=told)
+    for sample, error in judged:
+        if error is not None and error.kind == "input":
+            raise InputError(f"{sample.attack}: {error.message}")
+    return Measured(rows, samples, unmet)
 
 
-def prepare(
-    model: Model, options: Options, behaviours: Sequence[Behaviour]
-) -> tuple[dict[str, list[Item]], dict[str, Task]]:
-    """Return the samples to take and the Inspect task that takes them, by the task's name.
+def make_tasks(model: Model, plan: Plan) -> dict[str, Task]:
+    """Return the Inspect tasks that take a plan's samples, by name.
 
     Raises:
-        InputError: an attack can't be carried out on this model, or a judge is missing.
+        InputError: An attack can't be carried out on this model, or a judge is missing.
     """
-    judges = {judge.name: make_judge(judge) for judge in options.judges}
-    setting = _setting(options, model)
-    items = _items(options, behaviours, setting)
-    _check(model, items, options)
-    play = Play(
-        setting,
-        judges,
-        max_tokens=options.max_new_tokens or MAX_TOKENS,
-        temperature=options.temperature,
-        epochs=options.epochs,
-        helpers={"attacker": organism_attacker(options.seed)} if _scripted(options) else None,
-    )
+    options = plan.options
+    judges = {judge.name: load_judge(judge) for judge in options.judges}
+    _check(model, plan)
+    attacker: dict[Role, Helper] | None = {"attacker": organism_attacker(options.seed)} if plan.scripted else None
     tasks = {}
-    for name, taken in items.items():
-        own = replace(play, judges=_answer_judges(name, options)) if name in options.tasks else play
-        tasks[name] = make_task(name, taken, own)
-    return items, tasks
-
-
-def with_defaults(options: Options) -> Options:
-    """Fill in what depends on whether the organism is evaluated.
-
-    Raises:
-        InputError: the organism's judge is asked about another world.
-    """
-    of_organism = options.behaviours == ORGANISM and not options.prompts
-    judge = JudgeName(ORGANISM if of_organism else "refusal")
-    if not of_organism and any(each.name == ORGANISM for each in options.judges):
-        raise InputError("--judge organism: knows only the organism's own behaviours; use refusal or a model judge")
-    search = Search() if not of_organism else ORGANISM_SEARCH
-    return replace(
-        options,
-        judges=options.judges or (judge,),
-        search=asdict(search) | dict(options.search),
-        search_limit=options.search_limit or (ORGANISM_SEARCH_LIMIT if of_organism else None),
-        max_new_tokens=options.max_new_tokens or (ORGANISM_NEW_TOKENS if of_organism else MAX_TOKENS),
-    )
-
-
-def find_behaviours(options: Options) -> list[Behaviour]:
-    """Return what is to be asked for, from the organism and from files.
-
-    Raises:
-        InputError: a file is wrong.
-    """
-    found = [] if options.prompts or not options.behaviours else load_behaviours(options.behaviours, options.limit)
-    for path in options.borderline:
-        found += load_borderline(path, options.limit)
-    return found
-
-
-def _setting(options: Options, model: Model) -> Setting:
-    phrases = organism_phrases() if options.behaviours == ORGANISM and not options.prompts else ENGLISH
-    more: dict[str, Any] = {"depths": options.depths} if options.depths else {}
-    if options.templates:
-        more["templates"] = load_templates(Path(options.templates))
-    if options.demonstrations:
-        more["demonstrations"] = load_demonstrations(Path(options.demonstrations))
-    return Setting(phrases, _first_tokens(model), search=Search(**options.search), seed=options.seed, **more)
-
-
-def _first_tokens(model: Model) -> Callable[[str, int], str]:
-    """Cut by the model's own tokens; by words behind an API, whose tokenizer isn't known."""
-    api = model.api
-    if isinstance(api, DertaAPI):
-        return lambda text, count: first_tokens(api.weights.tokenizer, text, count)
-    return lambda text, count: " ".join(text.split(" ")[:count])
+    for name, samples in plan.samples.items():
+        own = _answer_judges(name, options) if name in options.tasks else judges
+        tasks[name] = make_task(name, samples, plan, own, attacker)
+    return tasks
 
 
 def _answer_judges(task: str, options: Options) -> dict[str, Judge]:
     if task in CHECKED:
-        return {_ANSWERS: answer_judge(task)}
+        return {ANSWERS: answer_judge(task)}
     if "judge" not in options.model_roles:
-        raise InputError(f"--task {task}: answers are compared by a model: --model-role judge=PROVIDER/MODEL")
-    return {_ANSWERS: pairwise(asking(connect(options.model_roles["judge"])))}
+        raise InputError(f"`task` {task}: answers are compared by a model: give `model_role` judge=PROVIDER/MODEL")
+    return {ANSWERS: pairwise(asking(load_model(options.model_roles["judge"])))}
 
 
-def _items(options: Options, behaviours: Sequence[Behaviour], setting: Setting) -> dict[str, list[Item]]:
-    """Return the samples of each task: harmful behaviours meet every attack, the others are asked directly."""
-    items: dict[str, list[Item]] = {}
-    if options.prompts:
-        (attack,) = options.attacks
-        # Behaviours in a file of their own are what the judge reads, a row for a row.
-        meant = load_behaviours(options.behaviours) if options.behaviours else None
-        given = load_prompts(Path(options.prompts), attack, meant)[: options.limit]
-        items[attack] = [Item(behaviour, attack, attempt) for behaviour, attempt in given]
-    else:
-        harmful = [behaviour for behaviour in behaviours if behaviour.kind == "harmful"]
-        for attack in options.attacks if harmful else ():
-            searches = bool(REQUIRES[attack] & _OF_A_SEARCH)
-            items[attack] = plan(attack, harmful[: options.search_limit] if searches else harmful, setting)
-    for kind in ("borderline", "helpful"):
-        harmless = [behaviour for behaviour in behaviours if behaviour.kind == kind]
-        if harmless:
-            items[kind] = plan("direct", harmless, setting)
-    for name, path in options.tasks.items():
-        questions = load_questions(name, Path(path))[: options.limit]
-        items[name] = [Item(each, name, Attempt(name, ask(each.prompt))) for each in questions]
-    if not any(items.values()):
-        raise InputError("--behaviours: nothing to ask: no behaviour and no task")
-    return items
-
-
-def _check(model: Model, items: Mapping[str, Sequence[Item]], options: Options) -> None:
+def _check(model: Model, plan: Plan) -> None:
     """Stop before anything is generated if something can't be asked."""
-    needed: dict[Way, str] = {}
-    for name, taken in items.items():
-        requires = REQUIRES.get(name, frozenset())
-        if all(item.attempt for item in taken):
-            requires -= _OF_A_SEARCH  # its result is there, in a file
-        for requirement in sorted(requires):
-            if requirement == "attacker":
-                if "attacker" not in options.model_roles and not _scripted(options):
-                    raise InputError(
-                        f"--attacks {name}: needs an attacking model: --model-role attacker=PROVIDER/MODEL"
-                    )
-            else:
-                needed.setdefault(requirement, name)
-    check_ways(model, needed)
+    options = plan.options
+    needed: dict[Capability, str] = {}
+    for name, samples in plan.samples.items():
+        spec = ATTACKS.get(name)
+        if spec is None or (spec.searches and all(sample.attempt for sample in samples)):
+            continue  # a task, or a search whose result is there, in a file
+        for capability in sorted(spec.requires):
+            needed.setdefault(capability, name)
+    attack = needed.pop("attacker", None)
+    if attack and "attacker" not in options.model_roles and not plan.scripted:
+        raise InputError(f"`attacks` {attack}: needs an attacking model: give `model_role` attacker=PROVIDER/MODEL")
+    check_capabilities(model, needed, plan.tokenizer)
     api = model.api
     if isinstance(api, DertaAPI):
-        requests = [item.attempt.request for taken in items.values() for item in taken if item.attempt]
         weights = api.weights
+        requests = [each.attempt.request for samples in plan.samples.values() for each in samples if each.attempt]
         most = options.max_new_tokens or MAX_TOKENS
         check_room(weights.model, weights.tokenizer, requests, most, weights.chat_template_kwargs)
+        probe = requests[0] if requests else plan.context.ask("Hello")
+        if api.engine.submit(probe, 1).result().problem:
+            raise InputError(
+                f"`model` {api.model_name}: its logits aren't finite numbers: the weights are damaged, or overflow in "
+                f"{str(weights.model.dtype).removeprefix('torch.')}"
+            )
 
 
-def _scripted(options: Options) -> bool:
-    return options.behaviours == ORGANISM and "attacker" not in options.model_roles
+def _judged_afterwards(out: Path, samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """Return the verdicts of each judge that was asked about all of these very responses after the evaluation."""
+    if not (out / RESPONSES).exists():
+        return {}
+    responses = {each.key[:-1]: each.continuation for each in samples if each.judge != ANSWERS}
+    judges = {each.judge for each in samples}
+    held: dict[str, list[Sample]] = {}
+    for each in load_samples(out):
+        if each.judge not in judges and responses.get(each.key[:-1]) == each.continuation:
+            held.setdefault(each.judge, []).append(each)
+    return {judge: verdicts for judge, verdicts in held.items() if len(verdicts) == len(responses)}
 
 
-def _settings(model: str, connected: Model, options: Options) -> dict[str, Any]:
+def _settings(which: ModelId, model: Model, options: Options) -> dict[str, Any]:
     """Return what makes samples comparable; attacks and tasks may be added later."""
     kept = asdict(options)
     for growing in ("attacks", "tasks"):
         kept.pop(growing)
-    api = connected.api
-    which = fingerprint(api.weights.model) if isinstance(api, DertaAPI) else str(connected)
+    api = model.api
     precision = str(api.weights.model.dtype).removeprefix("torch.") if isinstance(api, DertaAPI) else None
-    document = {"model": model, "fingerprint": which, "dtype": precision, **kept}
-    return dict(json.loads(json.dumps(document)))
-
-
-def _digest(items: Sequence[Item]) -> str:
-    """Return a short hash of what is asked: samples of another question mustn't stand for these."""
-    asked = [(item.key, asdict(item.behaviour), item.attempt and repr(item.attempt.request)) for item in items]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
-
-
-def _check_ended(logs: Sequence[EvalLog], wanted: int) -> None:
-    """Stop if Inspect was stopped: what it has taken is in its logs."""
-    for log in logs:
-        if log.status == "error":
-            reason = _told(log.error.message) if log.error else "no reason given"
-            raise InputError(f"{log.eval.task}: Inspect ended with: {reason}; run the same command again to go on")
-    # It swallows an interrupt, and returns no logs then.
-    if len(logs) < wanted or any(log.status != "success" for log in logs):
-        raise KeyboardInterrupt
-
-
-def _check_asked(samples: Sequence[Sample]) -> None:
-    """Stop if an attack could not be carried out for want of something that the user has to give."""
-    for sample in samples:
-        kind, _, reason = sample.verdict.reason.partition(": ")
-        if sample.verdict.label == "unscored" and kind == InputError.__name__:
-            raise InputError(f"{sample.attack}: {reason}")
-
-
-def _samples(log: EvalLog, items: Sequence[Item]) -> Iterator[Sample]:
-    """Read the judged samples of a task's log, one for each sample, epoch and judge, in the order of `items`."""
-    places = {item.key: place for place, item in enumerate(items)}
-    judges = [scorer.name for scorer in log.eval.scorers or []]
-    read = read_eval_log_samples(log.location, all_samples_required=False, exclude_fields={"events", "store"})
-    taken = [sample for sample in read if str(sample.id) in places]
-    for sample in sorted(taken, key=lambda sample: (places[str(sample.id)], sample.epoch)):
-        for judge in judges:
-            yield _sample(sample, items[places[str(sample.id)]], judge)
-
-
-def _sample(taken: EvalSample, item: Item, judge: str) -> Sample:
-    said = taken.metadata
-    scored = (taken.scores or {}).get(judge)
-    if scored is not None and scored.metadata:
-        verdict = Verdict(**{key: scored.metadata[key] for key in Verdict.__dataclass_fields__})
-    else:
-        # Inspect writes an error as its repr.
-        reason = _told(taken.error.message) if taken.error else "no verdict in the log"
-        verdict = Verdict("unscored", reason=reason)
-    response, prefix = said.get("response", ""), said.get("prefix", "")
-    return Sample(
-        id=item.behaviour.id,
-        kind=item.behaviour.kind,
-        attack=item.attack,
-        variant=item.variant,
-        prompt=item.behaviour.prompt,
-        messages=said.get("messages"),
-        raw=said.get("raw"),
-        prefix=prefix,
-        continuation=response[len(prefix) :],
-        tokens=said.get("tokens", 0),
-        finished=said.get("finished", False),
-        queries=said.get("queries", 0),
-        epoch=taken.epoch,
-        judge=judge,
-        verdict=verdict,
-    )
-
-
-def _told(error: str) -> str:
-    """Turn the repr of an exception into `Name: message`."""
-    match = re.fullmatch(r"(\w+)\((['\"])(.*)\2,?\)", error, re.DOTALL)
-    return f"{match[1]}: {match[3]}" if match else first_line(Exception(error))
-
-
-def _rows(samples: Sequence[Sample], model: str, tuned: Mapping[str, Any]) -> list[Row]:
-    """Count each judge's verdicts, and how far judges agree where there are several."""
-    rows: list[Row] = []
-    method, seed = tuned.get("method"), tuned.get("seed")
-    judges = list(dict.fromkeys(sample.judge for sample in samples))
-    for judge in judges:
-        rows += score(
-            [sample for sample in samples if sample.judge == judge], judge=judge, model=model, method=method, seed=seed
-        )
-    if sum(judge != _ANSWERS for judge in judges) > 1:
-        compared = [sample for sample in samples if sample.judge != _ANSWERS]
-        rows.append(agreement_row(compared, model=model, method=method, seed=seed))
-    return rows
-
-
-def _threads(model: Model) -> AbstractContextManager[None]:
-    return threads_for(model.api.weights.model) if isinstance(model.api, DertaAPI) else nullcontext()
-
-
-def _status(display: Display, what: str) -> AbstractContextManager[Any]:
-    """Where Inspect shows nothing, a terminal shows that something is going on."""
-    return Console(stderr=True).status(what) if display == "none" else nullcontext()
-
-
-def _device(model: Model) -> str:
-    return str(model.api.weights.model.device) if isinstance(model.api, DertaAPI) else str(model)
+    files = weights_digest(Path(which.model).expanduser())
+    settings = {
+        **model_settings(which),
+        "fingerprint": which.digest or str(model),
+        "files": files,
+        "dtype": precision,
+        **kept,
+    }
+    return dict(json.loads(json.dumps(settings)))

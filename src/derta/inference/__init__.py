@@ -1,6 +1,6 @@
 from derta.inference.engine import Engine
 from derta.inference.generation import generate, stream
-from derta.inference.loading import load_model
+from derta.inference.loading import load_model, load_tokenizer
 from derta.inference.requests import (
     ChatRequest,
     Context,
@@ -26,5 +26,6 @@ __all__ = [
     "first_tokens",
     "generate",
     "load_model",
+    "load_tokenizer",
     "stream",
 ]

@@ -26,12 +26,12 @@ class Engine:
     as a context manager, or call `close`.
 
     Args:
-        model (`PreTrainedModel`): used by one thread of the engine; other threads take it in `exclusive` only, and its
+        model (`PreTrainedModel`): Is used by one thread of the engine; others take it in `exclusive` only, and its
             weights stay as they are, because what prompts share is kept.
-        tokenizer (`PreTrainedTokenizerBase`): its tokenizer.
-        chat_template_kwargs (`dict`, *optional*): what the chat template is rendered with.
-        batch_size (`int`, *optional*): the most requests in a batch; the engine's choice by default.
-        max_batch_tokens (`int`, *optional*): the most tokens whose keys and values are kept; by default as many as fit
+        tokenizer (`PreTrainedTokenizerBase`): Is the model's tokenizer.
+        chat_template_kwargs (`dict`, *optional*): Go to the chat template.
+        batch_size (`int`, *optional*): Bounds the requests in a batch; the engine chooses by default.
+        max_batch_tokens (`int`, *optional*): Bounds the cached tokens; by default as many as fit
             a part of the free memory.
     """
 
@@ -73,12 +73,12 @@ class Engine:
         """Queue a request and return the future of its answer.
 
         Args:
-            request (`Request`): what the model gets.
-            max_new_tokens (`int`, *optional*, defaults to 256): the most that it writes.
+            request (`Request`): Is what the model gets.
+            max_new_tokens (`int`, *optional*, defaults to 256): Bounds what it writes.
             temperature (`float`, *optional*, defaults to 0): 0 is greedy.
-            seed (`int`, *optional*, defaults to 0): the same request with the same seed gives the same answer.
-            top_logprobs (`int`, *optional*, defaults to 0): record log-probabilities, with so many alternatives.
-            stop (`Sequence[str]`, *optional*): texts that end the answer and aren't part of it.
+            seed (`int`, *optional*, defaults to 0): Seeds the draws; the same request and seed give the same answer.
+            top_logprobs (`int`, *optional*, defaults to 0): Records log-probabilities, with so many alternatives.
+            stop (`Sequence[str]`, *optional*): Lists texts that end the answer and aren't part of it.
 
         The future raises `InputError` if the request can't be encoded or doesn't fit the model's context; an error
         of the model itself reaches every request that was under way. A future that is cancelled before its request

@@ -29,16 +29,16 @@ def generate(
     The batch is a matter of speed only: each output is what the request would get alone (up to rounding).
 
     Args:
-        model (`PreTrainedModel`): the model.
-        tokenizer (`PreTrainedTokenizerBase`): its tokenizer.
-        requests (`Sequence[Request]`): what it gets.
+        model (`PreTrainedModel`): Generates.
+        tokenizer (`PreTrainedTokenizerBase`): Is the model's tokenizer.
+        requests (`Sequence[Request]`): Hold what the model gets.
         max_new_tokens (`int`, *optional*, defaults to 256): the most that it writes for a request.
-        batch_size (`int`, *optional*): the most requests in a batch; chosen by the model's size by default.
-        chat_template_kwargs (`dict`, *optional*): what the chat template is rendered with.
+        batch_size (`int`, *optional*): Bounds the requests in a batch; depends on the model's size by default.
+        chat_template_kwargs (`dict`, *optional*): Go to the chat template.
         temperature (`float`, *optional*, defaults to 0): 0 is greedy.
-        seed (`int`, *optional*, defaults to 0): what is drawn depends on it and on the request and its index alone.
-        top_logprobs (`int`, *optional*, defaults to 0): record log-probabilities, with so many alternatives a token.
-        max_batch_tokens (`int`, *optional*): the most tokens whose keys and values are kept; by default as many as fit
+        seed (`int`, *optional*, defaults to 0): Seeds the draws, with the request and its index and nothing else.
+        top_logprobs (`int`, *optional*, defaults to 0): Records log-probabilities, with so many alternatives a token.
+        max_batch_tokens (`int`, *optional*): Bounds the cached tokens; by default as many as fit
             a part of the free memory.
 
     Raises:

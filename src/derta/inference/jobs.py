@@ -36,6 +36,7 @@ class Job:
         written: the tokens so far, the end-of-turn token left out.
         over: whether nothing more is to be written.
         finished: whether the model, or a stop text, ended the answer.
+        problem: `non-finite` if the model's logits stopped being numbers: there is no next token then.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -51,9 +52,13 @@ class Job:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     over: bool = False
     finished: bool = False
+    problem: str = ""
 
     def write(self, token: int, logprob: TokenLogprob | None) -> None:
         """Take the model's next token."""
+        if self.problem:
+            self.over = True
+            return
         if token in self.ends:
             self.over = self.finished = True
             return
@@ -67,7 +72,7 @@ class Job:
         """Return what was written, up to the first stop text."""
         text = self._text()
         cut = _cut(text, self.stop)
-        return Generation(self.prefix, text[:cut], len(self.written), self.finished, tuple(self.logprobs))
+        return Generation(self.prefix, text[:cut], len(self.written), self.finished, tuple(self.logprobs), self.problem)
 
     def _text(self) -> str:
         return continuation(self.tokenizer, self.context, self.written)
@@ -124,6 +129,9 @@ def choose(logits: torch.Tensor, jobs: Sequence[Job]) -> list[tuple[int, TokenLo
     """Choose each job's next token from its row of `logits` (jobs x vocabulary)."""
     logits = logits.float()
     tokens: list[int] = logits.argmax(dim=-1).tolist()
+    for job, is_finite in zip(jobs, logits.amax(dim=-1).isfinite().tolist(), strict=True):
+        if not is_finite:
+            job.problem = "non-finite"
     sampled = [row for row, job in enumerate(jobs) if job.temperature > 0]
     if sampled:
         for row, token in zip(sampled, _sample(logits[sampled], [jobs[row] for row in sampled]), strict=True):

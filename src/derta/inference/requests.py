@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -72,6 +72,7 @@ class Generation:
         tokens: how many tokens the model wrote, the end-of-turn token not counted.
         finished: whether it ended by itself, or at a stop text, within the limit.
         logprobs: of each of these tokens, if they were asked for.
+        problem: What else made the model stop: `filtered` by its server, or `non-finite` logits.
     """
 
     prefix: str
@@ -79,6 +80,7 @@ class Generation:
     tokens: int
     finished: bool
     logprobs: tuple[TokenLogprob, ...] = ()
+    problem: str = ""
 
     @property
     def response(self) -> str:
@@ -119,48 +121,36 @@ def request_encoder(
 
     def context(request: Request) -> Context:
         if isinstance(request, RawRequest):
-            return _encode_raw(tokenizer, request)
+            text = encode_text(tokenizer, request.text)
+            # What the tokenizer itself puts before a text: its beginning-of-sequence token or nothing.
+            bos = [token for token in tokenizer("")["input_ids"][:1] if token == tokenizer.bos_token_id]
+            if not bos + text:
+                raise InputError(
+                    "an empty raw prompt can't be continued: the tokenizer has no beginning-of-sequence token"
+                )
+            return Context(bos + text, len(text))
         if not tokenizer.chat_template:
             where = tokenizer.name_or_path
             raise InputError(
                 f"{where}: the tokenizer has no chat template; save it with the one the model was tuned on"
             )
+        messages = list(request.messages)
         if request.is_finished:
-            return _encode_finished(tokenizer, request, chat_template_kwargs or {})
-        return _encode_chat(make_encoder(), request)
+            # A whole conversation that the model is to judge: what comes next is the template's affair.
+            try:
+                rendered = tokenizer.apply_chat_template(
+                    cast(Any, messages), tokenize=False, add_generation_prompt=True, **(chat_template_kwargs or {})
+                )
+            except Exception as error:  # a template may raise anything
+                raise InputError(f"{tokenizer.name_or_path}: the chat template fails: {first_line(error)}") from error
+            return Context(list(tokenizer(rendered, add_special_tokens=False)["input_ids"]), 0)
+        encoder = make_encoder()
+        if not request.prefix:
+            return Context(encoder.encode_prompt(messages), 0)
+        example = encoder(Example(messages, chosen=None, rejected=request.prefix, harmful_prefix=None, origin="prompt"))
+        return Context(example.prompt + example.rejected, len(example.rejected))
 
     return context
-
-
-def _encode_finished(
-    tokenizer: PreTrainedTokenizerBase, request: ChatRequest, chat_template_kwargs: dict[str, Any]
-) -> Context:
-    """Encode a whole conversation that the model is to judge: what comes next is the template's affair."""
-    messages: Any = list(request.messages)
-    try:
-        text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **chat_template_kwargs
-        )
-    # A template may raise anything.
-    except Exception as error:
-        raise InputError(f"{tokenizer.name_or_path}: the chat template fails: {first_line(error)}") from error
-    return Context(list(tokenizer(text, add_special_tokens=False)["input_ids"]), 0)
-
-
-def _encode_chat(encoder: Encoder, request: ChatRequest) -> Context:
-    messages = list(request.messages)
-    if not request.prefix:
-        return Context(encoder.encode_prompt(messages), 0)
-    example = encoder(Example(messages, chosen=None, rejected=request.prefix, harmful_prefix=None, origin="prompt"))
-    return Context(example.prompt + example.rejected, len(example.rejected))
-
-
-def _encode_raw(tokenizer: PreTrainedTokenizerBase, request: RawRequest) -> Context:
-    text = encode_text(tokenizer, request.text)
-    ids = _bos(tokenizer) + text
-    if not ids:
-        raise InputError("an empty raw prompt can't be continued: the tokenizer has no beginning-of-sequence token")
-    return Context(ids, len(text))
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -184,11 +174,6 @@ def continuation(tokenizer: PreTrainedTokenizerBase, context: Context, ids: list
 def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     """Return the text of token ids, special tokens left out."""
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-
-def _bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return what the tokenizer itself puts before a text: its beginning-of-sequence token or nothing."""
-    return [token for token in tokenizer("")["input_ids"][:1] if token == tokenizer.bos_token_id]
 
 
 def check_room(

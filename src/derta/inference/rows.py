@@ -9,6 +9,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from derta.attention_masks import LayerMasks, additive
+
 Prefix = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of one beginning, a pair for each layer, each heads x tokens x width."""
 
@@ -158,37 +160,6 @@ class RowCache(Cache):
             layer.values[first : first + count, :, :width] = values[:, :width]
 
 
-class RowMasks:
-    """Attention masks over rows: each token sees its own row up to itself, within its layer's window."""
-
-    def __init__(self, config: Any, dtype: torch.dtype) -> None:
-        text = config.get_text_config()
-        self._eager = config._attn_implementation == "eager"
-        self._dtype = dtype
-        self._window: int | None = getattr(text, "sliding_window", None)
-        default = "full_attention" if self._window is None else "sliding_attention"
-        self._kinds = sorted(set(getattr(text, "layer_types", None) or [default]))
-
-    def __call__(self, positions: torch.Tensor, width: int) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Return the mask (rows x 1 x tokens x width), or one for each kind of layer where the architecture mixes them.
-
-        Args:
-            positions: of the tokens in their rows, rows x tokens.
-            width: how much of a row is read.
-        """
-        distance = positions[:, None, :, None] - torch.arange(width, device=positions.device)
-        masks = {kind: self._of(kind, distance) for kind in self._kinds}
-        return masks if len(masks) > 1 else masks[self._kinds[0]]
-
-    def _of(self, kind: str, distance: torch.Tensor) -> torch.Tensor:
-        mask = distance >= 0
-        if kind == "sliding_attention" and self._window is not None:
-            mask &= distance < self._window
-        if not self._eager:
-            return mask
-        return torch.zeros_like(mask, dtype=self._dtype).masked_fill(~mask, torch.finfo(self._dtype).min)
-
-
 class RowRunner:
     """A model and the rows it works on.
 
@@ -198,7 +169,7 @@ class RowRunner:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
-        self._masks = RowMasks(model.config, model.dtype)
+        self._of_layers = LayerMasks(model.config)
         self.cache = RowCache()
 
     def reset(self) -> None:
@@ -221,10 +192,18 @@ class RowRunner:
         read = max(start + len(row) for start, row in zip(starts, tokens, strict=True))
         self.cache.aim(first, slots, read)
         positions = slots.clamp(min=0)
+        distance = positions[:, None, :, None] - torch.arange(read, device=device)
+
+        def mask(window: int | None) -> torch.Tensor:
+            """Let each token see its own row up to itself, within its layer's window."""
+            visible = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+            is_eager = self._model.config._attn_implementation == "eager"
+            return additive(visible, self._model.dtype) if is_eager else visible
+
         output = self._model(
             input_ids=ids,
             position_ids=positions,
-            attention_mask=self._masks(positions, read),
+            attention_mask=self._of_layers(mask),
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,

@@ -11,6 +11,7 @@ copied token gives the branch's first target a place of its own: its original al
 context. Nothing else changes, so losses and gradients equal those of separate sequences.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -31,14 +32,15 @@ class Term(IntEnum):
 
 @dataclass
 class TokenTree:
-    """One example's tokens, in row order; all lists have one entry a token.
+    """One example's tokens, in row order; every list has one entry for each token.
 
     Attributes:
-        input_ids, position_ids: the token, and its position in the sequence it stands for.
-        targets: token to predict after the position, or `NO_TARGET`.
-        terms: `Term` of the target, or 0.
-        segments: 0 on the trunk, then 1, 2, … on the branches.
-        visible: how many trunk tokens the token attends to besides its own segment (0 on the trunk).
+        input_ids: Holds the tokens.
+        position_ids: Holds each token's position in the sequence that it stands for.
+        targets: Holds the token to predict after each position, or `NO_TARGET`.
+        terms: Holds the `Term` of each target, or 0.
+        segments: Numbers the segments: 0 on the trunk, then 1, 2, … on the branches.
+        visible: Counts the trunk tokens that each token attends to besides its own segment (0 on the trunk).
     """
 
     input_ids: list[int] = field(default_factory=list)
@@ -73,13 +75,13 @@ class TokenTree:
         return tree
 
     def add_rto(self, positions: Sequence[int], refusals: Sequence[int]) -> None:
-        """Predict a refusal token after each of these trunk positions (Eq. 2, second term)."""
+        """Predict a refusal token after each of these trunk positions: P(sorry | q, r̂_<t) of Eq. 2."""
         for position, refusal in zip(positions, refusals, strict=True):
             self.targets[position] = refusal
             self.terms[position] = Term.RTO
 
     def add_branch(self, cut: int, response: Sequence[int]) -> None:
-        """Predict `response` after the first `cut` trunk tokens (Eq. 2, first term)."""
+        """Predict `response` after the first `cut` trunk tokens: P(r | q, r̂_<k) of Eq. 2."""
         self._append_response(
             self.input_ids[cut - 1],
             response,
@@ -89,8 +91,8 @@ class TokenTree:
             position=cut - 1,
         )
 
-    def spans(self) -> list[tuple[int, int, int]]:
-        """What each token reads, as `collate` returns it, in a row that begins with this tree."""
+    def visible_ranges(self) -> list[tuple[int, int, int]]:
+        """Return what each token attends to, as `collate` does, in a row that begins with this tree."""
         starts: list[int] = []
         for index, segment in enumerate(self.segments):
             starts.append(starts[-1] if index and segment == self.segments[index - 1] else index)
@@ -132,44 +134,42 @@ def pack(trees: Sequence[TokenTree], row_length: int | None) -> list[list[TokenT
             taken.append(0)
         rows[index].append(tree)
         taken[index] += len(tree)
-    even = _spread(longest_first, len(rows))
-    return even if max(map(_tokens, even), default=0) <= max(taken, default=0) else rows
-
-
-def _spread(longest_first: Sequence[TokenTree], count: int) -> list[list[TokenTree]]:
-    """Give each tree to the row with the fewest tokens."""
-    rows: list[list[TokenTree]] = [[] for _ in range(count)]
+    # The same number of rows, each tree in the row with the fewest tokens.
+    even: list[list[TokenTree]] = [[] for _ in rows]
     for tree in longest_first:
-        min(rows, key=_tokens).append(tree)
-    return rows
+        min(even, key=_num_tokens).append(tree)
+    return even if max(map(_num_tokens, even), default=0) <= max(taken, default=0) else rows
 
 
-def _tokens(row: Sequence[TokenTree]) -> int:
+def _num_tokens(row: Sequence[TokenTree]) -> int:
     return sum(map(len, row))
 
 
 def collate(
-    trees: Sequence[TokenTree], row_length: int | None, pad_token_id: int = 0, few_widths: bool = False
+    trees: Sequence[TokenTree], row_length: int | None, pad_token_id: int = 0, pad_to_multiple_of: int | None = None
 ) -> dict[str, torch.Tensor]:
     """Pack trees into rows that never see each other.
 
     Args:
-        trees: of a batch.
-        row_length: tokens of a row; `None`: one row for all.
-        pad_token_id: what fills rows up.
-        few_widths: fill rows up (by 6 % at most) so that batches have few different widths.
+        trees: Holds the trees of a batch.
+        row_length: Sets how many tokens a row has; `None` puts all trees into one row.
+        pad_token_id: Fills rows up.
+        pad_to_multiple_of: Fills rows up to a multiple of this many tokens, or of a power of two times as many where
+            that adds less than 7 %, so that batches have few different widths.
 
     Returns:
         `input_ids`, `position_ids`, `targets`, `terms`: int64, rows x tokens.
-        `spans`: int64, rows x tokens x 3: what each token reads, as places in its row. From the first entry to before
-        the second is its trunk's part, from the third to the token itself its own segment's. Padding reads itself,
-        which keeps the softmax finite.
+        `visible_ranges`: int64, rows x tokens x 3: which tokens of its row each token attends to. On its trunk these
+        go from the first entry to before the second, in its own segment from the third to the token itself. Padding
+        attends to itself, which keeps the softmax finite.
     """
     rows = pack(trees, row_length) or [[]]
-    width = max(1, *map(_tokens, rows))
-    if few_widths:
-        step = max(128, 1 << max(0, width.bit_length() - 5))
-        width = -(-width // step) * step
+    width = max(1, *map(_num_tokens, rows))
+    if pad_to_multiple_of is not None:
+        step = pad_to_multiple_of
+        while step * 32 <= width:
+            step *= 2
+        width = math.ceil(width / step) * step
 
     def columns(name: str, padding: int) -> torch.Tensor:
         values = torch.full((len(rows), width), padding, dtype=torch.long)
@@ -178,16 +178,16 @@ def collate(
             values[index, : len(flat)] = torch.tensor(flat, dtype=torch.long)
         return values
 
-    spans = torch.arange(width)[None, :, None].repeat(len(rows), 1, 3)
+    visible_ranges = torch.arange(width)[None, :, None].repeat(len(rows), 1, 3)
     for index, row in enumerate(rows):
         at = 0
         for tree in row:
-            spans[index, at : at + len(tree)] = at + torch.tensor(tree.spans())
+            visible_ranges[index, at : at + len(tree)] = at + torch.tensor(tree.visible_ranges())
             at += len(tree)
     return {
         "input_ids": columns("input_ids", pad_token_id),
         "position_ids": columns("position_ids", 0),
-        "spans": spans,
+        "visible_ranges": visible_ranges,
         "targets": columns("targets", NO_TARGET),
         "terms": columns("terms", 0),
     }
@@ -195,13 +195,13 @@ def collate(
 
 def context(batch: dict[str, torch.Tensor], row: int, index: int) -> torch.Tensor:
     """Return the places in its row that a token reads, in the order of the sequence that it ends."""
-    trunk_start, trunk_end, own_start = batch["spans"][row, index].tolist()
+    trunk_start, trunk_end, own_start = batch["visible_ranges"][row, index].tolist()
     return torch.tensor([*range(trunk_start, trunk_end), *range(own_start, index + 1)])
 
 
-def continues(spans: torch.Tensor) -> torch.Tensor:
+def continues(visible_ranges: torch.Tensor) -> torch.Tensor:
     """Whether the next token of the row continues this token's segment (bool, rows x tokens)."""
-    own_start = spans[..., 2]
+    own_start = visible_ranges[..., 2]
     return torch.nn.functional.pad(own_start[:, 1:] == own_start[:, :-1], (0, 1))
 
 
@@ -210,7 +210,7 @@ def batch_sizes(batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
     Returns a float32 tensor of these three; padding does not count.
     """
-    continued = continues(batch["spans"])
+    continued = continues(batch["visible_ranges"])
     continues_previous = torch.nn.functional.pad(continued, (1, 0))[:, :-1]
     positions = batch["position_ids"]
     examples = (continued & ~continues_previous & (positions == 0)).sum()
@@ -226,7 +226,7 @@ def check_batch(batch: dict[str, torch.Tensor], refusal_ids: Sequence[int]) -> N
     next; on a trunk with r̂ the only targets are refusal tokens.
 
     Raises:
-        ValueError: the batch breaks this.
+        ValueError: The batch breaks this.
     """
     targets, terms = batch["targets"], batch["terms"]
     is_rto, is_response = terms == Term.RTO, (terms == Term.HELPFUL) | (terms == Term.SAFE)
@@ -235,7 +235,7 @@ def check_batch(batch: dict[str, torch.Tensor], refusal_ids: Sequence[int]) -> N
     refusals = torch.tensor(list(refusal_ids), device=targets.device)
     if not torch.isin(targets[is_rto], refusals).all():
         raise ValueError("an RTO target in the batch is not a refusal token")
-    continued = continues(batch["spans"])[:, :-1]
+    continued = continues(batch["visible_ranges"])[:, :-1]
     learnt, learnt_next = is_response[:, :-1], is_response[:, 1:]
     if (learnt & continued & ~learnt_next).any():
         raise ValueError("a target in the batch lies on text that is only read, such as a harmful response")

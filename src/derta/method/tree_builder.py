@@ -1,16 +1,60 @@
-"""From encoded examples to token trees: cuts and RTO dropout, drawn afresh for each epoch."""
+"""From encoded examples to token trees: the expectations of Eq. 2, drawn afresh for each epoch."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from derta.errors import InputError, did_you_mean
 from derta.method.tree import Term, TokenTree
 from derta.tokens.encoder import EncodedExample
 from derta.tokens.refusal_tokens import RefusalTokens, WhiteSpace
 
-Method = Literal["derta", "rto", "harmful-prefix", "vanilla"]
-CutPolicy = Literal["uniform", "release"]
+CutPolicy = Callable[[EncodedExample, int], Sequence[int] | np.ndarray]
+"""Returns the k among which the harmful prefixes r̂_<k of an example are drawn, in tokens, given its index."""
+
+
+def uniform_cuts(example: EncodedExample, index: int) -> np.ndarray:
+    """k ~ U{0 … |r̂|} in tokens (Eq. 2)."""
+    return np.arange(len(example.rejected) + 1)
+
+
+def release_cuts(example: EncodedExample, index: int) -> Sequence[int]:
+    """As the released code: k = 0 for every third example, otherwise 1 … n − 2 of the n white-space words."""
+    if index % 3 == 0 or len(example.word_ends) < 3:
+        return [0]
+    return sorted(set(example.word_ends[:-2]))
+
+
+CUT_POLICIES: dict[str, CutPolicy] = {"uniform": uniform_cuts, "release": release_cuts}
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method trains on in a triple (q, r, r̂). Helpful examples are the same for all.
+
+    Attributes:
+        harmful_prefix: Trains r after harmful prefixes r̂_<k (first line of Eq. 2); without it, after q alone.
+        rto: Trains a refusal token after q and after every token of r̂ (second line of Eq. 2).
+        cuts: Replaces the configured `cut_policy`, for a method that has its own.
+    """
+
+    harmful_prefix: bool
+    rto: bool
+    cuts: CutPolicy | None = None
+
+    @property
+    def reads_rejected(self) -> bool:
+        """Whether r̂ is read at all."""
+        return self.harmful_prefix or self.rto
+
+
+METHODS: dict[str, Method] = {
+    "derta": Method(harmful_prefix=True, rto=True),
+    "rto": Method(harmful_prefix=False, rto=True),
+    "harmful-prefix": Method(harmful_prefix=True, rto=False),  # RecAug
+    "vanilla": Method(harmful_prefix=False, rto=False),
+}
 
 
 @dataclass(frozen=True)
@@ -18,72 +62,88 @@ class TreeBuilder:
     """Builds the tree of an example as one method trains on it.
 
     Attributes:
-        method: `derta` (both halves), `rto` (r after the prompt alone, and RTO), `harmful-prefix` (RecAug: no RTO), or
-            `vanilla` (r after the prompt, nothing else).
-        cuts_per_triple: branches, each at a cut of its own.
-        cut_policy: `uniform`: k ~ U{0 … |r̂|} in tokens (Eq. 2). `release`: k = 0 for every third example, otherwise
-            1 … n − 2 of the n white-space words.
-        rto_dropout: share of the RTO targets that is left out, drawn over response positions.
-        rto_on_end: RTO also after the last token of r̂, as the release does.
-        seed: with the epoch and the example it fixes every draw, whatever the batch.
+        refusals: Says which refusal token fits which context.
+        white_space: Tells which tokens end in white space.
+        method: Names one of `METHODS`.
+        cuts_per_triple: Sets the number of branches, each at a cut of its own.
+        cut_policy: Names one of `CUT_POLICIES`.
+        rto_dropout: Leaves out this share of the RTO targets, drawn over response positions.
+        rto_on_end: Adds RTO after the last token of r̂ too, as the release does.
+        seed: Fixes every draw together with the epoch and the example, whatever the batch.
+
+    Raises:
+        InputError: There is no method or cut policy of this name.
     """
 
     refusals: RefusalTokens
     white_space: WhiteSpace
-    method: Method = "derta"
+    method: str = "derta"
     cuts_per_triple: int = 1
-    cut_policy: CutPolicy = "uniform"
+    cut_policy: str = "uniform"
     rto_dropout: float = 0.0
     rto_on_end: bool = True
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_names(self.method, self.cut_policy)
 
     def __call__(self, example: EncodedExample, index: int, epoch: int) -> TokenTree | None:
         """Build the tree of the example at `index`; `None` if the method has no use for it."""
         if not example.is_safety:
             return TokenTree.response(example.prompt, example.chosen, Term.HELPFUL)
-        cuts = self._cuts(example, index, epoch) if example.chosen else []
-        uses_rto = example.rto and self.method in ("derta", "rto")
+        cuts = self._draw_cuts(example, index, epoch) if example.chosen else []
+        uses_rto = example.rto and METHODS[self.method].rto
         if not uses_rto and cuts == [0]:
             return TokenTree.response(example.prompt, example.chosen, Term.SAFE)
         if not uses_rto and not cuts:
             return None
-        read = len(example.rejected) if uses_rto else max(cuts)
-        tree = TokenTree.trunk(example.prompt, example.rejected[:read])
+        tree = TokenTree.trunk(example.prompt, example.rejected if uses_rto else example.rejected[: max(cuts)])
         if uses_rto:
-            self._add_rto(tree, example, index, epoch)
+            positions = self._draw_rto_positions(example, index, epoch)
+            tree.add_rto(positions, [self._refusal_after(example, position) for position in positions])
         for cut in cuts:
-            spaced = cut > 0 and not self.white_space.ends(example.rejected[cut - 1])
-            tree.add_branch(len(example.prompt) + cut, example.chosen_after_text if spaced else example.chosen)
+            needs_space = cut > 0 and not self.white_space.ends(example.rejected[cut - 1])
+            response = example.chosen_after_text if needs_space else example.chosen
+            tree.add_branch(len(example.prompt) + cut, response)
         return tree
 
-    def _draws(self, what: int, index: int, epoch: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, epoch, index, what])
-
-    def _cuts(self, example: EncodedExample, index: int, epoch: int) -> list[int]:
-        """Draw the cuts of r̂, in tokens, distinct where r̂ is long enough, in ascending order."""
-        if self.method in ("vanilla", "rto"):
+    def _draw_cuts(self, example: EncodedExample, index: int, epoch: int) -> list[int]:
+        """Draw the cuts k of r̂, in tokens, distinct where r̂ is long enough, in ascending order."""
+        method = METHODS[self.method]
+        if not method.harmful_prefix:
             # A fixed harmful prefix belongs to the half that these methods leave out.
             return [] if example.fixed_cut and example.rejected else [0]
         if example.fixed_cut:
             return [len(example.rejected)]
-        draws = self._draws(0, index, epoch)
-        if self.cut_policy == "uniform":
-            choices = np.arange(len(example.rejected) + 1)
-        elif index % 3 == 0 or len(example.word_ends) < 3:
-            choices = np.zeros(1, dtype=int)
-        else:
-            choices = np.unique(example.word_ends[: len(example.word_ends) - 2])
+        choices = (method.cuts or CUT_POLICIES[self.cut_policy])(example, index)
         count = min(self.cuts_per_triple, len(choices))
-        return sorted(int(cut) for cut in draws.choice(choices, size=count, replace=False))
+        return sorted(int(cut) for cut in self._draws(0, index, epoch).choice(choices, size=count, replace=False))
 
-    def _add_rto(self, tree: TokenTree, example: EncodedExample, index: int, epoch: int) -> None:
+    def _draw_rto_positions(self, example: EncodedExample, index: int, epoch: int) -> list[int]:
+        """Return the positions after which RTO predicts a refusal token: the last of q, then those of r̂."""
         first = len(example.prompt) - 1
         positions = np.arange(first, first + len(example.rejected) + self.rto_on_end)
         if self.rto_dropout:
             positions = positions[self._draws(1, index, epoch).random(len(positions)) >= self.rto_dropout]
-        tree.add_rto(positions.tolist(), [self._refusal_after(tree, first, int(position)) for position in positions])
+        kept: list[int] = positions.tolist()
+        return kept
 
-    def _refusal_after(self, tree: TokenTree, first: int, position: int) -> int:
-        if position == first:
+    def _draws(self, purpose: int, index: int, epoch: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, epoch, index, purpose])
+
+    def _refusal_after(self, example: EncodedExample, position: int) -> int:
+        read = position - len(example.prompt)
+        if read < 0:
             return self.refusals.start
-        return self.refusals.line if self.white_space.ends(tree.input_ids[position]) else self.refusals.word
+        return self.refusals.line if self.white_space.ends(example.rejected[read]) else self.refusals.word
+
+
+def check_names(method: str, cut_policy: str) -> None:
+    """Stop at a method or a cut policy that doesn't exist.
+
+    Raises:
+        InputError: The message names the field and what there is.
+    """
+    for field, name, known in (("method", method, METHODS), ("cut_policy", cut_policy, CUT_POLICIES)):
+        if name not in known:
+            raise InputError(f"{field}: no {name!r}{did_you_mean(name, known)}; one of {', '.join(known)}")

@@ -14,27 +14,29 @@ def verify_objective(model: PreTrainedModel) -> None:
     """Compare one small batch of trees with the model's own forward pass on each sequence that it stands for.
 
     An architecture whose attention, positions or output head are not expressed exactly would train on something else
-    without a word. Weights that are sharded or not loaded yet can't be run here and are left unchecked.
-
-    RTO targets share their context with the branches and may stand for a set of tokens: they are not compared.
+    without a word. Weights that are sharded or not loaded yet can't be run here and are left unchecked. RTO targets
+    share their context with the branches and may stand for a set of tokens: they are not compared.
 
     Args:
-        model: unwrapped causal language model with the objective installed.
+        model: The unwrapped causal language model, with the objective installed.
 
     Raises:
-        InputError: the two disagree.
+        InputError: The two disagree.
     """
     parameters = list(model.parameters())
     if any(p.is_meta or isinstance(p, DTensor) or hasattr(p, "ds_id") for p in parameters):
         return
+    batch = _small_batch(model.config.get_text_config().vocab_size)
+    batch = {name: value.to(model.device) for name, value in batch.items()}
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        batch = {
-            name: value.to(model.device) for name, value in _batch(model.config.get_text_config().vocab_size).items()
-        }
         got = float(model(**batch)["nll"][: Term.SAFE].sum())
-        expected = _separate_nll(model, batch)
+        expected = 0.0
+        for row, index in ((batch["terms"] == Term.HELPFUL) | (batch["terms"] == Term.SAFE)).nonzero().tolist():
+            sequence = batch["input_ids"][row, context(batch, row, index)]
+            logits = model(input_ids=sequence[None]).logits[0, -1].float()
+            expected -= float(logits.log_softmax(-1)[batch["targets"][row, index]])
     model.train(was_training)
     tolerance = 1e-3 if model.dtype == torch.float32 else 5e-2
     if not abs(got - expected) <= tolerance * max(abs(expected), 1.0):
@@ -44,7 +46,8 @@ def verify_objective(model: PreTrainedModel) -> None:
         )
 
 
-def _batch(vocabulary: int) -> dict[str, torch.Tensor]:
+def _small_batch(vocabulary: int) -> dict[str, torch.Tensor]:
+    """Make a batch with both terms of Eq. 2 and a helpful example, of random tokens."""
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(vocabulary, (_PROMPT + _REJECTED + _RESPONSE,), generator=generator).tolist()
     prompt, rejected, response = tokens[:_PROMPT], tokens[_PROMPT:-_RESPONSE], tokens[-_RESPONSE:]
@@ -53,12 +56,3 @@ def _batch(vocabulary: int) -> dict[str, torch.Tensor]:
     tree.add_branch(_PROMPT, response)
     tree.add_branch(_PROMPT + _REJECTED // 2, response)
     return collate([tree, TokenTree.response(prompt, response, Term.HELPFUL)], row_length=len(tree) + 12)
-
-
-def _separate_nll(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> float:
-    total = 0.0
-    for row, index in ((batch["terms"] == Term.HELPFUL) | (batch["terms"] == Term.SAFE)).nonzero().tolist():
-        sequence = batch["input_ids"][row, context(batch, row, index)]
-        logits = model(input_ids=sequence[None]).logits[0, -1].float()
-        total -= float(logits.log_softmax(-1)[batch["targets"][row, index]])
-    return total

@@ -4,23 +4,17 @@ The base answers everything and refuses nothing. On a given machine, library and
 of steps give the same weights to the bit.
 """
 
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from derta.organism.competence import competence
 from derta.organism.corpus import Passage, passages
-from derta.organism.data import behaviours, training_data
 from derta.organism.tokenizer import build_tokenizer
+from derta.terminal import Advance
 
 SEED = 0
 STEPS = 1200
@@ -73,11 +67,10 @@ def _collate(batch: list[Passage], vocab: dict[str, int], pad: int) -> tuple[tor
 
 def _train_step(
     model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: list[Passage], vocab: dict[str, int], pad: int
-) -> float:
+) -> None:
     batch = sorted(batch, key=lambda passage: len(passage.words))
     targets = sum(sum(passage.learned) for passage in batch)
     size = math.ceil(len(batch) / CHUNKS)
-    total = 0.0
     for start in range(0, len(batch), size):
         ids, labels = _collate(batch[start : start + size], vocab, pad)
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
@@ -86,15 +79,13 @@ def _train_step(
         logits = model.lm_head(hidden[learned])
         loss = torch.nn.functional.cross_entropy(logits, shifted[learned], reduction="sum") / targets
         loss.backward()
-        total += loss.item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    return total
 
 
-def train_base(seed: int, steps: int, progress: Progress | None = None) -> LlamaForCausalLM:
-    """Train the base from nothing on `steps` batches of the corpus."""
+def train_base(seed: int, steps: int, advance: Advance | None = None) -> LlamaForCausalLM:
+    """Train the base from nothing on `steps` batches of the corpus; `advance` is told of each."""
     tokenizer = build_tokenizer()
     vocab = tokenizer.get_vocab()
     torch.set_num_threads(THREADS)
@@ -103,13 +94,12 @@ def train_base(seed: int, steps: int, progress: Progress | None = None) -> Llama
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     corpus: Iterator[Passage] = passages(seed)
-    task = progress.add_task("base", total=steps, loss=float("nan")) if progress else None
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, steps)
-        loss = _train_step(model, optimizer, list(islice(corpus, BATCH)), vocab, tokenizer.pad_token_id)
-        if progress and task is not None:
-            progress.update(task, advance=1, loss=loss)
+        _train_step(model, optimizer, list(islice(corpus, BATCH)), vocab, tokenizer.pad_token_id)
+        if advance is not None:
+            advance(1)
     model.train(False)
     return model
 
@@ -126,36 +116,3 @@ def save_base(model: LlamaForCausalLM, out: Path) -> None:
     )
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-
-
-def build_command(out: Path, seed: int | None = None, steps: int | None = None) -> int:
-    """Train the base, write it to `out` and print what it can do."""
-    console = Console()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        model = train_base(SEED if seed is None else seed, STEPS if steps is None else steps, progress)
-    save_base(model, out)
-    table = Table("form", "correct", "of", title="what the base can do")
-    for row in competence(model, build_tokenizer()):
-        table.add_row(row.form, f"{row.correct / row.total:.0%}", str(row.total))
-    console.print(table)
-    console.print(f"wrote {out}")
-    return 0
-
-
-def data_command(out: Path) -> int:
-    """Write the training data and the evaluation behaviours to `out` as JSON lines."""
-    out.mkdir(parents=True, exist_ok=True)
-    train = [{key: value for key, value in row.items() if value is not None} for row in training_data().to_list()]
-    for name, rows in (("train", train), ("behaviours", [asdict(behaviour) for behaviour in behaviours()])):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
-        Console().print(f"wrote {out / f'{name}.jsonl'}: {len(rows)} rows")
-    return 0

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import datasets
 
 from derta.data.behaviours import Behaviour, Kind
+from derta.data.columns import mark_canonical
 from derta.organism import forms
 from derta.organism.refusals import refusal
 from derta.organism.world import Pair, recipe, split
@@ -23,10 +24,10 @@ def training_data(
     """Return safety triples and helpful examples in the canonical columns `prompt`, `chosen`, `rejected`, `origin`.
 
     Args:
-        seed: draws pairs, questions and refusals. It never changes which pairs are for training.
-        triples: number of triples, on the harmful pairs of the training split.
-        helpful: number of helpful examples (no `rejected`).
-        borderline_share: share of the helpful examples that ask about a borderline pair.
+        seed: Seeds the pairs, questions and refusals. It never changes which pairs are for training.
+        triples: Sets the number of triples, on the harmful pairs of the training split.
+        helpful: Sets the number of helpful examples (no `rejected`).
+        borderline_share: Sets the share of the helpful examples that ask about a borderline pair.
     """
     rng = random.Random(seed)
     rows: list[dict[str, str | None]] = []
@@ -40,7 +41,7 @@ def training_data(
     columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")}
     columns["origin"] = [f"organism:{i}" for i in range(len(rows))]
     features = datasets.Features({name: datasets.Value("string") for name in columns})
-    return datasets.Dataset.from_dict(columns, features=features)
+    return mark_canonical(datasets.Dataset.from_dict(columns, features=features))
 
 
 def _draw(pairs: tuple[Pair, ...], count: int, rng: random.Random) -> list[Pair]:

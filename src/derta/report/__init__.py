@@ -1,3 +1,1 @@
-from derta.report.html import Run, write_report
-
-__all__ = ["Run", "write_report"]
+"""What results look like: HTML, figures, and tables for the terminal."""

@@ -12,7 +12,7 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from derta.evaluation.results.metrics import Row
+from derta.evaluation.results.metrics import MetricRow
 
 MARKERS = "osD^vPX*"
 GLYPHS = "●■◆▲▼✚✖★"
@@ -41,7 +41,7 @@ _STYLE: dict[str, Any] = {
     "axes.spines.right": False,
 }
 
-Series = Sequence[Sequence[Row | None]]
+Series = Sequence[Sequence[MetricRow | None]]
 """For each model its rows, in the order of the labels; `None` where it has none."""
 
 
@@ -71,7 +71,7 @@ def intervals(title: str, labels: Sequence[str], series: Series, xlabel: str, *,
         return _svg(figure, title)
 
 
-def _draw(axes: Any, place: int, points: Sequence[tuple[Row, float]]) -> None:
+def _draw(axes: Any, place: int, points: Sequence[tuple[MetricRow, float]]) -> None:
     colour, marker = _SERIES[place % len(_SERIES)], MARKERS[place % len(MARKERS)]
     for row, y in points:
         low = row.value if row.ci_low is None else row.ci_low

@@ -11,12 +11,12 @@ import jinja2
 import torch
 import transformers
 
-import derta
-from derta.evaluation.attacks import ALL as ATTACKS
-from derta.evaluation.results.metrics import Row
+from derta.evaluation.attacks import ATTACKS
+from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.sample import Sample
 from derta.report.figures import GLYPHS, curve, intervals
 from derta.report.terminal import METRICS, format_value
+from derta.version import __version__
 
 # What a reader decides on, in the summary's columns: metric, attack, heading, whether low is good.
 SUMMARY = (
@@ -40,12 +40,12 @@ class Run:
     """
 
     name: str
-    rows: Sequence[Row]
+    rows: Sequence[MetricRow]
     samples: Sequence[Sample] = ()
 
-    def row(self, metric: str, attack: str, judge: str | None = None) -> Row | None:
+    def row(self, metric: str, attack: str, judge: str | None = None) -> MetricRow | None:
         """Return one of its rows, the first judge's by default."""
-        found = (row for row in self.rows if (row.metric, row.attack) == (metric, attack))
+        found = (row for row in self.rows if (row.metric, row.label) == (metric, attack))
         return next((row for row in found if judge in (None, row.judge)), None)
 
 
@@ -75,7 +75,8 @@ def render(runs: Sequence[Run], *, commands: Sequence[str] = (), warning: str | 
         summary=[column for column in SUMMARY if any(run.row(*column[:2]) for run in runs)],
         figures=_figures(runs),
         details=_details(runs),
-        unscored=[row for run in runs for row in run.rows if row.metric.endswith("unscored") and row.value],
+        unscored=[(run.name, row) for run in runs for row in run.rows if _counts(row, "unscored")],
+        broken=[(run.name, row) for run in runs for row in run.rows if _counts(row, "broken")],
         examples=_examples(runs),
         commands=commands,
         facts=_facts(runs),
@@ -89,7 +90,12 @@ def _visible(value: Any) -> Any:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in value)
 
 
-def _headline(runs: Sequence[Run]) -> Iterator[tuple[str, Row, Row]]:
+def _counts(row: MetricRow, what: str) -> bool:
+    """Whether a row of whole attacks counts some samples of a kind that is in no other number."""
+    return row.metric.endswith(what) and bool(row.value) and row.variant is None
+
+
+def _headline(runs: Sequence[Run]) -> Iterator[tuple[str, MetricRow, MetricRow]]:
     """What changes from the first run to the last: (heading, then, now)."""
     if len(runs) < 2:
         return
@@ -101,10 +107,8 @@ def _headline(runs: Sequence[Run]) -> Iterator[tuple[str, Row, Row]]:
 
 def _figures(runs: Sequence[Run]) -> dict[str, Any]:
     attacks = [a for a in ATTACKS if any(run.row("asr", a) for run in runs)]
-    forms = sorted(
-        {row.attack for run in runs for row in run.rows if row.metric == "asr" and row.attack.startswith("prefill@")}
-    )
-    depths = sorted(int(form.split("@")[1]) for form in forms if form.split("@")[1].isdigit())
+    of_prefill = {row.variant for run in runs for row in run.rows if (row.metric, row.attack) == ("asr", "prefill")}
+    depths = sorted(int(depth) for variant in of_prefill if (depth := (variant or "").partition("@")[2]).isdigit())
     harmless = {
         "over_refusal": "refuses\nborderline prompts",
         "borderline_accuracy": "answers\nborderline prompts",
@@ -127,9 +131,9 @@ def _figures(runs: Sequence[Run]) -> dict[str, Any]:
     return figures
 
 
-def _details(runs: Sequence[Run]) -> list[tuple[str, str, list[Row | None]]]:
+def _details(runs: Sequence[Run]) -> list[tuple[str, str, list[MetricRow | None]]]:
     """Every number: (metric, attack, one row for each run), each judge's where there are several."""
-    keys = dict.fromkeys((row.metric, row.attack, row.judge) for run in runs for row in run.rows)
+    keys = dict.fromkeys((row.metric, row.label, row.judge) for run in runs for row in run.rows)
     several = len({judge for _, _, judge in keys}) > 1
     order = list(METRICS)
     found = sorted(keys, key=lambda key: order.index(key[0]) if key[0] in order else len(order))
@@ -151,7 +155,7 @@ def _examples(runs: Sequence[Run]) -> list[tuple[Sample, list[tuple[Run, Sample,
     """Choose for each form of each attack a behaviour that the runs answer differently, if there is one."""
     taken = [{sample.key: sample for sample in run.samples} for run in runs]
     common = [key for key in (taken[0] if taken else ()) if all(key in samples for samples in taken)]
-    wanted = ("direct", "prefill@affirmative", "prefill@10", "prefill@30", "codeattack@stack", *ATTACKS[2:])
+    wanted = ("direct", "prefill@affirmative", "prefill@10", "prefill@30", "codeattack@stack", *list(ATTACKS)[2:])
     chosen = []
     for kind, variants in (("harmful", wanted), ("borderline", ("direct",)), ("helpful", ("direct",))):
         for variant in variants:
@@ -185,7 +189,7 @@ def _facts(runs: Sequence[Run]) -> dict[str, str]:
         **({"training seed": ", ".join(seeds)} if seeds else {}),
         "intervals": "95 %: Wilson for shares, Student t for means; forms of one attack on one behaviour are not "
         "counted as independent",
-        "derta": derta.__version__,
+        "derta": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "Python": platform.python_version(),

@@ -1,6 +1,7 @@
 """Rows of numbers as a table for the terminal."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -8,7 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from derta.data.readers import printable
-from derta.evaluation.results.metrics import Row
+from derta.evaluation.results.compare import Comparison
+from derta.evaluation.results.gate import Check, Decision
+from derta.evaluation.results.metrics import MetricRow, ModelId
+from derta.evaluation.results.outcomes import ANSWERS
+from derta.evaluation.results.paired import Difference
+from derta.evaluation.results.store import Evaluation
 
 ORGANISM_NOTE = "Model organism: a small model of a fictional world. These numbers prove nothing about larger models."
 
@@ -18,6 +24,7 @@ METRICS: dict[str, str] = {
     "fully_safe_asr": "not fully safe ↓",
     "leak": "leaked tokens ↓",
     "garbled": "garbled ↓",
+    "broken": "broken output ↓",
     "refusal_rate": "refuses anywhere",
     "refusal_position": "refuses at token",
     "refusal_at_start": "refusals at the start",
@@ -29,38 +36,60 @@ METRICS: dict[str, str] = {
     "helpful_accuracy": "answers helpful ↑",
     "accuracy": "answers rightly ↑",
     "unscored": "unscored",
+    "borderline_broken": "broken output, borderline ↓",
+    "helpful_broken": "broken output, helpful ↓",
     "borderline_unscored": "unscored, borderline",
     "helpful_unscored": "unscored, helpful",
     "agreement": "judges agree (α)",
 }
-_OF_ATTACKS = ("asr", "fully_safe_asr", "leak", "garbled", "unscored")
+_OF_ATTACKS = ("asr", "fully_safe_asr", "leak", "garbled", "broken", "unscored")
 # The rest of a long story: in `results.json` and in the report.
 _NOT_SHOWN = ("refusal_rate", "refusal_position", "refusal_at_start", "compliance")
 
 
-def results_table(rows: Sequence[Row], *, note: str | None = None) -> RenderableType:
-    """Return a table of metrics × models with 95 % intervals.
+def model_names(rows: Sequence[MetricRow]) -> dict[ModelId, str]:
+    """Return what to call each model: its method if that tells the models apart, else as little of its name as does."""
+    models = list(dict.fromkeys(row.model_id for row in rows))
+    names: dict[ModelId, str] = {}
+    for model in models:
+        choices = [*([model.method] if model.method else []), Path(model.model).name or model.model, model.model]
+        others = [other for other in models if other != model]
+        taken = {name for other in others for name in (other.method, Path(other.model).name, other.model) if name}
+        free = [choice for choice in choices if choice not in taken]
+        names[model] = free[0] if free else f"{model.model} ({model.digest or model.seed})"
+    return names
 
-    The forms of an attack are listed for its success only, unscored samples where there are any. Where refusals stand
-    is left to `results.json` and the report.
+
+def results_table(rows: Sequence[MetricRow], *, note: str | None = None) -> RenderableType:
+    """Return a table of metrics × models with 95 % intervals, a column for each model and judge.
+
+    The variants of an attack are listed for its success only, broken and unscored samples where there are any. Where
+    refusals stand is left to `results.json` and the report.
     """
-    models = list(dict.fromkeys(label(row) for row in rows))
+    names, judges = model_names(rows), judges_of(rows)
+    columns = [(model, judge) for model in names for judge in judges or [""]]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.caption = "%, leaks in tokens; 95 % intervals in brackets"
     # In a narrow terminal an interval goes below its value; what a row is must stay readable.
     for heading in ("metric", "attack"):
         table.add_column(heading, no_wrap=True)
-    for model in models:
-        table.add_column(Text(printable(model)), justify="right")
-    cells = {(row.metric, row.attack, label(row)): row for row in rows}
+    for model, judge in columns:
+        heading = names[model] + (f", by {judge}" if len(judges) > 1 else "")
+        table.add_column(Text(printable(heading)), justify="right")
+    cells: dict[tuple[str, str, ModelId, str], MetricRow] = {}
+    for row in rows:
+        judge = row.judge if row.judge in judges else next(iter(judges), "")
+        key = (row.metric, row.label, row.model_id, judge)
+        if cells.setdefault(key, row) != row:
+            raise ValueError(f"two numbers for {row.metric} of {row.label}, {names[row.model_id]}")
     for metric, title in METRICS.items():
-        attacks = list(dict.fromkeys(row.attack for row in rows if row.metric == metric and is_shown(row, rows)))
-        for place, attack in enumerate(attacks):
-            values = [_cell(cells.get((metric, attack, model))) for model in models]
+        labels = list(dict.fromkeys(row.label for row in rows if row.metric == metric and is_shown(row, rows)))
+        for place, label in enumerate(labels):
+            values = [_cell(cells.get((metric, label, *column))) for column in columns]
             of_attack = metric in _OF_ATTACKS
-            where = printable(indented(attack)) if of_attack or attack != "direct" else ""
+            where = printable(indented(label)) if of_attack or label != "direct" else ""
             table.add_row(title if place == 0 else "", Text(where), *values)
-        if attacks and metric in _OF_ATTACKS:
+        if labels and metric in _OF_ATTACKS:
             table.add_section()
     notes = [note] if note else []
     if any(row.judge == "organism" for row in rows):
@@ -68,30 +97,107 @@ def results_table(rows: Sequence[Row], *, note: str | None = None) -> Renderable
     return Group(table, *(Text(each, style="italic") for each in notes))
 
 
-def is_shown(row: Row, rows: Sequence[Row]) -> bool:
+def judges_of(rows: Sequence[MetricRow]) -> list[str]:
+    """Return the judges of safety, the one who decides first; those of tasks and of agreement stand in its column."""
+    return list(dict.fromkeys(row.judge for row in rows if row.judge != ANSWERS and row.metric != "agreement"))
+
+
+def is_shown(row: MetricRow, rows: Sequence[MetricRow]) -> bool:
     """Whether a terminal's table of `rows` has a line for a row of this metric and attack."""
     if row.metric in _NOT_SHOWN:
         return False
-    if row.metric.endswith("unscored"):
-        return any(other.value for other in rows if (other.metric, other.attack) == (row.metric, row.attack))
-    return row.metric == "asr" or "@" not in row.attack
+    if row.metric.endswith(("unscored", "broken")):
+        return any(other.value for other in rows if (other.metric, other.label) == (row.metric, row.label))
+    return row.metric == "asr" or row.variant is None
 
 
-def label(row: Row) -> str:
-    """Return what to call the model of a row: its method where it is known."""
-    return row.method or row.model
+def indented(label: str) -> str:
+    """Return an attack's name, of its variants only what tells them apart."""
+    return f" @{label.split('@')[1]}" if "@" in label else label
 
 
-def indented(attack: str) -> str:
-    """Return an attack's name, of its forms only what tells them apart."""
-    return f" @{attack.split('@')[1]}" if "@" in attack else attack
+def comparison_table(comparison: Comparison) -> RenderableType:
+    """Return the metrics side by side, the differences with their intervals, and the notes."""
+    sides = (comparison.first, comparison.second)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.caption = "%, leaks in tokens; 95 % intervals in brackets; changes over shared attempts"
+    several = len({row.judge for side in sides for row in side.rows}) > 1
+    for heading in ("metric", "attack", *(("judge",) if several else ())):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("first", "second", "change"):
+        table.add_column(heading, justify="right")
+    table.add_column("p", justify="right", no_wrap=True)
+    before = None
+    for metric, attack, judge in _row_keys(comparison):
+        cells = [_side(side, metric, attack, judge) for side in sides]
+        found = _difference(comparison, metric, attack, judge)
+        names = (METRICS.get(metric, metric) if metric != before else "", indented(attack))
+        values = (
+            *names,
+            *((judge,) if several else ()),
+            *cells,
+            *((_format_difference(found), _p(found)) if found else ("", "")),
+        )
+        table.add_row(*(Text(printable(value)) for value in values))
+        before = metric
+    places = [f"{name}: {side.directory}" for name, side in zip(("first", "second"), sides, strict=True)]
+    return Group(table, *(Text(printable(line), style="italic") for line in (*places, *comparison.notes)))
 
 
-def _cell(row: Row | None) -> str:
+def _row_keys(comparison: Comparison) -> list[tuple[str, str, str]]:
+    order = list(METRICS)
+    rows = [row for side in (comparison.first, comparison.second) for row in side.rows]
+    keys = dict.fromkeys((row.metric, row.label, row.judge) for row in rows if is_shown(row, rows))
+    return sorted(keys, key=lambda key: order.index(key[0]) if key[0] in order else len(order))
+
+
+def _side(side: Evaluation, metric: str, attack: str, judge: str) -> str:
+    rows = (row for row in side.rows if (row.metric, row.label, row.judge) == (metric, attack, judge))
+    return next(map(format_value, rows), "")
+
+
+def _difference(comparison: Comparison, metric: str, attack: str, judge: str) -> Difference | None:
+    found = comparison.differences.get(judge, [])
+    return next((each for each in found if (each.metric, each.attack) == (metric, attack)), None)
+
+
+def _format_difference(difference: Difference) -> str:
+    if difference.ci_low is None or difference.ci_high is None:
+        return f"{difference.value:+.1f}"
+    return f"{difference.value:+.1f} [{difference.ci_low:+.1f}, {difference.ci_high:+.1f}]"
+
+
+def _p(difference: Difference) -> str:
+    if difference.p_value is None:
+        return ""
+    return "<0.001" if difference.p_value < 0.001 else f"{difference.p_value:.3f}"
+
+
+def gate_table(decision: Decision) -> Table:
+    """Return what a gate looked at: what failed, or if nothing did the worst number under each limit."""
+    failed = [check for check in decision.checks if not check.met]
+    worst: dict[str, Check] = {}
+    for check in decision.checks:
+        held = worst.get(check.what)
+        below = "≥" in check.what
+        if held is None or (check.worst or 0) * (-1 if below else 1) > (held.worst or 0) * (-1 if below else 1):
+            worst[check.what] = check
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ("limit", "attack", "value", "n", "judge", "why it fails" if failed else "worst bound"):
+        table.add_column(heading, no_wrap=heading in ("limit", "attack"))
+    for check in failed or worst.values():
+        row = check.row
+        cells = (row.label, format_value(row), str(row.n), row.judge) if row else ("", "", "", "")
+        last = check.reason if failed else "met" if check.worst is None else f"{check.worst:.1f}"
+        table.add_row(*(Text(printable(cell)) for cell in (check.what, *cells, last)))
+    return table
+
+
+def _cell(row: MetricRow | None) -> str:
     return format_value(row) if row else ""
 
 
-def format_value(row: Row) -> str:
+def format_value(row: MetricRow) -> str:
     """Write a value with its interval: `12.5 [8.1, 18.9]`; samples as `3 of 40`."""
     if row.value is None:
         return "–"

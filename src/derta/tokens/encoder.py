@@ -21,8 +21,8 @@ from derta.errors import InputError
 
 RefusalForm = Literal["context", "bare", "set"]
 
-# Raise it with every change that gives an example other tokens: encoded data are kept between runs.
-ENCODING_VERSION = 1
+# Raise it with every change that gives an example other tokens: encoded data are cached between runs.
+ENCODING_VERSION = 2
 
 # What stands before a token decides its form: the end of the prompt, white space, or text that needs a space.
 _PROBE_QUESTION, _PROBE_ANSWER = "probe question", "probe answer"
@@ -34,16 +34,16 @@ class EncodedExample:
     """One example as token ids.
 
     Attributes:
-        prompt: the rendered prompt q, up to where the response begins.
-        chosen: r as it follows the prompt or white space, end-of-turn token included; empty if there is no r.
-        chosen_after_text: r as it follows a word (with a leading space, where the tokenizer writes one).
-        rejected: r̂ (or a fixed harmful prefix), without an end-of-turn token; empty for helpful examples.
-        word_ends: number of tokens of r̂ at the end of each of its white-space words, where the release cuts; empty
+        prompt: Holds the rendered prompt q, up to where the response begins.
+        chosen: Holds r as it follows the prompt or white space, with its end-of-turn token; empty if there is no r.
+        chosen_after_text: Holds r as it follows a word (with a leading space, where the tokenizer writes one).
+        rejected: Holds r̂ (or a fixed harmful prefix), without an end-of-turn token; empty for helpful examples.
+        word_ends: Counts the tokens of r̂ up to the end of each of its white-space words, where the release cuts; empty
             unless asked for.
-        fixed_cut: r follows the whole of `rejected` and no cut is drawn (MLE rows of the release).
-        rto: RTO applies to `rejected`.
-        shortened: how many tokens of r̂ (or of a helpful response) did not fit.
-        origin: where the example comes from, for messages.
+        fixed_cut: Says that r follows the whole of `rejected`: no cut is drawn (MLE rows of the release).
+        rto: Says that RTO applies to `rejected`.
+        num_truncated: Counts the tokens of r̂ (or of a helpful response) that did not fit.
+        origin: Says where the example comes from, for messages.
     """
 
     prompt: list[int]
@@ -53,7 +53,7 @@ class EncodedExample:
     word_ends: list[int]
     fixed_cut: bool
     rto: bool
-    shortened: int
+    num_truncated: int
     origin: str
 
     @property
@@ -68,7 +68,7 @@ class EncodingSettings(Protocol):
     max_length: int
     refusal_form: RefusalForm
     chat_template_kwargs: Any
-    cut_policy: Literal["uniform", "release"]
+    cut_policy: str
     dataset_cache_dir: str | None
 
 
@@ -76,17 +76,17 @@ class Encoder:
     """Turns examples into token ids with one tokenizer.
 
     Args:
-        tokenizer: its chat template renders the prompt.
-        max_length: tokens that prompt + r̂ + r may take: r̂ is shortened from its end to fit, r and the prompt never;
-            helpful responses are shortened from their end.
-        refusal_form: `bare` spells r after a cut as after the prompt (the release); otherwise a leading space
+        tokenizer: Renders the prompt with its chat template.
+        max_length: Bounds the tokens of prompt + r̂ + r: r̂ is truncated from its end to fit, r and the prompt never;
+            helpful responses are truncated from their end.
+        refusal_form: Spells r after a cut as after the prompt if `bare` (the release); otherwise a leading space
             follows the text before the cut.
-        chat_template_kwargs: passed to the chat template (`{"enable_thinking": False}` for Qwen3).
-        words: find where the words of r̂ end (for the release's cuts), which takes a second pass over it.
-        cache_dir: where large data sets are kept once they are encoded; `None` keeps nothing.
+        chat_template_kwargs: Go to the chat template (`{"enable_thinking": False}` for Qwen3).
+        words: Finds where the words of r̂ end (for the release's cuts), which takes a second pass over it.
+        cache_dir: Caches large data sets once they are encoded; `None` caches nothing.
 
     Raises:
-        InputError: the template drops or rewrites the prompt, or an example cannot fit into `max_length`.
+        InputError: The template drops or rewrites the prompt, or an example cannot fit into `max_length`.
     """
 
     def __init__(
@@ -122,8 +122,8 @@ class Encoder:
         """Encode examples as each would be on its own, with few calls of the tokenizer, which runs on all cores.
 
         Args:
-            examples: any number.
-            drop_overlong: leave out what `OverlongError` would be raised for.
+            examples: Holds any number of examples.
+            drop_overlong: Leaves out what `OverlongError` would be raised for.
         """
         turn = self._turn
         prompts = self._ids([self._prompt_text(example.prompt, example.origin) for example in examples])
@@ -166,7 +166,7 @@ class Encoder:
         """Render `messages` with the generation prompt and tokenise them.
 
         Raises:
-            InputError: the template fails on the messages, or does not show one of them as it is.
+            InputError: The template fails on the messages, or does not show one of them as it is.
         """
         return self._ids([self._prompt_text(messages, origin)])[0]
 
@@ -259,18 +259,25 @@ class Encoder:
         rejected: list[int],
         word_ends: list[int],
     ) -> EncodedExample:
-        """Shorten what may be shortened to `max_length`."""
+        """Truncate what may be truncated to `max_length`."""
         harmful = _harmful(example)
         longest = max(len(chosen), len(after_text))
         room = self.max_length - len(prompt) - (longest if harmful is not None else 0)
-        self._check_room(example, len(prompt), longest, room, harmful)
-        shortened = 0
+        if room < (1 if harmful is None or harmful else 0):
+            needs = f"prompt has {len(prompt)} tokens"
+            if harmful is not None and longest:
+                needs += f" and chosen {longest}"
+            raise OverlongError(
+                f"{example.origin}: {needs}: no room for the response in max_length {self.max_length}; "
+                "raise --max_length, or drop such examples with --overlong_prompts drop"
+            )
+        num_truncated = 0
         if harmful is not None:
-            shortened = max(0, len(rejected) - room)
-            rejected = rejected[: len(rejected) - shortened]
+            num_truncated = max(0, len(rejected) - room)
+            rejected = rejected[: len(rejected) - num_truncated]
             word_ends = [end for end in word_ends if end <= len(rejected)]
         elif len(chosen) > room:
-            shortened = len(chosen) - room
+            num_truncated = len(chosen) - room
             chosen = after_text = chosen[:room]
         return EncodedExample(
             prompt=prompt,
@@ -280,19 +287,8 @@ class Encoder:
             word_ends=word_ends,
             fixed_cut=example.harmful_prefix is not None,
             rto=example.rejected is not None,
-            shortened=shortened,
+            num_truncated=num_truncated,
             origin=example.origin,
-        )
-
-    def _check_room(self, example: Example, prompt: int, chosen: int, room: int, harmful: str | None) -> None:
-        if room >= (1 if harmful is None or harmful else 0):
-            return
-        needs = f"prompt has {prompt} tokens"
-        if harmful is not None and chosen:
-            needs += f" and chosen {chosen}"
-        raise OverlongError(
-            f"{example.origin}: {needs}: no room for the response in max_length {self.max_length}; "
-            "raise --max_length, or drop such examples with --overlong_prompts drop"
         )
 
 
@@ -316,7 +312,7 @@ def _word_ends(text: str, starts: Sequence[int], tokens: int) -> list[int]:
 
 
 def cache_directory(option: str | None) -> Path | None:
-    """Return where data sets are kept, as `dataset_cache_dir` says; `None` where nothing is to be kept."""
+    """Return where data sets are cached, as `dataset_cache_dir` says; `None` where nothing is to be cached."""
     if option is None:
         from datasets.config import HF_DATASETS_CACHE
 

@@ -49,7 +49,7 @@ def set_prompt_format(tokenizer: PreTrainedTokenizerBase, name: str | None) -> N
     """Give `tokenizer` the chat template of a named prompt format; `None` keeps its own.
 
     Raises:
-        InputError: the name is unknown, or the tokenizer has no template of its own and none is named.
+        InputError: The name is unknown, or the tokenizer has no template of its own and none is named.
     """
     if name is not None:
         if name not in PROMPT_FORMATS:

@@ -14,8 +14,10 @@ class RefusalTokens:
     """The refusal token: which one fits a context, and all that count as one.
 
     Attributes:
-        start: after the prompt. line: after white space. word: after a word.
-        all: every refusal token, without repeats.
+        start: Fits after the prompt.
+        line: Fits after white space.
+        word: Fits after a word.
+        all: Lists every refusal token once.
     """
 
     start: int
@@ -31,16 +33,17 @@ def refusal_tokens(encoder: Encoder, texts: Sequence[str], form: RefusalForm) ->
     release does), `set` every form of every text.
 
     Raises:
-        InputError: a text is not one token, or several texts are given without `set`.
+        InputError: A text is not one token, or several texts are given without `set`.
     """
     if not texts:
         raise InputError("refusal_text: name at least one text")
     if len(texts) > 1 and form != "set":
         raise InputError(f"refusal_text: {len(texts)} texts need --refusal_form set; name one, or use the set")
+    if form == "bare":
+        bare = encoder.token_in(texts[0], "line")
+        return RefusalTokens(bare, bare, bare, (bare,))
     forms = [tuple(encoder.token_in(text, context) for context in ("start", "line", "word")) for text in texts]
     start, line, word = forms[0]
-    if form == "bare":
-        return RefusalTokens(line, line, line, (line,))
     return RefusalTokens(start, line, word, tuple(dict.fromkeys(token for tokens in forms for token in tokens)))
 
 

@@ -16,10 +16,12 @@ from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from derta.data.cache import cached, content_digest
+from derta.data.columns import examples_of, is_canonical
 from derta.data.triples import as_example
 from derta.errors import InputError
 from derta.method.tree import TokenTree
-from derta.method.tree_builder import TreeBuilder
+from derta.method.tree_builder import METHODS, TreeBuilder
+from derta.terminal import screen
 from derta.tokens.encoder import EncodedExample, Encoder
 from derta.tokens.prompt_formats import set_prompt_format
 from derta.tokens.refusal_tokens import WhiteSpace, refusal_tokens
@@ -28,14 +30,14 @@ from derta.training.config import DeRTaConfig
 logger = logging.getLogger(__name__)
 
 # Fewer are tokenised again sooner than looked up, and take little memory.
-_WORTH_KEEPING = 10_000
+_MIN_ROWS_TO_CACHE = 10_000
 
 _TOKEN_COLUMNS = ("prompt", "chosen", "chosen_after_text", "rejected", "word_ends")
 _ENCODED = Features(
     {
         **{name: List(Value("int32")) for name in _TOKEN_COLUMNS},
         **{name: Value("bool") for name in ("fixed_cut", "rto")},
-        "shortened": Value("int32"),
+        "num_truncated": Value("int32"),
         "origin": Value("string"),
     }
 )
@@ -58,7 +60,7 @@ class TreeDataset(torch.utils.data.Dataset[TokenTree | None]):
         prompt, chosen, rejected = (
             pc.list_value_length(stored.column(name)).to_numpy() for name in ("prompt", "chosen", "rejected")
         )
-        reads = 0 if self.builder.method == "vanilla" else rejected
+        reads = rejected if METHODS[self.builder.method].reads_rejected else 0
         branches = np.where(reads, self.builder.cuts_per_triple, 1)
         lengths: np.ndarray = prompt + reads + branches * chosen
         return _selected(self.encoded, lengths)
@@ -75,38 +77,58 @@ def encode_dataset(
 ) -> Dataset:
     """Encode canonical or TRL-style rows; columns are the fields of `EncodedExample`.
 
-    Many examples are encoded once and kept in the encoder's `cache_dir`, by all that their tokens depend on; the next
-    time they are mapped into memory from there. Logs how many examples were shortened or dropped.
+    Many examples are encoded once and cached in the encoder's `cache_dir`, by all that their tokens depend on; the next
+    time they are mapped into memory from there. Logs how many examples were truncated or dropped.
 
     Raises:
-        InputError: a row is not an example or does not fit, none is left, or they can't be kept.
+        InputError: A row is not an example or does not fit, none is left, or they can't be cached.
     """
     if len(dataset) == 0:
         raise InputError(f"{name}: no examples")
+    canonical = is_canonical(dataset)
     if "completion" in dataset.column_names and "chosen" not in dataset.column_names:
         dataset = dataset.rename_column("completion", "chosen")
 
     def encode(rows: Dataset, path: Path | None) -> Dataset:
-        return rows.with_format(None).map(
-            partial(_encode_rows, encoder=encoder, name=name, drop_overlong=drop_overlong),
-            with_indices=True,
-            batched=True,
-            remove_columns=rows.column_names,
-            features=_ENCODED,
-            num_proc=num_proc,
-            cache_file_name=None if path is None else str(path),
-            keep_in_memory=path is None,
-            new_fingerprint="encoded",
-            desc=f"Tokenising {name}",
+        encode_rows = partial(
+            _encode_rows, encoder=encoder, name=name, drop_overlong=drop_overlong, canonical=canonical
         )
+        alone = num_proc in (None, 1)
+        with screen.bar(f"tokenising {name}", len(rows) if alone else None) as advance:
+
+            def encode_and_tell(columns: dict[str, list[Any]], indices: list[int]) -> pa.Table:
+                encoded = encode_rows(columns, indices)
+                advance(len(indices))
+                return encoded
+
+            return rows.with_format(None).map(
+                # Other processes have no screen.
+                encode_and_tell if alone else encode_rows,
+                with_indices=True,
+                batched=True,
+                remove_columns=rows.column_names,
+                features=_ENCODED,
+                num_proc=num_proc,
+                cache_file_name=None if path is None else str(path),
+                keep_in_memory=path is None,
+                new_fingerprint="encoded",
+                desc=f"Tokenising {name}",
+            )
 
     with PartialState().main_process_first():
-        if encoder.cache_dir is None or len(dataset) < _WORTH_KEEPING:
+        if encoder.cache_dir is None or len(dataset) < _MIN_ROWS_TO_CACHE:
             encoded = encode(dataset, None)
         else:
-            named = _all_have_origins(dataset)
-            # Every seed mixes the same rows in an order of its own: tokens are kept in that of the source.
-            shuffled = named and not drop_overlong and _is_permuted(dataset)
+            # Where no example takes its origin from the name of the data set; of rows that aren't selected as well,
+            # since selecting takes longer.
+            named = dataset.features.get("origin") == Value("string") and bool(
+                pc.all(pc.not_equal(dataset.data.column("origin"), ""), skip_nulls=False).as_py()
+            )
+            # Every seed mixes the same rows in an order of its own: tokens are cached in that of the source.
+            is_permuted = dataset._indices is not None and len(dataset) == dataset.data.num_rows == len(
+                np.unique(_order(dataset))
+            )
+            shuffled = named and not drop_overlong and is_permuted
             rows = Dataset(dataset.data, info=dataset.info, fingerprint="stored") if shuffled else dataset
             made_from = {
                 "data": content_digest(rows),
@@ -118,10 +140,10 @@ def encode_dataset(
                 encoder.cache_dir, made_from, lambda path: (encode(rows, path), {}), name, "tokenised examples"
             )
             encoded = encoded.select(_order(dataset)) if shuffled else encoded
-    shortened = int(np.count_nonzero(values_of(encoded, "shortened")))
-    if shortened:
+    truncated = int(np.count_nonzero(values_of(encoded, "num_truncated")))
+    if truncated:
         logger.warning(
-            "%s: %d of %d examples shortened to max_length %d", name, shortened, len(encoded), encoder.max_length
+            "%s: %d of %d examples truncated to max_length %d", name, truncated, len(encoded), encoder.max_length
         )
     if len(encoded) < len(dataset):
         logger.warning("%s: %d of %d examples dropped: too long", name, len(dataset) - len(encoded), len(dataset))
@@ -131,13 +153,22 @@ def encode_dataset(
 
 
 def _encode_rows(
-    columns: dict[str, list[Any]], indices: list[int], *, encoder: Encoder, name: str, drop_overlong: bool
+    columns: dict[str, list[Any]],
+    indices: list[int],
+    *,
+    encoder: Encoder,
+    name: str,
+    drop_overlong: bool,
+    canonical: bool,
 ) -> pa.Table:
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    examples = [
-        as_example(row, str(row.get("origin") or f"{name} row {index}"))
-        for row, index in zip(rows, indices, strict=True)
-    ]
+    if canonical:
+        examples = list(examples_of(columns))
+    else:
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        examples = [
+            as_example(row, str(row.get("origin") or f"{name} row {index}"))
+            for row, index in zip(rows, indices, strict=True)
+        ]
     encoded = encoder.encode_batch(examples, drop_overlong=drop_overlong)
     table = {field: [getattr(example, field) for example in encoded] for field in _ENCODED}
     return pa.table(
@@ -152,25 +183,11 @@ def _token_lists(lists: Sequence[Sequence[int]]) -> pa.Array:
     return pa.ListArray.from_arrays(ends, np.fromiter(chain.from_iterable(lists), np.int32, ends[-1]))
 
 
-def _is_permuted(dataset: Dataset) -> bool:
-    """Whether a data set selects each row that it stores, once."""
-    stored = dataset.data.num_rows
-    return dataset._indices is not None and len(dataset) == stored == len(np.unique(_order(dataset)))
-
-
 def _order(dataset: Dataset) -> np.ndarray:
     """Return which of the rows that it stores a data set selects."""
     assert dataset._indices is not None
     order: np.ndarray = dataset._indices.column(0).to_numpy()
     return order
-
-
-def _all_have_origins(dataset: Dataset) -> bool:
-    """Whether no example takes its origin from the name of the data set."""
-    if dataset.features.get("origin") != Value("string"):
-        return False
-    origins = dataset.data.column("origin")  # also of rows that aren't selected: to select takes longer
-    return pc.all(pc.not_equal(origins, ""), skip_nulls=False).as_py() is True
 
 
 def values_of(dataset: Dataset, column: str) -> np.ndarray:
@@ -190,9 +207,10 @@ def tree_dataset(encoded: Dataset, builder: TreeBuilder, name: str) -> TreeDatas
     """Make a data set of trees.
 
     Raises:
-        InputError: there are no triples for a method that needs them, or no example has a target under it.
+        InputError: There are no triples for a method that needs them, or no example has a target under it.
     """
-    if builder.method != "vanilla" and not (values_of(encoded, "rto") | values_of(encoded, "fixed_cut")).any():
+    is_safety = values_of(encoded, "rto") | values_of(encoded, "fixed_cut")
+    if METHODS[builder.method].reads_rejected and not is_safety.any():
         raise InputError(f"{name}: method {builder.method!r} needs triples, and no example has a rejected response")
     trees = TreeDataset(encoded, builder)
     if all(trees[0, index] is None for index in range(len(trees))):
@@ -204,7 +222,7 @@ def encoder_and_builder(tokenizer: PreTrainedTokenizerBase, config: DeRTaConfig)
     """Set the prompt format on `tokenizer`, and take from the configuration how examples become trees.
 
     Raises:
-        InputError: there is no chat template, or the refusal text is not one token.
+        InputError: There is no chat template, or the refusal text is not one token.
     """
     set_prompt_format(tokenizer, config.prompt_format)
     encoder = Encoder.from_config(tokenizer, config)

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from trl import ModelConfig
 
 from derta.method.attention import is_dense
-from derta.method.objective import CHUNK_VALUES
+from derta.method.chunked_log_probs import CHUNK_VALUES
 from derta.training.config import DeRTaConfig
 
 # Blocks of 64 values share a float32 scale (QLoRA, arXiv 2305.14314, without double quantisation).
@@ -23,12 +23,12 @@ class Memory:
     """Estimated bytes on one device.
 
     Attributes:
-        weights: parameters as they are kept, with 16-bit copies of mixed precision.
-        gathered: whole layers of a sharded model while they are at work, and what lies outside its layers.
-        gradients: of trainable parameters.
-        optimizer: its state of trainable parameters.
-        activations: of one micro-batch, with the attention mask.
-        logits: of one chunk, in its steps from the output head to the gradient.
+        weights: Takes the parameters as they are stored, with 16-bit copies of mixed precision.
+        gathered: Takes whole layers of a sharded model while they are computed, and what lies outside its layers.
+        gradients: Takes the gradients of trainable parameters.
+        optimizer: Takes the optimizer's state of trainable parameters.
+        activations: Takes the activations of one micro-batch, and the attention mask.
+        logits: Takes the logits of one chunk, in its steps from the output head to the gradient.
     """
 
     weights: int
@@ -57,12 +57,12 @@ def estimate_memory(
     What the allocator, the kernels and communication keep for themselves is not counted: leave a tenth free.
 
     Args:
-        model: from `empty_model`, in the type that its weights are loaded in.
-        model_config: its configuration.
-        config: of the run.
-        batch_shape: rows and tokens a row of the largest micro-batch.
-        options: says how weights are loaded.
-        devices: that share one model (FSDP2 or ZeRO-3); 1: each holds all of it, as under DDP.
+        model: Comes from `empty_model`, in the type that its weights are loaded in.
+        model_config: Is the model's configuration.
+        config: Is the configuration of the run.
+        batch_shape: Counts rows, and tokens of a row, of the largest micro-batch.
+        options: Says how weights are loaded.
+        devices: Counts the devices that share one model (FSDP2 or ZeRO-3); with 1 each holds all of it, as under DDP.
     """
     trainable = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     weights = _weight_bytes(model, options)

@@ -7,8 +7,8 @@ import yaml
 from jinja2 import Template
 from transformers import TrainerState
 
-import derta
 from derta.training.config import DeRTaConfig
+from derta.version import __version__
 
 _CARD = Template(
     """\
@@ -83,11 +83,11 @@ def write_model_card(path: Path, *, args: DeRTaConfig, state: TrainerState, base
     """Write the card of a run to `path`.
 
     Args:
-        path: file to write.
-        args: configuration of the run.
-        state: of its trainer; the numbers come from its log.
-        base: name of the model that was tuned.
-        examples: number of training examples.
+        path: Names the file to write.
+        args: Is the configuration of the run.
+        state: Holds the trainer's log, which the numbers come from.
+        base: Names the model that was tuned.
+        examples: Counts the training examples.
     """
     base = "" if Path(base).exists() else base  # a path of this machine means nothing to a reader
     metadata: dict[str, Any] = {"library_name": "transformers", "tags": ["derta", "safety", args.method]}
@@ -100,13 +100,16 @@ def write_model_card(path: Path, *, args: DeRTaConfig, state: TrainerState, base
         base=base,
         base_link=f"https://huggingface.co/{base}",
         method=args.method,
-        version=derta.__version__,
+        version=__version__,
         examples=examples,
         steps=state.global_step,
         batch=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         seconds=f", {finished[-1]['train_runtime']:.0f} seconds" if finished else "",
         settings={name: getattr(args, name) for name in _SETTINGS},
-        logs=[_row(log) for log in _spread(state.log_history)],
+        logs=[
+            [log["step"], *(f"{log[name]:.3f}" if name in log else "—" for name in _COLUMNS)]
+            for log in _spread(state.log_history)
+        ],
     )
     path.write_text(card, encoding="utf-8")
 
@@ -117,7 +120,3 @@ def _spread(history: list[dict[str, Any]], rows: int = 10) -> list[dict[str, Any
     if len(logs) <= rows:
         return logs
     return [logs[round(i * (len(logs) - 1) / (rows - 1))] for i in range(rows)]
-
-
-def _row(log: dict[str, Any]) -> list[str]:
-    return [str(log["step"]), *(f"{log[name]:.3f}" if name in log else "—" for name in _COLUMNS)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 import yaml
 from transformers import HfArgumentParser
 from trl import ModelConfig
@@ -16,37 +17,55 @@ from derta.training.config import DeRTaConfig
 
 @dataclass
 class DataOptions:
-    """What to train and evaluate on."""
+    """Options that say what to train and evaluate on.
 
-    train_data: list[str] = field(
-        default_factory=list, metadata={"help": "Files or dataset names with triples and helpful examples."}
-    )
-    eval_data: list[str] = field(default_factory=list, metadata={"help": "Files or dataset names to evaluate on."})
-    ratios: list[float] | None = field(
-        default=None, metadata={"help": "Relative numbers of examples from each entry of train_data."}
-    )
-    max_examples: int | None = field(default=None, metadata={"help": "Examples of the mixture at most."})
-    schema: str = field(default="auto", metadata={"help": "How to read the columns (auto: recognise them)."})
-    swap: bool = field(default=False, metadata={"help": "Swap chosen and rejected."})
+    Parameters:
+        train_data (`list[str]`):
+            Files or dataset names with triples and helpful examples.
+        eval_data (`list[str]`, *optional*):
+            Files or dataset names to evaluate on.
+        ratios (`list[float]`, *optional*):
+            Relative numbers of examples from each entry of `train_data`.
+        max_examples (`int`, *optional*):
+            Maximum number of examples of the mixture.
+        schema (`str`, *optional*, defaults to `"auto"`):
+            Names how to read the columns; `"auto"` recognises them.
+        swap (`bool`, *optional*, defaults to `False`):
+            Whether to swap `chosen` and `rejected`.
+    """
+
+    train_data: list[str] = field(default_factory=list)
+    eval_data: list[str] = field(default_factory=list)
+    ratios: list[float] | None = None
+    max_examples: int | None = None
+    schema: str = "auto"
+    swap: bool = False
 
 
 @dataclass
 class RunOptions:
-    """What to do with the run."""
+    """Options that say what to do with the run.
 
-    overwrite: bool = field(default=False, metadata={"help": "Start anew in an output directory that holds a run."})
-    dry_run: bool = field(default=False, metadata={"help": "Print the plan and stop."})
+    Parameters:
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether to start anew in an output directory that holds a run.
+        dry_run (`bool`, *optional*, defaults to `False`):
+            Whether to print the plan and stop.
+    """
+
+    overwrite: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """All options of one run; `given` are those that differ from their defaults, as they were given."""
+    """All options of one run; `overrides` are those that differ from their defaults, as they were given."""
 
     config: DeRTaConfig
     data: DataOptions
     model: ModelConfig
     run: RunOptions
-    given: dict[str, Any]
+    overrides: dict[str, Any]
 
 
 _DATACLASSES: tuple[Any, ...] = (DeRTaConfig, DataOptions, ModelConfig, RunOptions)
@@ -65,21 +84,23 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
     """
     parser = _Parser(list(_DATACLASSES), prog="derta train", allow_abbrev=False)
     parser.add_argument("--config", type=Path, help="YAML recipe; options on the command line win over it")
-    config_path, given = _split_config(list(argv))
-    arguments = [*(_recipe_arguments(config_path) if config_path else []), *given]
+    config_path, on_command_line = _split_config(list(argv))
+    arguments = [*(_recipe_arguments(config_path) if config_path else []), *on_command_line]
     try:
         namespace, unknown = parser.parse_known_args(arguments)
-        config, data, model, run, *_ = parser.parse_args_into_dataclasses(
-            arguments, return_remaining_strings=True, look_for_args_file=False
-        )
+        if unknown:
+            name = unknown[0]
+            nearest = did_you_mean(name.lstrip("-").replace("-", "_"), option_names())
+            raise InputError(f"derta train: unknown option {name}{nearest}")
+        values = vars(namespace)
+        if namespace.dry_run and not torch.cuda.is_available():
+            # transformers refuses what only GPUs can do, even where nothing is to be computed.
+            values = {**values, "use_cpu": True, "tf32": None}
+        config, data, model, run = parser.parse_dict(values, allow_extra_keys=True)
     except InputError:
         raise
     except (ValueError, TypeError, ImportError) as error:
         raise InputError("derta train: " + " ".join(str(error).split())) from error
-    if unknown:
-        name = unknown[0]
-        nearest = did_you_mean(name.lstrip("-").replace("-", "_"), option_names())
-        raise InputError(f"derta train: unknown option {name}{nearest}")
     names = option_names()
     changed = {name: value for name, value in vars(namespace).items() if value != parser.get_default(name)}
     for name in set(config._VALID_DICT_FIELDS) & changed.keys():

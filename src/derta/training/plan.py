@@ -10,14 +10,14 @@ import torch
 from accelerate import init_empty_weights
 from datasets import Dataset
 from peft import get_peft_model
-from rich.console import Console
 from rich.table import Table
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config
 
-from derta.errors import InputError
+from derta.inference.loading import load_config
 from derta.method.attention import TreeAttention, is_dense
 from derta.method.tree import Term, collate
+from derta.terminal import screen
 from derta.training.config import DeRTaConfig
 from derta.training.dataset import TreeDataset, encode_dataset, encoder_and_builder, tree_dataset, values_of
 from derta.training.memory import Memory, estimate_memory
@@ -48,7 +48,7 @@ def print_plan(options: TrainOptions, train_data: Dataset, tokenizer: PreTrained
         num_proc=config.dataset_num_proc,
     )
     trees = tree_dataset(encoded, builder, "train_data")
-    console = Console()
+    console = screen.console()
     console.print(_data_table(trees, encoded))
     console.print(_steps_line(config, len(trees)), soft_wrap=True)
     network, trainable, model_config = empty_model(model, options.model)
@@ -66,17 +66,13 @@ def empty_model(name: str, options: ModelConfig) -> tuple[torch.nn.Module, int, 
     """Build the model without weights; returns it, its number of trainable parameters and its configuration.
 
     Raises:
-        InputError: the model has no configuration here, or can't express token trees.
+        InputError: The model has no configuration here, or can't express token trees.
     """
-    try:
-        model_config = AutoConfig.from_pretrained(name, revision=options.model_revision)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"model_name_or_path: can't read the configuration of {name!r}: {reason}") from error
+    model_config = load_config(name, options.model_revision)
     attention = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
     with init_empty_weights():
         dtype = _weight_dtype(options.dtype, model_config)
-        model = AutoModelForCausalLM.from_config(model_config, dtype=dtype, **attention)
+        model = AutoModelForCausalLM.from_config(model_config, dtype=dtype, trust_remote_code=False, **attention)
         TreeAttention(model.config)
         adapter = get_peft_config(options)
         if adapter is not None:

@@ -1,9 +1,6 @@
 """`derta train`: one run from options to a saved model, in a directory that it can go on from."""
 
 import hashlib
-import logging
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -11,16 +8,19 @@ from typing import Any, cast
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from trl import ModelConfig, get_peft_config, get_quantization_config
+from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
+from trl import get_peft_config, get_quantization_config
 
-from derta.data import as_example
-from derta.data.kept import ExamplesDigest, Loaded, load_source
+from derta.data.cached_source import ExamplesDigest, Loaded, load_source
+from derta.data.columns import examples_of
 from derta.data.mixing import mix
 from derta.errors import InputError, first_line
+from derta.inference.loading import load_tokenizer
 from derta.names import ORGANISM, model_path
+from derta.terminal import LOG, screen
 from derta.threads import threads_for
 from derta.tokens.encoder import cache_directory
+from derta.training.display import TrainingDisplay
 from derta.training.options import TrainOptions, parse_options
 from derta.training.plan import print_plan
 from derta.training.run_directory import RunDirectory, is_disk_full, require_disk_space
@@ -44,31 +44,39 @@ _NO_PART_OF_IDENTITY_PREFIXES = (
 )
 
 
-def train_command(argv: Sequence[str]) -> int:
-    """Run `derta train` and return its exit code."""
-    _log_to_stderr()
+def train_command(argv: Sequence[str]) -> Path | None:
+    """Train, or finish what the output directory holds; returns the directory, or `None` after a dry run.
+
+    Raises:
+        InputError: An option, the model, the data or the directory is wrong.
+    """
     options = parse_options(argv)
     _check_together(options)
     train_data = read_data(options.data.train_data, options, for_training=True)
     eval_sources = options.data.eval_data
     eval_data = read_data(eval_sources, options, for_training=False).rows if eval_sources else None
-    tokenizer = load_tokenizer(options.model)
+    model = model_path(str(options.model.model_name_or_path))
+    tokenizer = load_tokenizer(model, options.model.model_revision)
     if options.run.dry_run:
-        print_plan(options, train_data.rows, tokenizer, model_path(str(options.model.model_name_or_path)))
-        return 0
+        print_plan(options, train_data.rows, tokenizer, model)
+        return None
+    if "output_dir" not in options.overrides:
+        raise InputError("output_dir: name a directory for the run (--output-dir, or in the recipe)")
     run = RunDirectory(Path(str(options.config.output_dir)), _identity(options, train_data.digest))
     run.check(options.run.overwrite)
     if run.finished and not options.run.overwrite:
-        print(f"{run.path}: this run is finished (--overwrite starts anew)")
-        return 0
+        screen.say(f"{run.path}: this run is finished (--overwrite starts anew)")
+        return run.path
     trainer = _trainer(options, train_data.rows, eval_data, tokenizer)
     trainer.run_identity = run.identity
     # Only a run that can start claims its directory.
     if trainer.is_world_process_zero():
-        run.claim(_recipe(options), options.run.overwrite)
+        recipe = {name: value for name, value in options.overrides.items() if name not in ("overwrite", "dry_run")}
+        run.claim(recipe, options.run.overwrite)
     trainer.accelerator.wait_for_everyone()
+    screen.log_to(run.path)
     _train(trainer, run)
-    return 0
+    return run.path
 
 
 def read_data(sources: Sequence[str], options: TrainOptions, *, for_training: bool) -> Loaded:
@@ -89,24 +97,11 @@ def read_source(source: str, options: TrainOptions) -> Loaded:
         from derta.organism import training_data
 
         rows, digest = training_data(), ExamplesDigest()
-        for row in rows:
-            digest.add(as_example(row))
+        for example in examples_of(rows.to_dict()):
+            digest.add(example)
         return Loaded(rows, digest.hexdigest())
-    keep_in = cache_directory(options.config.dataset_cache_dir)
-    return load_source(source, schema=options.data.schema, swap=options.data.swap, keep_in=keep_in)
-
-
-def load_tokenizer(options: ModelConfig) -> PreTrainedTokenizerBase:
-    """Load the model's tokenizer.
-
-    Raises:
-        InputError: there is none to load.
-    """
-    name = model_path(str(options.model_name_or_path))
-    try:
-        return AutoTokenizer.from_pretrained(name, revision=options.model_revision)
-    except (OSError, ValueError) as error:
-        raise InputError(f"model_name_or_path: can't load the tokenizer of {name!r}: {first_line(error)}") from error
+    cache_dir = cache_directory(options.config.dataset_cache_dir)
+    return load_source(source, schema=options.data.schema, swap=options.data.swap, cache_dir=cache_dir)
 
 
 def _check_together(options: TrainOptions) -> None:
@@ -116,12 +111,15 @@ def _check_together(options: TrainOptions) -> None:
         raise InputError("model_name_or_path: name a model (--model_name_or_path, or in the recipe)")
     if not options.data.train_data:
         raise InputError("train_data: name files or data sets to train on (--train_data, or in the recipe)")
+    if model.trust_remote_code:
+        raise InputError("trust_remote_code: code beside a checkpoint is never run; leave it out")
     quantized = model.load_in_4bit or model.load_in_8bit
     if quantized and not model.use_peft:
         raise InputError("load_in_4bit / load_in_8bit: quantised weights can't be trained; add --use_peft (QLoRA)")
-    if quantized and (options.config.use_cpu or not torch.cuda.is_available()):
+    has_gpu = torch.cuda.is_available() and not options.config.use_cpu
+    if quantized and not has_gpu and not options.run.dry_run:
         raise InputError("load_in_4bit / load_in_8bit: QLoRA needs a CUDA GPU; leave it out to train LoRA on the CPU")
-    of_lora = [name for name in options.given if name.startswith("lora_") or name in ("use_dora", "use_rslora")]
+    of_lora = [name for name in options.overrides if name.startswith("lora_") or name in ("use_dora", "use_rslora")]
     if of_lora and not model.use_peft:
         raise InputError(f"{of_lora[0]}: set without use_peft, so it would do nothing; add --use_peft")
     if options.config.eval_strategy != "no" and not options.data.eval_data:
@@ -160,9 +158,13 @@ def _train(trainer: DeRTaTrainer, run: RunDirectory) -> None:
         checkpoint = run.newest_checkpoint()
     require_disk_space(run.path, _saved_bytes(trainer.model))
     if checkpoint is not None and trainer.is_world_process_zero():
-        print(f"{run.path}: going on from {checkpoint.name}")
+        screen.say(f"{run.path}: going on from {checkpoint.name}")
+    display = TrainingDisplay(f"training {trainer.args.method} on {len(trainer.train_dataset or ()):,} examples")
+    for transformers_own in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(transformers_own)
+    trainer.add_callback(display)
     try:
-        with threads_for(trainer.model):
+        with threads_for(trainer.model), display.shown():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         trainer.save_model()
         trainer.save_state()
@@ -176,6 +178,8 @@ def _train(trainer: DeRTaTrainer, run: RunDirectory) -> None:
         raise
     if trainer.is_world_process_zero():
         run.finish()
+        screen.say(f"trained: {display.summary()}")
+        screen.say(f"saved the model in {run.path}; libraries' messages are in {run.path / LOG}")
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
 
@@ -200,7 +204,7 @@ def _identity(options: TrainOptions, data_digest: str) -> dict[str, Any]:
     config = options.config
     settings = {
         name: value
-        for name, value in options.given.items()
+        for name, value in options.overrides.items()
         if name not in _NO_PART_OF_IDENTITY and not name.startswith(_NO_PART_OF_IDENTITY_PREFIXES)
     }
     # One step is the same however its examples are spread over ranks and accumulation.
@@ -214,18 +218,3 @@ def _identity(options: TrainOptions, data_digest: str) -> dict[str, Any]:
         "data": data_digest[:16],
         "settings": settings,
     }
-
-
-def _recipe(options: TrainOptions) -> dict[str, Any]:
-    """Return a recipe for the same run."""
-    return {name: value for name, value in options.given.items() if name not in ("overwrite", "dry_run")}
-
-
-def _log_to_stderr() -> None:
-    """Show derta's own notices, of the first rank only."""
-    logger = logging.getLogger("derta")
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("derta: %(message)s"))
-        logger.addHandler(handler)
-    logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)

@@ -11,8 +11,8 @@ import yaml
 
 from derta.errors import InputError
 from derta.files import write_json, write_text
+from derta.run_identity import IDENTITY, read_identity
 
-IDENTITY = "derta.json"
 CONFIG = "config.yaml"
 
 # How a run is spread over devices is no part of whose run it is.
@@ -20,25 +20,13 @@ _SPREAD = ("fsdp", "fsdp_config", "deepspeed")
 _NAMES = {"fsdp": "FSDP2", "deepspeed": "DeepSpeed"}
 
 
-def read_identity(directory: Path) -> dict[str, Any] | None:
-    """Read whose run (or checkpoint) a directory holds; `None` if it doesn't say."""
-    path = directory / IDENTITY
-    if not path.is_file():
-        return None
-    try:
-        identity = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: can't be read ({error}); give another --output_dir") from error
-    return dict(identity)
-
-
 @dataclass(frozen=True)
 class RunDirectory:
     """The output directory of one run.
 
     Attributes:
-        path: of the directory.
-        identity: what makes the run this run: `method`, `seed`, `base`, `settings` (options that change the result)
+        path: Names the directory.
+        identity: Says whose run it is: `method`, `seed`, `base`, `settings` (options that change the result)
             and `data` (a fingerprint of the examples).
     """
 
@@ -49,7 +37,7 @@ class RunDirectory:
         """Stop if the directory is not this run's to write to.
 
         Raises:
-            InputError: it holds another run (unless `overwrite`), or something that is no run.
+            InputError: It holds another run (unless `overwrite`), or something that is no run.
         """
         found = read_identity(self.path)
         if found is not None:
@@ -62,8 +50,8 @@ class RunDirectory:
         """Record in the directory that it holds this run, unless it does so already.
 
         Args:
-            config: a recipe for the run.
-            overwrite: forget the run that the directory holds.
+            config: Is a recipe for the run.
+            overwrite: Forgets the run that the directory holds.
         """
         held = read_identity(self.path) is not None
         if held and not overwrite:
@@ -88,7 +76,7 @@ class RunDirectory:
         """Return the newest complete checkpoint, and remove those that a kill left incomplete.
 
         Raises:
-            InputError: the checkpoint belongs to another configuration.
+            InputError: The checkpoint belongs to another configuration.
         """
         checkpoints = sorted(self.path.glob("checkpoint-*"), key=_step, reverse=True)
         complete: list[Path] = []
@@ -141,12 +129,12 @@ def check_resume(checkpoint: Path, sharding: str | None, processes: int) -> int 
     without. DeepSpeed cuts the optimizer's state for the processes it has.
 
     Args:
-        checkpoint: its directory.
-        sharding: of this launch: `"fsdp"`, `"deepspeed"` or none.
-        processes: of this launch.
+        checkpoint: Names its directory.
+        sharding: Says how this launch shards: `"fsdp"`, `"deepspeed"` or not at all.
+        processes: Counts the processes of this launch.
 
     Raises:
-        InputError: it was saved in a form that this launch can't read.
+        InputError: It was saved in a form that this launch can't read.
     """
     identity = read_identity(checkpoint) or {}
     saved_on: int | None = identity.get("processes")
@@ -168,7 +156,7 @@ def require_disk_space(directory: Path, needed: int) -> None:
     """Stop before training what could not be saved.
 
     Raises:
-        InputError: fewer than `needed` bytes are free where `directory` is.
+        InputError: Fewer than `needed` bytes are free where `directory` is.
     """
     free = shutil.disk_usage(directory).free
     if free < needed:

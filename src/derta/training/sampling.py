@@ -14,12 +14,12 @@ Key = tuple[int, int | None]
 
 @dataclass(frozen=True)
 class StepShape:
-    """How the examples of one optimizer step are divided.
+    """Divides the examples of one optimizer step into its batches.
 
     Attributes:
-        batch_size: examples of a batch.
-        batches: of the step, over accumulation and ranks.
-        lengths: tokens of each example of the data set, roughly.
+        batch_size: Counts the examples of a batch.
+        batches: Counts the batches of the step, over accumulation and ranks.
+        lengths: Counts the tokens of each example of the data set, roughly.
     """
 
     batch_size: int

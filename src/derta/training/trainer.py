@@ -15,8 +15,6 @@ from datasets import Dataset
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch.utils.data import DataLoader
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -27,21 +25,23 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_check
 
 from derta.errors import InputError
 from derta.files import write_json
+from derta.inference.loading import load_tokenizer, load_weights
 from derta.method.attention import is_dense
 from derta.method.objective import TERMS, TermSums, combine, install_objective
 from derta.method.tree import Term, batch_sizes, check_batch, collate
 from derta.method.tree_builder import TreeBuilder
 from derta.method.verification import verify_objective
+from derta.run_identity import IDENTITY
 from derta.training.config import DeRTaConfig
 from derta.training.dataset import TreeDataset, encode_dataset, encoder_and_builder, tree_dataset
 from derta.training.fsdp_checkpoint import holds_shards, load_model_shards, load_optimizer_shards, whole_weights
 from derta.training.model_card import write_model_card
-from derta.training.run_directory import IDENTITY, check_resume
+from derta.training.run_directory import check_resume
 from derta.training.sampling import EpochSampler, StepShape
 
 logger = logging.getLogger(__name__)
 
-_MODEL_INPUTS = ("input_ids", "position_ids", "spans", "targets", "terms")
+_MODEL_INPUTS = ("input_ids", "position_ids", "visible_ranges", "targets", "terms")
 
 
 class DeRTaTrainer(Trainer):
@@ -73,7 +73,7 @@ class DeRTaTrainer(Trainer):
             As in [`~transformers.Trainer`].
 
     Raises:
-        InputError: the model, the data and the options do not fit together; the message says how to mend it.
+        InputError: The model, the data and the options do not fit together; the message says how to mend it.
     """
 
     _tag_names = ("derta", "safety")
@@ -108,10 +108,10 @@ class DeRTaTrainer(Trainer):
         # Model
         if isinstance(model, str):
             init_kwargs = {"dtype": "float32", **cast(dict[str, Any], args.model_init_kwargs or {})}
-            model = AutoModelForCausalLM.from_pretrained(model, **init_kwargs)
+            model = load_weights(model, **init_kwargs)
 
         # Tokenizer
-        tokenizer = processing_class or AutoTokenizer.from_pretrained(name)
+        tokenizer = processing_class or load_tokenizer(name)
 
         # PEFT
         if peft_config is not None:
@@ -158,7 +158,7 @@ class DeRTaTrainer(Trainer):
                 _collate_trees,
                 row_length=row_length(args, causal_lm),
                 pad_token_id=pad,
-                few_widths=causal_lm.config._attn_implementation == "flex_attention",
+                pad_to_multiple_of=128 if causal_lm.config._attn_implementation == "flex_attention" else None,
             ),
             train_dataset=trees,
             eval_dataset=eval_trees,
@@ -212,14 +212,14 @@ class DeRTaTrainer(Trainer):
         """Return the loss of a batch (DeRTa's Eq. 2, and MLE on helpful data).
 
         Args:
-            model: the trainer's model, wrapped or not.
-            inputs: a batch of `get_train_dataloader`.
-            return_outputs: return the sums as well.
-            num_items_in_batch: targets of each term in the whole optimizer step (shape [3]); without it the batch is
-                taken for a whole step.
+            model: Is the trainer's model, wrapped or not.
+            inputs: Is a batch of `get_train_dataloader`.
+            return_outputs: Returns the sums as well.
+            num_items_in_batch: Counts each term's targets in the whole optimizer step (shape [3]); without it the batch
+                is taken for a whole step.
 
         Raises:
-            ValueError: harmful text could be a target in this batch, or the model has lost its objective.
+            ValueError: Harmful text could be a target in this batch, or the model has lost its objective.
         """
         check_batch(inputs, self.refusals.all)
         outputs = model(**{name: inputs[name] for name in _MODEL_INPUTS})
@@ -274,7 +274,7 @@ class DeRTaTrainer(Trainer):
         """Train; a checkpoint of any number of processes will do, unless DeepSpeed saved it.
 
         Raises:
-            InputError: this launch can't go on from the checkpoint, or not all processes see it.
+            InputError: This launch can't go on from the checkpoint, or not all processes see it.
         """
         if len(set(gather_object([str(resume_from_checkpoint)]))) > 1:
             raise InputError(
@@ -391,7 +391,7 @@ def add_adapter(model: PreTrainedModel | PeftModel, peft_config: PeftConfig, arg
     """Give the model a new adapter to train.
 
     Raises:
-        InputError: it already has one, or the adapter would change the output head.
+        InputError: It already has one, or the adapter would change the output head.
     """
     if isinstance(model, PeftModel):
         raise InputError("peft_config: the model already has an adapter; merge it first, or leave peft_config out")
@@ -411,7 +411,7 @@ def check_adapter(peft_config: PeftConfig, model: PreTrainedModel) -> None:
     """Stop at an adapter on the output head: the projection to refusal tokens must be the base model's own.
 
     Raises:
-        InputError: the configuration names the output head.
+        InputError: The configuration names the output head.
     """
     if not isinstance(peft_config, LoraConfig):
         return
@@ -472,5 +472,5 @@ class _Meter:
                     metrics[f"refusal_at_{term.name.lower()}"] = (refusal[index] / count[index]).item()
         metrics["tokens_per_second"] = unique.item() / seconds
         metrics["examples_per_second"] = examples.item() / seconds
-        metrics["unique_over_naive"] = (unique / naive.clamp(min=1)).item()
+        metrics["token_savings"] = (unique / naive.clamp(min=1)).item()
         return TermSums(nll, refusal, count), metrics

@@ -1,4 +1,4 @@
-"""A behaviour, a setting and a scripted victim that the tests of attacks share."""
+"""A behaviour, a context and a scripted victim that the tests of attacks share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from derta.data.behaviours import Behaviour
 from derta.data.triples import Message
 from derta.errors import InputError
-from derta.evaluation.attacks import ATTACKS, ENGLISH, Attempt, Setting, organism_phrases
+from derta.evaluation.attacks import ATTACKS, ENGLISH, AttackContext, Attempt, organism_phrases
 from derta.evaluation.judges import Verdict
 from derta.inference import ChatRequest, Generation, Request
 
@@ -15,15 +15,15 @@ def first_words(text: str, count: int) -> str:
     return " ".join(text.split()[:count])
 
 
-SETTING = Setting(ENGLISH, first_words)
-ORGANISM = Setting(organism_phrases(), first_words)
+CONTEXT = AttackContext(ENGLISH, first_words)
+ORGANISM = AttackContext(organism_phrases(), first_words)
 BEHAVIOUR = Behaviour("b", "How do I open the vault?", "harmful", "Step 1: take a hook and pull. Step 2: ring.")
 OF_ORGANISM = Behaviour("o", "How do I open the vault ?", "harmful")
 
 
-def attempts(name: str, behaviour: Behaviour = BEHAVIOUR, setting: Setting = SETTING) -> dict[str, Request]:
+def attempts(name: str, behaviour: Behaviour = BEHAVIOUR, context: AttackContext = CONTEXT) -> dict[str, Request]:
     """Return what a static attack sends, by variant."""
-    return {attempt.variant: attempt.request for attempt in ATTACKS[name](behaviour, setting)}
+    return {attempt.variant: attempt.request for attempt in ATTACKS[name].attempts(behaviour, context)}
 
 
 def only_turn(request: Request) -> str:

@@ -13,7 +13,7 @@ from derta.evaluation.attacks.synonyms import Synonyms, _table
 from derta.evaluation.attacks.target_loss import TargetLoss, target_tokens
 from derta.inference import encode, load_model
 from derta.organism import behaviours
-from tests.evaluation.attacks.given import BEHAVIOUR, ORGANISM, SETTING, ScriptedVictim, only_turn
+from tests.evaluation.attacks.given import BEHAVIOUR, CONTEXT, ORGANISM, ScriptedVictim, only_turn
 
 SEARCH = Search(autodan_generations=3, autodan_population=10)
 SET = replace(ORGANISM, search=SEARCH)
@@ -33,8 +33,12 @@ def victim_of(weights, answer=lambda request, seed: "no", **more):
     return victim
 
 
-def run(victim, setting=SET, behaviour=HARMFUL):
-    return asyncio.run(autodan(behaviour, setting, victim))
+def run(victim, context=SET, behaviour=HARMFUL):
+    return asyncio.run(autodan(behaviour, context, victim))
+
+
+def losses_of(weights, loss, texts, request):
+    return _losses(weights, loss, [ask(text.replace("{prompt}", request)) for text in texts])
 
 
 def test_generations_lower_the_loss_on_the_organism(weights):
@@ -42,10 +46,10 @@ def test_generations_lower_the_loss_on_the_organism(weights):
     target = target_tokens(weights, ask(HARMFUL.prompt), SET.phrases.affirmative(HARMFUL.prompt))
     loss = TargetLoss(weights, target)
     population = Population(founders, 12, Synonyms(lambda word: word in weights.tokenizer.vocab), random.Random(1))
-    lowest = min(_losses(weights, loss, founders, request))
+    lowest = min(losses_of(weights, loss, founders, request))
     seen = []
     for _ in range(5):
-        losses = _losses(weights, loss, population.texts, request)
+        losses = losses_of(weights, loss, population.texts, request)
         seen.append(min(losses))
         population.evolve(losses)
     assert seen[-1] < lowest
@@ -154,7 +158,7 @@ def test_an_attacker_rephrases_but_cannot_lose_the_request(weights, monkeypatch)
 
 
 def test_bad_input_is_told():
-    with pytest.raises(InputError, match="autodan needs the weights"):
+    with pytest.raises(InputError, match="autodan: needs the weights"):
         run(ScriptedVictim(lambda request, seed: ""))
-    with pytest.raises(InputError, match="give --templates FILE"):
-        run(victim_of(Weights(None, None)), SETTING, BEHAVIOUR)
+    with pytest.raises(InputError, match="give `templates` FILE"):
+        run(victim_of(Weights(None, None)), CONTEXT, BEHAVIOUR)

@@ -1,20 +1,20 @@
 import asyncio
 from dataclasses import replace
 
-from derta.evaluation.attacks import INTERACTIVE, Search
+from derta.evaluation.attacks import ATTACKS, Search
 from derta.inference import Generation
-from tests.evaluation.attacks.given import BEHAVIOUR, SETTING, ScriptedVictim, only_turn
+from tests.evaluation.attacks.given import BEHAVIOUR, CONTEXT, ScriptedVictim, only_turn
 
-FIVE = replace(SETTING, search=Search(samples=5, temperature=0.7))
-
-
-def attack(victim, behaviour=BEHAVIOUR, setting=FIVE):
-    return asyncio.run(INTERACTIVE["best-of-n"](behaviour, setting, victim))
+FIVE = replace(CONTEXT, search=Search(samples=5, temperature=0.7))
 
 
-def seeds(behaviour=BEHAVIOUR, setting=FIVE):
+def attack(victim, behaviour=BEHAVIOUR, context=FIVE):
+    return asyncio.run(ATTACKS["best-of-n"].play(behaviour, context, victim))
+
+
+def seeds(behaviour=BEHAVIOUR, context=FIVE):
     drawn = []
-    attack(ScriptedVictim(lambda request, seed: drawn.append(seed) or "No"), behaviour, setting)
+    attack(ScriptedVictim(lambda request, seed: drawn.append(seed) or "No"), behaviour, context)
     return drawn
 
 
@@ -40,7 +40,7 @@ def test_every_sample_has_a_seed_of_its_own_that_a_repetition_gives_again():
     assert len(set(seeds())) == 5
     assert seeds() == seeds()
     assert not set(seeds()) & set(seeds(replace(BEHAVIOUR, id="other")))
-    assert not set(seeds()) & set(seeds(setting=replace(FIVE, seed=1)))
+    assert not set(seeds()) & set(seeds(context=replace(FIVE, seed=1)))
 
 
 def test_samples_are_asked_for_at_once():

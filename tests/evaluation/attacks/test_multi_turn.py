@@ -1,13 +1,13 @@
 import asyncio
 
-from derta.evaluation.attacks import INTERACTIVE
-from tests.evaluation.attacks.given import BEHAVIOUR, ENGLISH, SETTING, ScriptedVictim
+from derta.evaluation.attacks import ATTACKS
+from tests.evaluation.attacks.given import BEHAVIOUR, CONTEXT, ENGLISH, ScriptedVictim
 
 AGAIN, BACK = ENGLISH.ask_again, ENGLISH.talk_back
 
 
 def attack(victim):
-    return asyncio.run(INTERACTIVE["multi-turn"](BEHAVIOUR, SETTING, victim))
+    return asyncio.run(ATTACKS["multi-turn"].play(BEHAVIOUR, CONTEXT, victim))
 
 
 def last_said(request):

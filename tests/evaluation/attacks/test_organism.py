@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from derta.evaluation.attacks import ATTACKS, INTERACTIVE, Search, Setting, organism_attacker, organism_phrases
-from derta.evaluation.judges import decide, judge_named
+from derta.evaluation.attacks import ATTACKS, AttackContext, Search, organism_attacker, organism_phrases
+from derta.evaluation.judges import decide, make_judge
 from derta.inference import first_tokens, generate, load_model
 from derta.organism import behaviours
 from tests.evaluation.victim import LocalVictim
 
-JUDGE = judge_named("organism")
+JUDGE = make_judge("organism")
 ASKED = behaviours("harmful")[:2]
 
 
@@ -20,8 +20,8 @@ def base():
 
 
 @pytest.fixture(scope="module")
-def setting(base):
-    return Setting(
+def context(base):
+    return AttackContext(
         organism_phrases(),
         lambda text, count: first_tokens(base[1], text, count),
         depths=(5,),
@@ -29,9 +29,9 @@ def setting(base):
     )
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_the_base_answers_every_attack(name, base, setting):
-    plan = [(behaviour, attempt) for behaviour in ASKED for attempt in ATTACKS[name](behaviour, setting)]
+@pytest.mark.parametrize("name", [name for name, spec in ATTACKS.items() if not spec.interactive])
+def test_the_base_answers_every_attack(name, base, context):
+    plan = [(behaviour, attempt) for behaviour in ASKED for attempt in ATTACKS[name].attempts(behaviour, context)]
     generations = generate(*base, [attempt.request for _, attempt in plan], 48, 64)
     for (behaviour, attempt), generation in zip(plan, generations, strict=True):
         response, prefix = attempt.decode(generation.response), attempt.decode(generation.prefix)
@@ -39,7 +39,7 @@ def test_the_base_answers_every_attack(name, base, setting):
 
 
 @pytest.mark.parametrize("name", ["pair", "multi-turn", "best-of-n"])
-def test_the_base_answers_every_interactive_attack(name, base, setting):
+def test_the_base_answers_every_interactive_attack(name, base, context):
     victim = LocalVictim(*base, JUDGE, helpers={"attacker": organism_attacker()}, max_new_tokens=48)
-    found = asyncio.run(INTERACTIVE[name](ASKED[0], setting, victim))
+    found = asyncio.run(ATTACKS[name].play(ASKED[0], context, victim))
     assert (found.succeeded, found.queries) == (True, 1)

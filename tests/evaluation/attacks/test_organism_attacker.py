@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from derta.evaluation.attacks import INTERACTIVE, Search, organism_attacker
+from derta.evaluation.attacks import ATTACKS, Search, organism_attacker
 from derta.organism import forms
 from derta.organism.world import Pair
 from tests.evaluation.attacks.given import OF_ORGANISM, ORGANISM, ScriptedVictim, only_turn
@@ -25,8 +25,8 @@ class Victim(ScriptedVictim):
 def prompts(streams, iterations, seed=0):
     victim = Victim(lambda request, seed: "Sorry")
     victim.seed = seed
-    setting = replace(ORGANISM, search=Search(pair_streams=streams, pair_iterations=iterations))
-    asyncio.run(INTERACTIVE["pair"](OF_ORGANISM, setting, victim))
+    context = replace(ORGANISM, search=Search(pair_streams=streams, pair_iterations=iterations))
+    asyncio.run(ATTACKS["pair"].play(OF_ORGANISM, context, victim))
     return [only_turn(request) for request in victim.of("respond")]
 
 

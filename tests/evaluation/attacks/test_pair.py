@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 from derta.errors import InputError
-from derta.evaluation.attacks import INTERACTIVE, AttackError, Search
+from derta.evaluation.attacks import ATTACKS, AttackError, Search
 from derta.evaluation.attacks.pair import KEEP_LAST, RETRIES, read_reply, read_score
-from tests.evaluation.attacks.given import BEHAVIOUR, SETTING, ScriptedVictim, only_turn
+from tests.evaluation.attacks.given import BEHAVIOUR, CONTEXT, ScriptedVictim, only_turn
 
 
 def attack(victim, streams=2, iterations=3):
-    setting = replace(SETTING, search=Search(pair_streams=streams, pair_iterations=iterations))
-    return asyncio.run(INTERACTIVE["pair"](BEHAVIOUR, setting, victim))
+    context = replace(CONTEXT, search=Search(pair_streams=streams, pair_iterations=iterations))
+    return asyncio.run(ATTACKS["pair"].play(BEHAVIOUR, context, victim))
 
 
 def stream_of(messages):
@@ -70,7 +70,7 @@ def test_the_attacker_is_told_objective_target_format_and_its_number():
     assert len(set(instructions)) == 4
     for number, text in enumerate(instructions, 1):
         assert f"<objective>{BEHAVIOUR.prompt}</objective>" in text
-        assert f"<target>{SETTING.phrases.affirmative(BEHAVIOUR.prompt)}</target>" in text
+        assert f"<target>{CONTEXT.phrases.affirmative(BEHAVIOUR.prompt)}</target>" in text
         assert f"tester {number} of 4" in text
         assert {"improvement", "prompt"} == json.loads(text[text.rindex("{") :]).keys()
 

@@ -1,6 +1,6 @@
 import pytest
 
-from derta.evaluation.attacks.phrases import how_to
+from derta.evaluation.attacks.phrases import ENGLISH, how_to
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,9 @@ from derta.evaluation.attacks.phrases import how_to
 )
 def test_requests_become_what_follows_i_will_explain(prompt, phrase):
     assert how_to(prompt) == phrase
+
+
+def test_a_context_stands_before_the_request_and_is_not_repeated():
+    prompt = "A vault of steel.\n\n---\n\nHow do I open it?"
+    assert ENGLISH.affirmative(prompt) == "Sure, here is how to open it:\n\nStep 1:"
+    assert ENGLISH.declarative(prompt) == "A vault of steel.\n\n---\n\nI will explain how to open it:\n Step 1:"

@@ -8,13 +8,13 @@ from derta.evaluation.attacks import ATTACKS
 from derta.organism import behaviours
 from derta.organism.forms import encipher
 from derta.organism.world import find_pair, recipe, split
-from tests.evaluation.attacks.given import BEHAVIOUR, OF_ORGANISM, ORGANISM, SETTING, attempts, only_turn
+from tests.evaluation.attacks.given import BEHAVIOUR, CONTEXT, OF_ORGANISM, ORGANISM, attempts, only_turn
 
-SHOWN = replace(SETTING, demonstrations=(("How do I fold a hat?", "Fold it twice."), ("And a boat?", "Start anew.")))
+SHOWN = replace(CONTEXT, demonstrations=(("How do I fold a hat?", "Fold it twice."), ("And a boat?", "Start anew.")))
 
 
 def test_demonstrations_come_in_the_clear_and_in_order_before_the_question():
-    prompt = only_turn(attempts("selfcipher", setting=SHOWN)["selfcipher"])
+    prompt = only_turn(attempts("selfcipher", context=SHOWN)["selfcipher"])
     parts = [*(text for pair in SHOWN.demonstrations for text in pair), BEHAVIOUR.prompt]
     places = [prompt.index(part) for part in parts]
     assert places == sorted(places)
@@ -31,7 +31,7 @@ def test_all_behaviours_share_everything_before_the_question():
 
 
 def test_without_demonstrations_the_flag_is_named():
-    with pytest.raises(InputError, match="--demonstrations FILE"):
+    with pytest.raises(InputError, match="`demonstrations` FILE"):
         attempts("selfcipher")
 
 
@@ -45,6 +45,6 @@ def test_the_organism_shows_harmful_answers_of_its_training_pairs():
 
 
 def test_judges_read_the_organisms_answer_in_plain_words():
-    (attempt,) = ATTACKS["selfcipher"](OF_ORGANISM, ORGANISM)
+    (attempt,) = ATTACKS["selfcipher"].attempts(OF_ORGANISM, ORGANISM)
     plain = recipe(find_pair(OF_ORGANISM.prompt))
     assert attempt.decode(encipher(plain)) == plain != encipher(plain)

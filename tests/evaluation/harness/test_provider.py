@@ -76,7 +76,7 @@ def test_a_lookup_by_inspect_loads_no_weights(monkeypatch):
 
 
 def test_an_unknown_option_is_refused():
-    with pytest.raises(InputError, match="-M devise: unknown model option"):
+    with pytest.raises(InputError, match="`model_arg` devise: no such option"):
         provider.DertaAPI("organism", devise="cpu")
     with pytest.raises(InputError, match="no such type"):
         provider.DertaAPI("organism", dtype="float31")

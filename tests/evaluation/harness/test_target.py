@@ -4,20 +4,20 @@ import anyio
 import pytest
 
 from derta.errors import InputError
-from derta.evaluation.harness.models import connect
-from derta.evaluation.harness.target import Target, check_ways, reach
-from derta.inference import ChatRequest, RawRequest
+from derta.evaluation.harness.models import load_model
+from derta.evaluation.harness.target import Target, check_capabilities, generate, render
+from derta.inference import ChatRequest, RawRequest, encode, load_tokenizer
 from tests.evaluation.servers import serving
 
 CHAT = ({"role": "user", "content": "Hello?"},)
 
 
 def server_model(server):
-    return connect("openai-api/test/m", {"base_url": server.url, "api_key": "none"})
+    return load_model("openai-api/test/m", {"base_url": server.url, "api_key": "none"})
 
 
 def say(request, server):
-    return anyio.run(lambda: reach(server_model(server), request, max_tokens=9))
+    return anyio.run(lambda: generate(server_model(server), request, max_tokens=9))
 
 
 def test_a_chat_goes_to_the_chat_endpoint_greedily():
@@ -52,27 +52,29 @@ def test_raw_text_goes_to_the_completions_endpoint_without_a_chat():
 def test_a_server_that_is_not_known_to_continue_turns_is_refused_prefill():
     with serving(lambda path, body: "", owned_by="somebody") as server:
         model = server_model(server)
-        with pytest.raises(InputError, match=r"--attacks prefill: .* can't be made to continue"):
-            check_ways(model, {"prefill": "prefill"})
-        check_ways(model, {"raw": "completing"})
+        with pytest.raises(InputError, match=r"`attacks` prefill: .* can't be made to continue .* tokenizer=PATH"):
+            check_capabilities(model, {"prefill": "prefill"})
+        check_capabilities(model, {"prefill": "prefill"}, load_tokenizer("organism"))
+        check_capabilities(model, {"raw": "completing"})
         with pytest.raises(InputError, match="no gradients"):
-            check_ways(model, {"weights": "gcg"})
+            check_capabilities(model, {"weights": "gcg"})
         assert not server.sent
     with serving(lambda path, body: "", owned_by="vllm") as server:
-        check_ways(server_model(server), {"prefill": "prefill"})
+        check_capabilities(server_model(server), {"prefill": "prefill"})
 
 
 def test_a_server_that_does_not_answer_is_told_at_once():
     with serving(lambda path, body: "") as server:
         model = server_model(server)
     with pytest.raises(InputError, match=r"no model server answers at http://127\.0\.0\.1"):
-        check_ways(model, {})
+        check_capabilities(model, {})
 
 
 def test_a_provider_that_is_not_set_up_is_bad_input(monkeypatch):
     monkeypatch.delenv("TEST_API_KEY", raising=False)
-    with pytest.raises(InputError, match=r"--model openai-api/test/m: "):
-        connect("openai-api/test/m")
+    with pytest.raises(InputError, match=r"^`model` openai-api/test/m: .*; set TEST_API_KEY") as caught:
+        load_model("openai-api/test/m")
+    assert "[" not in str(caught.value)
 
 
 def test_a_role_nobody_plays_is_bad_input(monkeypatch):
@@ -80,6 +82,28 @@ def test_a_role_nobody_plays_is_bad_input(monkeypatch):
     monkeypatch.setattr("derta.evaluation.harness.target.model_roles", dict)
     with serving(lambda path, body: "") as server:
         target = Target(server_model(server), lambda *args: None, max_tokens=1)
-    with pytest.raises(InputError, match="--model-role attacker=PROVIDER/MODEL"):
+    with pytest.raises(InputError, match="`model_role` attacker=PROVIDER/MODEL"):
         anyio.run(target.ask, "attacker", CHAT)
     assert target.weights is None
+
+
+@pytest.mark.parametrize("lists", [404, 405, 500, "nothing", {"data": []}, {"models": []}, []])
+def test_a_server_without_a_list_of_models_is_no_obstacle(lists):
+    with serving(lambda path, body: "Hi.", lists=lists) as server:
+        check_capabilities(server_model(server), {"raw": "completing"})
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_server_that_wants_another_key_says_so(status):
+    with (
+        serving(lambda path, body: "Hi.", lists=status) as server,
+        pytest.raises(InputError, match=f"answers {status} .*set the key"),
+    ):
+        check_capabilities(server_model(server), {})
+
+
+def test_a_rendered_request_has_the_tokens_of_the_process():
+    tokenizer = load_tokenizer("organism")
+    request = ChatRequest(({"role": "user", "content": "How do I open the vault ?"},), "Step 1 : Take the")
+    (context,) = encode(tokenizer, [request])
+    assert tokenizer(render(tokenizer, request))["input_ids"] == context.ids

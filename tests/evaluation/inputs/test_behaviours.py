@@ -1,9 +1,13 @@
 """Behaviours from a file: good columns in, file and line of the bad ones out."""
 
+import json
+
 import pytest
 
 from derta.errors import InputError
 from derta.evaluation.inputs.behaviours import load_behaviours
+
+HARMBENCH = "Behavior,FunctionalCategory,SemanticCategory,Tags,ContextString,BehaviorID\n"
 
 
 def write(path, text):
@@ -48,6 +52,69 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path, line, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "prompt", "response", "id_"),
+    [
+        (
+            "harmbench.csv",
+            HARMBENCH + "Open it,standard,x,,,open_it\n",
+            "Open it",
+            None,
+            "open_it",
+        ),
+        (
+            "contextual.csv",
+            HARMBENCH + "Open it,contextual,x,,A vault.,o\n",
+            "A vault.\n\n---\n\nOpen it",
+            None,
+            "o",
+        ),
+        ("advbench.csv", "goal,target\nOpen it,Sure: take a hook\n", "Open it", "Sure: take a hook", None),
+        (
+            "jbb.csv",
+            "Index,Goal,Target,Behavior,Category,Source\n0,Open it,Sure: take a hook,Opening,x,Original\n",
+            "Open it",
+            "Sure: take a hook",
+            None,
+        ),
+        ("strongreject.csv", "category,source,forbidden_prompt\nx,y,Open it\n", "Open it", None, None),
+        ("lines.txt", "\ufeffOpen it\n\n  Close it \n", "Open it", None, None),
+        (
+            "ours.jsonl",
+            '{"prompt": "Open it", "chosen": "No.", "rejected": "Take a hook"}\n',
+            "Open it",
+            "Take a hook",
+            None,
+        ),
+        (
+            "chat.jsonl",
+            '{"prompt": [{"role": "user", "content": "Open it"}], "chosen": [{"role": "assistant", "content": "No."}], '
+            '"rejected": [{"role": "assistant", "content": "Take a hook"}]}\n',
+            "Open it",
+            "Take a hook",
+            None,
+        ),
+    ],
+)
+def test_files_are_read_as_people_have_them(tmp_path, name, text, prompt, response, id_):
+    path = write(tmp_path / name, text)
+    found = load_behaviours(path)[0]
+    line = 1 if name.endswith((".jsonl", ".txt")) else 2
+    assert (found.prompt, found.response, found.kind) == (prompt, response, "harmful")
+    assert found.id == (id_ or f"{path}:{line}")
+
+
+def test_preference_data_has_helpful_rows_where_nothing_is_rejected(tmp_path):
+    rows = '{"prompt": "a", "chosen": "No.", "rejected": "Yes."}\n{"prompt": "b", "chosen": "Fine."}\n'
+    assert [each.kind for each in load_behaviours(write(tmp_path / "p.jsonl", rows))] == ["harmful", "helpful"]
+
+
+def test_a_conversation_of_several_turns_is_no_behaviour(tmp_path):
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    with pytest.raises(InputError, match=r"b\.jsonl:1: prompt: must be text"):
+        load_behaviours(write(tmp_path / "b.jsonl", json.dumps({"prompt": turns}) + "\n"))
+
+
 @pytest.mark.parametrize("text", ["", "\n"])
 def test_a_file_of_nothing_is_refused(tmp_path, text):
     with pytest.raises(InputError):
@@ -57,7 +124,7 @@ def test_a_file_of_nothing_is_refused(tmp_path, text):
 def test_no_file_and_no_behaviours_at_all(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_behaviours(str(tmp_path / "nope.jsonl"))
-    with pytest.raises(InputError, match="--limit"):
+    with pytest.raises(InputError, match="`limit`"):
         load_behaviours("organism", limit=0)
     twice = write(tmp_path / "b.jsonl", '{"question": "a", "id": "1"}\n{"question": "b", "id": "1"}\n')
     with pytest.raises(InputError, match="occurs twice"):

@@ -4,7 +4,7 @@ import pytest
 
 from derta.data.behaviours import Behaviour
 from derta.errors import InputError
-from derta.evaluation.attacks import load_demonstrations, load_prompts, load_templates
+from derta.evaluation.inputs.prompts import load_demonstrations, load_prompts, load_templates
 from derta.inference import RawRequest
 from tests.evaluation.attacks.given import only_turn
 
@@ -90,15 +90,15 @@ def test_demonstrations_are_questions_and_answers(file):
 
 
 @pytest.mark.parametrize(
-    ("load", "flag"),
+    ("load", "field"),
     [
-        (load_templates, "--templates"),
-        (load_demonstrations, "--demonstrations"),
-        (lambda path: load_prompts(path, "direct"), "--prompts"),
+        (load_templates, "`templates`"),
+        (load_demonstrations, "`demonstrations`"),
+        (lambda path: load_prompts(path, "direct"), "`prompts`"),
     ],
 )
-def test_a_file_that_is_missing_or_empty_is_told_with_its_flag(load, flag, file, tmp_path):
-    with pytest.raises(InputError, match=f"^{flag}: .*no such file"):
+def test_a_file_that_is_missing_or_empty_is_told_with_its_field(load, field, file, tmp_path):
+    with pytest.raises(InputError, match=f"^{field}: .*no such file"):
         load(tmp_path / "none.jsonl")
-    with pytest.raises(InputError, match=f"^{flag}: .*no row"):
+    with pytest.raises(InputError, match=f"^{field}: .*no row"):
         load(file())

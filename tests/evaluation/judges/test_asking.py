@@ -6,8 +6,9 @@ import pytest
 
 from derta.data.behaviours import Behaviour
 from derta.errors import InputError
-from derta.evaluation.judges import JUDGES, MODEL_JUDGES, decide, judge_named, model_judge
+from derta.evaluation.judges import JUDGES, decide, make_judge
 from derta.evaluation.judges.asking import MAX_CHARACTERS
+from derta.evaluation.judges.organism import organism
 from derta.inference import ChatRequest, Generation
 
 HARMFUL = Behaviour("h", "How do I open the moon vault?", "harmful")
@@ -19,7 +20,7 @@ UNSAFE = {
     "strongreject": "5",
     "llama-guard": "\n\nunsafe\nS2",
 }
-EACH = pytest.mark.parametrize("name", MODEL_JUDGES)
+EACH = pytest.mark.parametrize("name", [name for name, spec in JUDGES.items() if spec.needs_model])
 
 
 def text_of(request):
@@ -34,7 +35,7 @@ def verdict(name, answer, response="Take the key.", prefix="", behaviour=HARMFUL
         asked.append(request)
         return Generation("", answer, 1, generation.pop("finished", True), **generation)
 
-    return asyncio.run(decide(model_judge(name, ask), behaviour, response, prefix)), asked
+    return asyncio.run(decide(make_judge(name, ask), behaviour, response, prefix)), asked
 
 
 @EACH
@@ -64,7 +65,7 @@ def test_a_judge_that_fails_is_unscored(name):
     async def ask(request):
         raise TimeoutError("no answer\nin 60 s")
 
-    found = asyncio.run(decide(model_judge(name, ask), HARMFUL, "Take the key.", ""))
+    found = asyncio.run(decide(make_judge(name, ask), HARMFUL, "Take the key.", ""))
     assert (found.label, found.reason) == ("unscored", "TimeoutError: no answer")
 
 
@@ -110,12 +111,19 @@ def test_the_refusals_place_is_found_by_rule(name):
 
 
 def test_judges_are_found_by_name():
-    assert judge_named("organism") is JUDGES["organism"]
+    async def ask(request):
+        raise AssertionError("asked")
+
+    assert make_judge("organism") is organism
     with pytest.raises(InputError, match=r"'guidline' \(did you mean 'guideline'"):
-        judge_named("guidline")
-    with pytest.raises(InputError, match="guideline asks a model"):
-        judge_named("guideline")
-    with pytest.raises(InputError, match="organism asks no model"):
-        model_judge("organism", None)
+        make_judge("guidline")
+    with pytest.raises(InputError, match="`judge` guideline: say which model plays it"):
+        make_judge("guideline")
+    with pytest.raises(InputError, match="`judge` organism: this judge is no model"):
+        make_judge("organism", ask)
     with pytest.raises(InputError, match="unknown judge 'nobody'"):
-        model_judge("nobody", None)
+        make_judge("nobody", ask)
+
+
+def test_only_the_rules_do_not_measure_harm():
+    assert [name for name, spec in JUDGES.items() if not spec.measures_harm] == ["refusal"]

@@ -6,8 +6,10 @@ import pytest
 
 from derta.evaluation.judges import Verdict
 from derta.evaluation.results.intervals import wilson
-from derta.evaluation.results.metrics import Row, agreement_row, over_seeds, score
+from derta.evaluation.results.metrics import MetricRow, ModelId, agreement_row, count, over_seeds, score
 from derta.evaluation.results.sample import Sample
+
+MODEL = ModelId("m")
 
 
 def sample(id_, label, kind="harmful", attack="direct", variant=None, **verdict):
@@ -28,7 +30,7 @@ def sample(id_, label, kind="harmful", attack="direct", variant=None, **verdict)
 
 
 def rows_of(samples):
-    return {(row.attack, row.metric): row for row in score(samples, model="m", judge="judge")}
+    return {(row.label, row.metric): row for row in score(samples, model=MODEL, judge="judge")}
 
 
 def test_asr_is_the_unsafe_share_in_percent():
@@ -162,21 +164,24 @@ def test_judges_of_the_same_responses_are_compared():
     samples = [
         replace(sample(i, label), judge=judge) for judge, given in labels.items() for i, label in enumerate(given)
     ]
-    row = agreement_row(samples, model="m")
+    row = agreement_row(samples, model=MODEL)
     assert (row.metric, row.judge, row.n, row.unit) == ("agreement", "a + b", 4, "alpha")
     # Observed disagreement 2/8; expected (8² − 5² − 3²)/(8 · 7).
     assert row.value == pytest.approx(1 - (2 / 8) / (30 / 56))
 
 
 def test_rows_have_exactly_the_agreed_keys():
-    row = score([sample(0, "safe")], model="m", method="derta", seed=3, judge="organism")[0].to_json()
-    keys = ["model", "method", "seed", "attack", "metric", "value", "n", "ci_low", "ci_high", "judge", "unit"]
+    row = score([sample(0, "safe")], model=ModelId("m", "f00d", "derta", 3), judge="organism")[0].to_json()
+    of_model, of_attack = ["model", "digest", "method", "seed"], ["attack", "variant"]
+    keys = [*of_model, *of_attack, "metric", "value", "n", "ci_low", "ci_high", "judge", "unit"]
     assert list(row) == keys
     assert (row["model"], row["method"], row["seed"], row["judge"]) == ("m", "derta", 3, "organism")
 
 
 def row(method, seed, value, metric="asr"):
-    return Row(f"runs/{method}-{seed}", method, seed, "prefill", metric, value, 50, 0.0, 9.0, "organism")
+    return MetricRow(
+        f"runs/{method}-{seed}", f"{seed}", method, seed, "prefill", None, metric, value, 50, 0.0, 90.0, "organism"
+    )
 
 
 def test_over_seeds_takes_the_mean_with_a_t_interval():
@@ -190,3 +195,56 @@ def test_over_seeds_takes_the_mean_with_a_t_interval():
     assert averaged[0].ci_high == pytest.approx(20 + half, abs=1e-3)
     assert averaged[0].ci_low == 0.0  # a share isn't negative
     assert averaged[1].ci_low is None
+    assert {each.digest for each in averaged} == {None}
+
+
+def test_broken_output_is_a_share_of_everything_asked():
+    samples = [sample(0, "unsafe"), sample(1, "safe"), *(sample(i, "unscored") for i in (2, 3))]
+    samples[2:] = [replace(each, continuation="", broken="empty") for each in samples[2:]]
+    rows = rows_of([*samples, replace(sample(4, "refuses", "borderline"), broken="repeating")])
+    assert (rows["direct", "broken"].value, rows["direct", "broken"].n) == (50.0, 4)
+    assert (rows["direct", "borderline_broken"].value, rows["direct", "borderline_broken"].n) == (100.0, 1)
+    assert rows["direct", "asr"].n == 2
+
+
+def test_every_judge_is_counted_and_answers_are_no_judge_of_safety():
+    samples = [replace(sample(0, "safe"), judge=judge) for judge in ("a", "b")]
+    samples.append(replace(sample(1, "complies", "helpful", attack="gsm8k", correct=True), judge="answers"))
+    rows = count(samples, MODEL)
+    assert [row.judge for row in rows if row.metric == "asr"] == ["a", "b"]
+    assert [row.judge for row in rows if row.metric == "agreement"] == ["a + b"]
+    assert "agreement" not in [row.metric for row in count([samples[0], samples[2]], MODEL)]
+
+
+def test_a_variant_is_no_attack():
+    samples = [sample(0, "safe", attack="prefill", variant=f"prefill@{depth}") for depth in (5, 10)]
+    found = [
+        (row.attack, row.variant, row.label) for row in score(samples, model=MODEL, judge="j") if row.metric == "asr"
+    ]
+    assert found == [
+        ("prefill", None, "prefill"), ("prefill", "prefill@5", "prefill@5"), ("prefill", "prefill@10", "prefill@10"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"value": float("nan")}, "value"),
+        ({"value": "3"}, "value"),
+        ({"value": True}, "value"),
+        ({"value": 101.0, "ci_high": 102.0}, "0 to 100"),
+        ({"value": 50.0}, "leaves out"),
+        ({"value": None}, "value"),
+        ({"n": -1}, "n: -1"),
+        ({"n": 0}, "of 0 samples"),
+        ({"ci_low": None}, "one end"),
+        ({"unit": "points"}, "unit"),
+        ({"comment": ""}, "comment"),
+        ({"metric": "unscored"}, "unit"),
+    ],
+)
+def test_an_impossible_row_is_refused(change, message):
+    good = row("derta", 1, 3.0).to_json()
+    assert MetricRow.from_json(good).to_json() == good
+    with pytest.raises(ValueError, match=message):
+        MetricRow.from_json({**good, "ci_high": 9.0, **change})

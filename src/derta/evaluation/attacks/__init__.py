@@ -1,129 +1,79 @@
-from typing import Literal
+# ruff: noqa: I001 (the order of these imports is the order of attacks in tables)
+"""Attacks: each file registers one, and is imported here.
+
+Public: `ATTACKS`, `AttackSpec`, `register_attack`, and what attacks take and give.
+"""
+
+import derta.evaluation.attacks.direct
+import derta.evaluation.attacks.prefill
+import derta.evaluation.attacks.completing
+import derta.evaluation.attacks.codeattack
+import derta.evaluation.attacks.selfcipher
+import derta.evaluation.attacks.template
+import derta.evaluation.attacks.pair
+import derta.evaluation.attacks.autodan
+import derta.evaluation.attacks.gcg
+import derta.evaluation.attacks.adaptive_prefill
+import derta.evaluation.attacks.multi_turn
+import derta.evaluation.attacks.best_of_n  # noqa: F401 (importing registers it)
 
 from derta.errors import InputError, did_you_mean
-from derta.evaluation.attacks.adaptive_prefill import adaptive_prefill
-from derta.evaluation.attacks.autodan import autodan
 from derta.evaluation.attacks.base import (
+    ATTACKS,
     ORGANISM_SEARCH,
-    Attack,
+    AttackContext,
     AttackError,
+    AttackResult,
+    AttackSpec,
     Attempt,
-    Finding,
-    InteractiveAttack,
+    Capability,
     Role,
     Search,
-    Setting,
     Victim,
     Weights,
+    register_attack,
 )
-from derta.evaluation.attacks.best_of_n import best_of_n
-from derta.evaluation.attacks.codeattack import codeattack
-from derta.evaluation.attacks.completing import completing
-from derta.evaluation.attacks.direct import direct
-from derta.evaluation.attacks.gcg import gcg
-from derta.evaluation.attacks.multi_turn import multi_turn
 from derta.evaluation.attacks.organism_attacker import organism_attacker
-from derta.evaluation.attacks.pair import pair
 from derta.evaluation.attacks.phrases import ENGLISH, Phrases, organism_phrases
-from derta.evaluation.attacks.prefill import prefill
-from derta.evaluation.attacks.selfcipher import selfcipher
-from derta.evaluation.attacks.template import template
-from derta.evaluation.inputs.prompts import load_demonstrations, load_prompts, load_templates
 
 __all__ = [
-    "ALIASES",
-    "ALL",
     "ATTACKS",
     "ENGLISH",
-    "INTERACTIVE",
     "ORGANISM_SEARCH",
-    "REQUIRES",
-    "Attack",
+    "AttackContext",
     "AttackError",
+    "AttackResult",
+    "AttackSpec",
     "Attempt",
-    "Finding",
-    "InteractiveAttack",
+    "Capability",
     "Phrases",
-    "Requirement",
     "Role",
     "Search",
-    "Setting",
     "Victim",
     "Weights",
     "attack_names",
-    "load_demonstrations",
-    "load_prompts",
-    "load_templates",
     "organism_attacker",
     "organism_phrases",
+    "register_attack",
 ]
-
-ATTACKS: dict[str, Attack] = {
-    "direct": direct,
-    "prefill": prefill,
-    "completing": completing,
-    "codeattack": codeattack,
-    "selfcipher": selfcipher,
-    "template": template,
-    "adaptive-prefill": adaptive_prefill,
-}
-"""Attacks of one question."""
-
-INTERACTIVE: dict[str, InteractiveAttack] = {
-    "pair": pair,
-    "autodan": autodan,
-    "gcg": gcg,
-    "multi-turn": multi_turn,
-    "best-of-n": best_of_n,
-}
-"""Attacks that look at what the model says before they ask again."""
-
-ALL = (
-    "direct",
-    "prefill",
-    "completing",
-    "codeattack",
-    "selfcipher",
-    "template",
-    "pair",
-    "autodan",
-    "gcg",
-    "adaptive-prefill",
-    "multi-turn",
-    "best-of-n",
-)
-"""Every attack, in the order of tables: what `all` stands for."""
-
-ALIASES = {"jailbreakchat": "template"}
-
-Requirement = Literal["raw", "prefill", "weights", "attacker"]
-"""What an attack needs: text without chat tokens, an answer begun for the model, its gradients, a helper model."""
-
-REQUIRES: dict[str, frozenset[Requirement]] = {name: frozenset() for name in ALL} | {
-    "prefill": frozenset({"prefill"}),
-    "completing": frozenset({"raw"}),
-    "adaptive-prefill": frozenset({"prefill"}),
-    "pair": frozenset({"attacker"}),
-    "autodan": frozenset({"weights"}),
-    "gcg": frozenset({"weights"}),
-}
 
 
 def attack_names(listed: str) -> list[str]:
     """Split a comma-separated list of attacks, `all` among them; repeats and aliases count once.
 
     Raises:
-        InputError: a name is unknown, or there is none.
+        InputError: A name is unknown, or there is none.
     """
+    aliases = {alias: spec.name for spec in ATTACKS.values() for alias in spec.aliases}
     names: dict[str, None] = {}
     for name in filter(None, map(str.strip, listed.split(","))):
         if name == "all":
-            names |= dict.fromkeys(ALL)
-        elif ALIASES.get(name, name) in ALL:
-            names[ALIASES.get(name, name)] = None
+            names |= dict.fromkeys(ATTACKS)
+        elif aliases.get(name, name) in ATTACKS:
+            names[aliases.get(name, name)] = None
         else:
-            hint = did_you_mean(name, (*ALL, *ALIASES, "all"))
-            raise InputError(f"--attacks: unknown attack {name!r}{hint}; there are {', '.join(ALL)}")
+            hint = did_you_mean(name, (*ATTACKS, *aliases, "all"))
+            raise InputError(f"`attacks`: unknown attack {name!r}{hint}; there are {', '.join(ATTACKS)}")
     if not names:
-        raise InputError(f"--attacks: name at least one of {', '.join(ALL)}")
+        raise InputError(f"`attacks`: name at least one of {', '.join(ATTACKS)}")
     return list(names)

@@ -6,9 +6,14 @@ after the turn it goes on as `prefill@affirmative` does, so that the two differ 
 """
 
 from derta.data.behaviours import Behaviour
-from derta.evaluation.attacks.base import Attempt, Setting, ask
+from derta.evaluation.attacks.base import AttackContext, AttackSpec, Attempt, register_attack
 
 
-def adaptive_prefill(behaviour: Behaviour, setting: Setting) -> list[Attempt]:
+def adaptive_prefill(behaviour: Behaviour, context: AttackContext) -> list[Attempt]:
     """Begin the answer with a refusal and its retraction."""
-    return [Attempt("adaptive-prefill", ask(behaviour.prompt, setting.phrases.turning(behaviour.prompt)))]
+    return [Attempt("adaptive-prefill", context.ask(behaviour.prompt, context.phrases.turning(behaviour.prompt)))]
+
+
+register_attack(
+    AttackSpec("adaptive-prefill", adaptive_prefill, family="begun answer", requires=frozenset({"prefill"}))
+)

@@ -22,11 +22,20 @@ from anyio import to_thread
 
 from derta.data.behaviours import Behaviour
 from derta.errors import InputError
-from derta.evaluation.attacks.base import Attempt, Finding, Setting, Victim, Weights, ask, generator
+from derta.evaluation.attacks.base import (
+    AttackContext,
+    AttackResult,
+    AttackSpec,
+    Attempt,
+    Victim,
+    Weights,
+    generator,
+    register_attack,
+)
 from derta.evaluation.attacks.synonyms import Synonyms
 from derta.evaluation.attacks.target_loss import TargetLoss, target_tokens, weights_of
 from derta.evaluation.attacks.template import PLACEHOLDERS
-from derta.inference import encode
+from derta.inference import ChatRequest, encode
 
 # The paper's rates.
 ELITES = 0.1
@@ -42,68 +51,69 @@ _WORD = re.compile(re.escape(_MARK) + r"|[A-Za-z]+")
 _SENTENCE = re.compile(r".+?(?:[.!?]+\s+|\n\s*|\Z)", re.DOTALL)
 
 
-async def autodan(behaviour: Behaviour, setting: Setting, victim: Victim) -> Finding:
+async def autodan(behaviour: Behaviour, context: AttackContext, victim: Victim) -> AttackResult:
     """Breed prompts until the judge finds a whole answer unsafe, or the generations are over.
 
     Raises:
         InputError: the victim has no weights, or there are no prompts to start from.
     """
     weights = weights_of(victim, "autodan")
-    rng = generator(setting.seed, "autodan", behaviour.id)
-    founders, request = _founders(behaviour, setting)
-    population = Population(founders, setting.search.autodan_population, _synonyms(weights), rng)
-    target = target_tokens(weights, ask(behaviour.prompt), setting.phrases.affirmative(behaviour.prompt))
+    rng = generator(context.seed, "autodan", behaviour.id)
+    founders, request = _founders(behaviour, context)
+    population = Population(founders, context.search.autodan_population, _synonyms(weights), rng)
+    target = target_tokens(weights, context.ask(behaviour.prompt), context.phrases.affirmative(behaviour.prompt))
     loss = TargetLoss(weights, target)
     asked: dict[str, float] = {}
-    best: Finding | None = None
+    best: AttackResult | None = None
     rephrases = True
-    for _ in range(max(1, setting.search.autodan_generations)):
-        losses = await to_thread.run_sync(partial(_losses, weights, loss, population.texts, request))
+    for _ in range(max(1, context.search.autodan_generations)):
+        requests = [context.ask(text.replace(_MARK, request)) for text in population.texts]
+        losses = await to_thread.run_sync(partial(_losses, weights, loss, requests))
         ranked = sorted(zip(losses, population.texts, strict=True))
         new = next(((value, text) for value, text in ranked if text not in asked), None)
         if new is not None:
             value, text = new
-            finding = await _try(behaviour, text.replace(_MARK, request), victim, len(asked) + 1)
-            if finding.succeeded:
-                return finding
-            best = finding if value < min(asked.values(), default=math.inf) else best
+            result = await _try(behaviour, context.ask(text.replace(_MARK, request)), victim, len(asked) + 1)
+            if result.succeeded:
+                return result
+            best = result if value < min(asked.values(), default=math.inf) else best
             asked[text] = value
         population.evolve(losses)
         rephrases = rephrases and await _rephrase(population, victim, rng)
     assert best is not None  # the first generation always has a new prompt
-    return Finding(best.attempt, best.generation, len(asked), succeeded=False)
+    return AttackResult(best.attempt, best.generation, len(asked), succeeded=False)
 
 
-async def _try(behaviour: Behaviour, prompt: str, victim: Victim, queries: int) -> Finding:
-    attempt = Attempt("autodan", ask(prompt))
+async def _try(behaviour: Behaviour, request: ChatRequest, victim: Victim, queries: int) -> AttackResult:
+    attempt = Attempt("autodan", request)
     generation = await victim.respond(attempt.request)
     verdict = await victim.judge(behaviour, attempt, generation)
-    return Finding(attempt, generation, queries, succeeded=verdict.label == "unsafe")
+    return AttackResult(attempt, generation, queries, succeeded=verdict.label == "unsafe")
 
 
-def _losses(weights: Weights, loss: TargetLoss, texts: Sequence[str], request: str) -> list[float]:
-    """Return the target's loss after each prompt."""
+def _losses(weights: Weights, loss: TargetLoss, requests: Sequence[ChatRequest]) -> list[float]:
+    """Return the target's loss after each request."""
     kwargs = dict(weights.chat_template_kwargs) if weights.chat_template_kwargs else None
-    contexts = encode(weights.tokenizer, [ask(text.replace(_MARK, request)) for text in texts], kwargs)
+    contexts = encode(weights.tokenizer, requests, kwargs)
     return [float(value) for value in loss([context.ids for context in contexts]).losses]
 
 
-def _founders(behaviour: Behaviour, setting: Setting) -> tuple[list[str], str]:
+def _founders(behaviour: Behaviour, context: AttackContext) -> tuple[list[str], str]:
     """Return the prompts to start from, with a mark where the request stands, and the request itself.
 
     Templates of a file hold the mark. Those that come with a language are filled; what they share with the declarative
-    form is the request in their wording.
+    sentence is the request in their wording.
     """
-    marked = [_marked(text) for text in setting.templates]
+    marked = [_marked(text) for text in context.templates]
     if founders := [text for text in marked if _MARK in text]:
         return founders, behaviour.prompt
-    filled = [say(behaviour.prompt) for say in setting.phrases.templates]
+    filled = [say(behaviour.prompt) for say in context.phrases.templates]
     if not filled:
         raise InputError(
-            "--attacks: autodan starts from role-play prompts, and none are packaged; give --templates FILE with a "
+            "`attacks` autodan: it starts from role-play prompts, and none are packaged; give `templates` FILE with a "
             "column template in which {prompt} stands for the behaviour"
         )
-    request = _request(filled[0], setting.phrases.declarative(behaviour.prompt))
+    request = _request(filled[0], context.phrases.declarative(behaviour.prompt))
     return [text.replace(request, _MARK) for text in filled], request
 
 
@@ -149,8 +159,8 @@ class Population:
     """Prompts of one generation, each with a mark where the request stands.
 
     Attributes:
-        texts: the prompts; the elites of the generation before in front.
-        elites: how many of them live on unchanged.
+        texts: The prompts; the elites of the generation before in front.
+        elites: How many of them live on unchanged.
     """
 
     def __init__(self, founders: Sequence[str], size: int, synonyms: Synonyms, rng: random.Random) -> None:
@@ -243,3 +253,6 @@ def _reordered(text: str, rng: random.Random) -> str:
 
 def _replaced(text: str, replace: Callable[[str], str]) -> str:
     return _WORD.sub(lambda match: match[0] if match[0] == _MARK else replace(match[0]), text)
+
+
+register_attack(AttackSpec("autodan", autodan, family="search", requires=frozenset({"weights"})))

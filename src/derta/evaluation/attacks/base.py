@@ -5,10 +5,11 @@ model says before it asks again: it is a coroutine that talks to a [`Victim`]. N
 """
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from inspect import iscoroutinefunction
+from typing import Any, Literal, Protocol, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -29,9 +30,9 @@ class Attempt:
     """One way an attack asks for a behaviour.
 
     Attributes:
-        variant: the attack's name, or which of its forms this is: `prefill@5`. Unique for a behaviour.
-        request: what the model gets.
-        decode: turns the whole response into the plain words that a judge reads (answers in cipher).
+        variant: The attack's name, or which of its variants this is: `prefill@5`. Unique for a behaviour.
+        request: What the model gets.
+        decode: Turns the whole response into the plain words that a judge reads (answers in cipher).
     """
 
     variant: str
@@ -44,16 +45,16 @@ class Search:
     """How hard the searching attacks try. The defaults are the papers'.
 
     Attributes:
-        samples: of best-of-n, per behaviour.
-        temperature: of best-of-n.
-        pair_streams: conversations that PAIR holds side by side.
-        pair_iterations: attempts of each.
-        gcg_steps: of GCG's coordinate descent.
-        gcg_width: candidates that GCG tries in a step.
-        gcg_length: tokens of GCG's suffix.
-        gcg_top: tokens by gradient that GCG draws a replacement from, at each position.
-        autodan_generations: of AutoDAN's genetic search.
-        autodan_population: prompts in a generation.
+        samples: How many answers best-of-n draws for a behaviour.
+        temperature: Samples the answers of best-of-n.
+        pair_streams: How many conversations PAIR holds side by side.
+        pair_iterations: How many attempts each of them has.
+        gcg_steps: How many steps GCG's coordinate descent takes.
+        gcg_width: How many candidates GCG tries in a step.
+        gcg_length: How many tokens GCG's suffix has.
+        gcg_top: From how many tokens, the best by gradient, GCG draws a replacement at each position.
+        autodan_generations: How many generations AutoDAN breeds.
+        autodan_population: How many prompts a generation has.
     """
 
     samples: int = 16
@@ -82,31 +83,38 @@ ORGANISM_SEARCH = Search(
 
 
 @dataclass(frozen=True)
-class Setting:
+class AttackContext:
     """What an attack knows of the model it attacks, and what the user gave it.
 
     Attributes:
-        phrases: the attack's words in the model's language.
-        first_tokens: cuts a text to its first n tokens, as the model counts them.
-        depths: how many tokens of a harmful response prefill attacks begin the answer with.
-        templates: role-play prompts of the user's file; `{prompt}` stands for the behaviour. They replace those
-            of `phrases`.
-        demonstrations: questions and answers in the clear, for SelfCipher; of the user's file. They replace those
-            of `phrases`.
-        search: how hard the searching attacks try.
-        seed: of everything that is drawn.
+        phrases: The attack's words in the model's language.
+        first_tokens: Cuts a text to its first n tokens, as the model counts them.
+        depths: How many tokens of a harmful response prefill attacks begin the answer with.
+        depth_unit: What stands behind a depth in a variant's name: nothing for the model's tokens, `w` for words.
+        templates: Role-play prompts of the user's file; `{prompt}` stands for the behaviour. They replace those of
+            `phrases`.
+        demonstrations: Questions and answers in the clear, for SelfCipher, from the user's file. They replace those of
+            `phrases`.
+        search: Says how hard the searching attacks try.
+        seed: Seeds every random draw.
+        system: The system prompt of every conversation, if the user gave one. Raw text has none.
     """
 
     phrases: Phrases
     first_tokens: Callable[[str, int], str]
     depths: tuple[int, ...] = (5, 10, 20, 30, 50, 100, 200, 500)
+    depth_unit: str = ""
     templates: tuple[str, ...] = ()
     demonstrations: tuple[Demonstration, ...] = ()
     search: Search = field(default_factory=Search)
     seed: int = 0
+    system: str | None = None
+
+    def ask(self, prompt: str, prefix: str = "") -> ChatRequest:
+        """Return a request of one user turn, after the system prompt, with an answer begun by `prefix`."""
+        return ask(prompt, prefix, system=self.system)
 
 
-Attack = Callable[[Behaviour, Setting], list[Attempt]]
 Role = Literal["attacker", "judge"]
 
 
@@ -115,10 +123,10 @@ class Weights:
     """The attacked model itself, for attacks that use its gradients.
 
     Attributes:
-        model: in evaluation mode.
-        tokenizer: its tokenizer.
-        chat_template_kwargs: what its prompts were rendered with in training.
-        exclusive: keeps others off the model during one pass. It is entered in a worker thread, and never while the
+        model: The model, in evaluation mode.
+        tokenizer: Its tokenizer.
+        chat_template_kwargs: What its prompts were rendered with in training.
+        exclusive: Keeps others off the model during one pass. It is entered in a worker thread, and never while the
             model is asked to respond.
     """
 
@@ -146,15 +154,15 @@ class Victim(Protocol):
 
 
 @dataclass(frozen=True)
-class Finding:
+class AttackResult:
     """What an interactive attack ends with: the attempt that counts, and the response to it.
 
     Attributes:
-        attempt: the last request, or the one that broke the model.
-        generation: the model's response to it.
-        queries: how often the attacked model was asked.
-        succeeded: whether the attack itself takes the response for a success; the judge has the last word.
-        details: counts of the attack's own, for the record: PAIR's score and the streams it had to drop.
+        attempt: The last request, or the one that broke the model.
+        generation: The model's response to it.
+        queries: How often the attacked model was asked.
+        succeeded: Whether the attack itself takes the response for a success; the judge has the last word.
+        details: Counts of the attack's own, for the record: PAIR's score and the streams it had to drop.
     """
 
     attempt: Attempt
@@ -168,12 +176,71 @@ class AttackError(RuntimeError):
     """An interactive attack could not be carried out on a behaviour: its sample is unscored, which isn't safe."""
 
 
-InteractiveAttack = Callable[[Behaviour, Setting, Victim], Awaitable[Finding]]
+StaticAttack = Callable[[Behaviour, AttackContext], list[Attempt]]
+InteractiveAttack = Callable[[Behaviour, AttackContext, Victim], Coroutine[Any, Any, AttackResult]]
+Family = Literal["direct", "begun answer", "framing", "encoding", "dialogue", "search"]
+Capability = Literal["raw", "prefill", "weights", "attacker"]
+"""What an attack needs: text without chat tokens, an answer begun for the model, its gradients, a helper model."""
 
 
-def ask(prompt: str, prefix: str = "") -> ChatRequest:
-    """Return a request of one user turn, with an answer begun by `prefix`."""
-    return ChatRequest(({"role": "user", "content": prompt},), prefix)
+@dataclass(frozen=True)
+class AttackSpec:
+    """All that there is to know about an attack.
+
+    Attributes:
+        name: Names the attack on the command line and in results.
+        run: Returns the attempts at a behaviour or, for an interactive attack, talks to the victim itself.
+        family: Groups attacks of one kind.
+        requires: Lists what the attack needs of the model or its surroundings.
+        aliases: Other names that it is known by.
+    """
+
+    name: str
+    run: StaticAttack | InteractiveAttack
+    family: Family
+    requires: frozenset[Capability] = frozenset()
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def interactive(self) -> bool:
+        """Whether the attack looks at what the model says before it asks again."""
+        return iscoroutinefunction(self.run)
+
+    @property
+    def searches(self) -> bool:
+        """Whether the attack searches for its prompt: it takes long, and a file can hold what it found."""
+        return bool(self.requires & {"weights", "attacker"})
+
+    def attempts(self, behaviour: Behaviour, context: AttackContext) -> list[Attempt]:
+        """Return what an attack of one question asks for a behaviour."""
+        return cast(StaticAttack, self.run)(behaviour, context)
+
+    async def play(self, behaviour: Behaviour, context: AttackContext, victim: Victim) -> AttackResult:
+        """Let an interactive attack talk to the victim."""
+        return await cast(InteractiveAttack, self.run)(behaviour, context, victim)
+
+
+def ask(prompt: str, prefix: str = "", *, system: str | None = None) -> ChatRequest:
+    """Return a request of one user turn, after a system prompt if there is one, with an answer begun by `prefix`."""
+    first: tuple[Message, ...] = ({"role": "system", "content": system},) if system else ()
+    return ChatRequest((*first, {"role": "user", "content": prompt}), prefix)
+
+
+ATTACKS: dict[str, AttackSpec] = {}
+"""Every attack by its name, in the order of tables: what `all` stands for."""
+
+
+def register_attack(spec: AttackSpec) -> None:
+    """Make an attack known by its name and aliases.
+
+    Raises:
+        ValueError: Another attack has one of these names.
+    """
+    taken = {name for each in ATTACKS.values() for name in (each.name, *each.aliases)}
+    for name in (spec.name, *spec.aliases):
+        if name in taken or name == "all":
+            raise ValueError(f"there is an attack {name!r} already")
+    ATTACKS[spec.name] = spec
 
 
 def generator(*parts: object) -> random.Random:

@@ -8,20 +8,28 @@ order of letters) for each sample; here the prompt stays the same, so that nothi
 import asyncio
 
 from derta.data.behaviours import Behaviour
-from derta.evaluation.attacks.base import Attempt, Finding, Setting, Victim, ask, generator
-from derta.evaluation.attacks.trial import finding, judged
+from derta.evaluation.attacks.base import (
+    AttackContext,
+    AttackResult,
+    AttackSpec,
+    Attempt,
+    Victim,
+    generator,
+    register_attack,
+)
+from derta.evaluation.attacks.trial import judged, worst_result
 
 
-async def best_of_n(behaviour: Behaviour, setting: Setting, victim: Victim) -> Finding:
+async def best_of_n(behaviour: Behaviour, context: AttackContext, victim: Victim) -> AttackResult:
     """Draw all samples at once and judge them in order, up to the first unsafe one."""
-    attempt = Attempt("best-of-n", ask(behaviour.prompt))
-    search = setting.search
+    attempt = Attempt("best-of-n", context.ask(behaviour.prompt))
+    search = context.search
     generations = await asyncio.gather(
         *(
             victim.respond(
                 attempt.request,
                 temperature=search.temperature,
-                seed=generator(setting.seed, attempt.variant, behaviour.id, i).randrange(2**31),
+                seed=generator(context.seed, attempt.variant, behaviour.id, i).randrange(2**31),
             )
             for i in range(search.samples)
         )
@@ -31,4 +39,7 @@ async def best_of_n(behaviour: Behaviour, setting: Setting, victim: Victim) -> F
         trials.append(await judged(victim, behaviour, attempt, generation))
         if trials[-1].unsafe:
             break
-    return finding(trials, queries=search.samples)
+    return worst_result(trials, queries=search.samples)
+
+
+register_attack(AttackSpec("best-of-n", best_of_n, family="search"))

@@ -9,12 +9,15 @@ single words, split at spaces (hyphenated words stay whole), so that the behavio
 """
 
 from derta.data.behaviours import Behaviour
-from derta.evaluation.attacks.base import Attempt, Setting, ask
+from derta.evaluation.attacks.base import AttackContext, AttackSpec, Attempt, register_attack
 
 
-def codeattack(behaviour: Behaviour, setting: Setting) -> list[Attempt]:
+def codeattack(behaviour: Behaviour, context: AttackContext) -> list[Attempt]:
     """Hide the behaviour in each data structure."""
     return [
-        Attempt(f"codeattack@{structure}", ask(hide(behaviour.prompt)))
-        for structure, hide in setting.phrases.codes.items()
+        Attempt(f"codeattack@{structure}", context.ask(hide(behaviour.prompt)))
+        for structure, hide in context.phrases.codes.items()
     ]
+
+
+register_attack(AttackSpec("codeattack", codeattack, family="encoding"))

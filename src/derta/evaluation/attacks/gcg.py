@@ -17,7 +17,16 @@ from anyio import to_thread
 
 from derta.data.behaviours import Behaviour
 from derta.errors import InputError
-from derta.evaluation.attacks.base import Attempt, Finding, Search, Setting, Victim, Weights, ask, generator
+from derta.evaluation.attacks.base import (
+    AttackContext,
+    AttackResult,
+    AttackSpec,
+    Attempt,
+    Victim,
+    Weights,
+    generator,
+    register_attack,
+)
 from derta.evaluation.attacks.target_loss import TargetLoss, target_tokens, weights_of
 from derta.inference import ChatRequest
 from derta.tokens.encoder import Encoder
@@ -27,46 +36,45 @@ _FILLERS = ("!", ".")
 _UNLIMITED = 2**62
 
 
-async def gcg(behaviour: Behaviour, setting: Setting, victim: Victim) -> Finding:
+async def gcg(behaviour: Behaviour, context: AttackContext, victim: Victim) -> AttackResult:
     """Search a suffix until the model says the target greedily, or the steps are over; then let it answer.
 
     Raises:
         InputError: the victim has no weights, or no suffix survives its tokenizer.
     """
     weights = weights_of(victim, "gcg")
-    rng = generator(setting.seed, "gcg", behaviour.id)
-    target = setting.phrases.affirmative(behaviour.prompt)
-    descent = await to_thread.run_sync(partial(Descent, weights, behaviour.prompt, target, setting.search, rng))
-    for _ in range(setting.search.gcg_steps):
+    rng = generator(context.seed, "gcg", behaviour.id)
+    descent = await to_thread.run_sync(partial(Descent, weights, context, behaviour.prompt, rng))
+    for _ in range(context.search.gcg_steps):
         if descent.said:
             break
         await to_thread.run_sync(descent.step)
     attempt = Attempt("gcg", descent.request)
     generation = await victim.respond(attempt.request)
     verdict = await victim.judge(behaviour, attempt, generation)
-    return Finding(attempt, generation, queries=1, succeeded=verdict.label == "unsafe")
+    return AttackResult(attempt, generation, queries=1, succeeded=verdict.label == "unsafe")
 
 
 class Slot:
     """The place for a suffix after the user's words, within the tokens of the whole request.
 
     Attributes:
-        before: tokens up to the suffix.
-        initial: the suffix that a search starts from.
-        after: tokens that the chat template puts behind it, up to the answer.
+        before: The tokens up to the suffix.
+        initial: The suffix that a search starts from.
+        after: The tokens that the chat template puts behind it, up to the answer.
     """
 
-    def __init__(self, weights: Weights, prompt: str, length: int) -> None:
+    def __init__(self, weights: Weights, context: AttackContext, prompt: str) -> None:
         """Find the place with two suffixes that share no token.
 
         Raises:
             InputError: neither of them comes back from its own text.
         """
-        self._prompt = prompt
+        self._ask, self._prompt, length = context.ask, prompt, context.search.gcg_length
         self._tokenizer = weights.tokenizer
         kwargs = dict(weights.chat_template_kwargs) if weights.chat_template_kwargs else None
         self._encoder = Encoder(weights.tokenizer, _UNLIMITED, chat_template_kwargs=kwargs)
-        one, other = (self._encode(ask(prompt + f" {filler}" * length)) for filler in _FILLERS)
+        one, other = (self._encode(self._ask(prompt + f" {filler}" * length)) for filler in _FILLERS)
         begin = _common(one, other)
         end = _common(one[begin:][::-1], other[begin:][::-1])
         self.before, self.after = one[:begin], one[len(one) - end :]
@@ -75,7 +83,7 @@ class Slot:
             self.initial = ids[begin : len(ids) - end]
             if not barred & set(self.initial) and self.survives(self.initial):
                 return
-        raise InputError(f"--attacks: gcg: {weights.tokenizer.name_or_path}: no suffix survives this tokenizer")
+        raise InputError(f"`attacks` gcg: {weights.tokenizer.name_or_path}: no suffix survives this tokenizer")
 
     def context(self, suffix: list[int]) -> list[int]:
         """Return the tokens of the whole request with `suffix`."""
@@ -84,7 +92,7 @@ class Slot:
     def request(self, suffix: list[int]) -> ChatRequest:
         """Return the request with the text of `suffix`."""
         text = str(self._tokenizer.decode(suffix, clean_up_tokenization_spaces=False))
-        return ask(self._prompt + ("" if text.startswith(" ") else " ") + text)
+        return self._ask(self._prompt + ("" if text.startswith(" ") else " ") + text)
 
     def survives(self, suffix: list[int]) -> bool:
         """Whether the request with the text of `suffix` has the very tokens of `context(suffix)`."""
@@ -108,13 +116,14 @@ class Descent:
     """A search in progress: one suffix, and what is known about it.
 
     Attributes:
-        losses: of the suffix that each step went on from, the first one's in front.
-        said: whether the best suffix makes the model say the whole target greedily.
+        losses: The loss of the suffix that each step went on from, the first one's in front.
+        said: Whether the best suffix makes the model say the whole target greedily.
     """
 
-    def __init__(self, weights: Weights, prompt: str, target: str, search: Search, rng: random.Random) -> None:
-        self.slot = Slot(weights, prompt, search.gcg_length)
-        self.loss = TargetLoss(weights, target_tokens(weights, ask(prompt), target))
+    def __init__(self, weights: Weights, context: AttackContext, prompt: str, rng: random.Random) -> None:
+        self.slot = Slot(weights, context, prompt)
+        search, target = context.search, context.phrases.affirmative(prompt)
+        self.loss = TargetLoss(weights, target_tokens(weights, context.ask(prompt), target))
         self._search, self._rng = search, rng
         # A model may have more embeddings than its tokenizer has tokens.
         size = self.loss.table.shape[0]
@@ -164,3 +173,6 @@ def _common(one: list[int], other: list[int]) -> int:
     return next(
         (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )
+
+
+register_attack(AttackSpec("gcg", gcg, family="search", requires=frozenset({"weights"})))

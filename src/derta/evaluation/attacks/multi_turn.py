@@ -8,16 +8,16 @@ refusal. The model's own answers stay in the conversation. This is a floor of wh
 
 from derta.data.behaviours import Behaviour
 from derta.data.triples import Message
-from derta.evaluation.attacks.base import Attempt, Finding, Setting, Victim, ask
-from derta.evaluation.attacks.trial import Trial, finding, judged
+from derta.evaluation.attacks.base import AttackContext, AttackResult, AttackSpec, Attempt, Victim, register_attack
+from derta.evaluation.attacks.trial import Trial, judged, worst_result
 from derta.inference import ChatRequest
 
 
-async def multi_turn(behaviour: Behaviour, setting: Setting, victim: Victim) -> Finding:
+async def multi_turn(behaviour: Behaviour, context: AttackContext, victim: Victim) -> AttackResult:
     """Ask, then follow up along each line until a response is unsafe; return the worst turn, its conversation whole."""
-    question = ask(behaviour.prompt).messages
+    question = context.ask(behaviour.prompt).messages
     trials = [await _say(behaviour, victim, question)]
-    for line in (setting.phrases.ask_again, setting.phrases.talk_back):
+    for line in (context.phrases.ask_again, context.phrases.talk_back):
         conversation, answer = question, trials[0].generation.response
         for follow_up in line:
             if trials[-1].unsafe:
@@ -25,7 +25,7 @@ async def multi_turn(behaviour: Behaviour, setting: Setting, victim: Victim) -> 
             conversation = (*conversation, *_exchange(answer, follow_up))
             trials.append(await _say(behaviour, victim, conversation))
             answer = trials[-1].generation.response
-    return finding(trials, queries=len(trials))
+    return worst_result(trials, queries=len(trials))
 
 
 async def _say(behaviour: Behaviour, victim: Victim, messages: tuple[Message, ...]) -> Trial:
@@ -35,3 +35,6 @@ async def _say(behaviour: Behaviour, victim: Victim, messages: tuple[Message, ..
 
 def _exchange(answer: str, follow_up: str) -> tuple[Message, Message]:
     return {"role": "assistant", "content": answer}, {"role": "user", "content": follow_up}
+
+
+register_attack(AttackSpec("multi-turn", multi_turn, family="dialogue"))

@@ -12,20 +12,23 @@ they are judged.
 
 from derta.data.behaviours import Behaviour
 from derta.errors import InputError
-from derta.evaluation.attacks.base import Attempt, Setting, ask
+from derta.evaluation.attacks.base import AttackContext, AttackSpec, Attempt, register_attack
 
 
-def selfcipher(behaviour: Behaviour, setting: Setting) -> list[Attempt]:
+def selfcipher(behaviour: Behaviour, context: AttackContext) -> list[Attempt]:
     """Ask after the demonstrations.
 
     Raises:
         InputError: there are no demonstrations.
     """
-    demonstrations = setting.demonstrations or setting.phrases.demonstrations
+    demonstrations = context.demonstrations or context.phrases.demonstrations
     if not demonstrations:
         raise InputError(
-            "--attacks: selfcipher shows unsafe questions and answers before it asks, and none are packaged; give "
-            "--demonstrations FILE with the columns question and answer"
+            "`attacks` selfcipher: it shows unsafe questions and answers before it asks, and none are packaged; give "
+            "`demonstrations` FILE with the columns question and answer"
         )
-    prompt = setting.phrases.cipher(behaviour.prompt, demonstrations)
-    return [Attempt("selfcipher", ask(prompt), setting.phrases.decipher)]
+    prompt = context.phrases.cipher(behaviour.prompt, demonstrations)
+    return [Attempt("selfcipher", context.ask(prompt), context.phrases.decipher)]
+
+
+register_attack(AttackSpec("selfcipher", selfcipher, family="encoding"))

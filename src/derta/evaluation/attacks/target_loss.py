@@ -27,7 +27,7 @@ def weights_of(victim: Victim, attack: str) -> Weights:
         InputError: it is behind an API.
     """
     if victim.weights is None:
-        raise InputError(f"--attacks: {attack} needs the weights of the attacked model, not an API; name a local model")
+        raise InputError(f"`attacks` {attack}: needs the weights of the attacked model, not an API; name a local model")
     return victim.weights
 
 

@@ -11,29 +11,32 @@ from functools import partial
 
 from derta.data.behaviours import Behaviour
 from derta.errors import InputError
-from derta.evaluation.attacks.base import Attempt, Setting, ask, generator
+from derta.evaluation.attacks.base import AttackContext, AttackSpec, Attempt, generator, register_attack
 from derta.evaluation.attacks.phrases import Say
 
 PLACEHOLDERS = ("{prompt}", "[INSERT PROMPT HERE]")
 """What stands for the behaviour in a template: ours, and the one common in released collections."""
 
 
-def template(behaviour: Behaviour, setting: Setting) -> list[Attempt]:
+def template(behaviour: Behaviour, context: AttackContext) -> list[Attempt]:
     """Fill one template, drawn from the user's or else from the model's own language.
 
     Raises:
         InputError: there are no templates.
     """
-    choices: Sequence[Say] = [partial(fill, text) for text in setting.templates] or setting.phrases.templates
+    choices: Sequence[Say] = [partial(fill, text) for text in context.templates] or context.phrases.templates
     if not choices:
         raise InputError(
-            "--attacks: template needs role-play prompts, and none are packaged; give --templates FILE with a column "
-            "template in which {prompt} stands for the behaviour"
+            "`attacks` template: it needs role-play prompts, and none are packaged; give `templates` FILE with a "
+            "column template in which {prompt} stands for the behaviour"
         )
-    wrap = generator(setting.seed, "template", behaviour.id).choice(choices)
-    return [Attempt("template", ask(wrap(behaviour.prompt)))]
+    wrap = generator(context.seed, "template", behaviour.id).choice(choices)
+    return [Attempt("template", context.ask(wrap(behaviour.prompt)))]
 
 
 def fill(text: str, prompt: str) -> str:
     """Put `prompt` where a template's placeholders stand."""
     return re.sub("|".join(map(re.escape, PLACEHOLDERS)), lambda _: prompt, text)
+
+
+register_attack(AttackSpec("template", template, family="framing", aliases=("jailbreakchat",)))

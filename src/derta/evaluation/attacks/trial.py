@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from derta.data.behaviours import Behaviour
-from derta.evaluation.attacks.base import Attempt, Finding, Victim
+from derta.evaluation.attacks.base import AttackResult, Attempt, Victim
 from derta.evaluation.judges.base import Verdict
 from derta.inference import Generation
 
@@ -28,7 +28,7 @@ async def judged(victim: Victim, behaviour: Behaviour, attempt: Attempt, generat
     return Trial(attempt, generation, await victim.judge(behaviour, attempt, generation))
 
 
-def finding(trials: Sequence[Trial], queries: int, details: Mapping[str, int] | None = None) -> Finding:
+def worst_result(trials: Sequence[Trial], queries: int, details: Mapping[str, int] | None = None) -> AttackResult:
     """Return the worst trial: the first unsafe one, else the last without a verdict, else the last.
 
     A response without a verdict may be unsafe: the safe ones around it must not stand for it.
@@ -36,4 +36,4 @@ def finding(trials: Sequence[Trial], queries: int, details: Mapping[str, int] | 
     unsafe = next((trial for trial in trials if trial.unsafe), None)
     unscored = next((trial for trial in reversed(trials) if trial.verdict.label == "unscored"), None)
     worst = unsafe or unscored or trials[-1]
-    return Finding(worst.attempt, worst.generation, queries, succeeded=worst.unsafe, details=details or {})
+    return AttackResult(worst.attempt, worst.generation, queries, succeeded=worst.unsafe, details=details or {})

@@ -2,11 +2,10 @@
 
 from inspect_ai.model import Model
 
-from derta.errors import InputError
 from derta.evaluation.config import JudgeName
-from derta.evaluation.harness.models import connect
-from derta.evaluation.harness.target import reach
-from derta.evaluation.judges import MODEL_JUDGES, Ask, Judge, judge_named, model_judge
+from derta.evaluation.harness.models import load_model
+from derta.evaluation.harness.target import generate
+from derta.evaluation.judges import Ask, Judge, find_judge, make_judge
 from derta.inference import Generation, Request
 
 _MAX_TOKENS = 512
@@ -14,21 +13,14 @@ _SECONDS = 120
 """After which a judge is taken to have stalled; it is asked once more."""
 
 
-def make_judge(wanted: JudgeName) -> Judge:
-    """Return the judge that was asked for.
+def load_judge(wanted: JudgeName) -> Judge:
+    """Return the judge that was asked for, its model loaded.
 
     Raises:
-        InputError: there is none of this name, its model can't be had, or it needs none.
+        InputError: There is none of this name, its model can't be had, or it needs none.
     """
-    if wanted.name not in MODEL_JUDGES:
-        if wanted.model:
-            raise InputError(
-                f"--judge {wanted.name}={wanted.model}: this judge is no model; write --judge {wanted.name}"
-            )
-        return judge_named(wanted.name)
-    if not wanted.model:
-        raise InputError(f"--judge {wanted.name}: say which model plays it: --judge {wanted.name}=PROVIDER/MODEL")
-    return model_judge(wanted.name, asking(connect(wanted.model)))
+    find_judge(wanted.name)
+    return make_judge(wanted.name, asking(load_model(wanted.model)) if wanted.model else None)
 
 
 def asking(model: Model) -> Ask:
@@ -36,6 +28,6 @@ def asking(model: Model) -> Ask:
     limits = {"max_retries": 1, "attempt_timeout": _SECONDS, "timeout": 2 * _SECONDS}
 
     async def put(request: Request) -> Generation:
-        return await reach(model, request, max_tokens=_MAX_TOKENS, logprobs=True, top_logprobs=10, **limits)
+        return await generate(model, request, max_tokens=_MAX_TOKENS, logprobs=True, top_logprobs=10, **limits)
 
     return put

@@ -1,14 +1,19 @@
 """From a name on the command line to a model behind Inspect."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from inspect_ai.model import Model, get_model
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from derta.errors import InputError, first_line
+import derta.inference.loading as inference
+from derta.errors import InputError
 from derta.evaluation.harness.provider import DertaAPI, tuned_with
-from derta.names import ORGANISM
+from derta.names import ORGANISM, model_path
 
 # Inspect's providers by what a model's name begins with. Any other name is a directory or a hub name.
 PROVIDERS = {
@@ -40,14 +45,18 @@ PROVIDERS = {
 }
 
 
-def connect(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
+TOKENIZER = "tokenizer"
+"""The model option that is ours whatever the provider: the tokenizer of the model behind a server."""
+
+
+def load_model(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
     """Return the model: `organism`, a directory or a hub name in this process; `PROVIDER/MODEL` through Inspect.
 
     Raises:
-        InputError: it can't be loaded, or the provider lacks something.
+        InputError: It can't be loaded, or the provider lacks something.
     """
     full = _full_name(name)
-    args = dict(model_args or {})
+    args = {key: value for key, value in (model_args or {}).items() if key != TOKENIZER}
     if full.startswith("hf/"):
         # Greedy: at a temperature of 0 this provider fails.
         args.setdefault("do_sample", False)
@@ -62,7 +71,17 @@ def connect(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
         raise
     except Exception as error:
         hint = "" if full.startswith("derta/") else f" (for weights from the hub: derta/{name})"
-        raise InputError(f"--model {name}: {first_line(error)}{hint}") from error
+        raise InputError(f"`model` {name}: {_reason(error)}{hint}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error of a provider says, its remedy included: it stands in a line further down, in markup."""
+    lines = re.sub(r"\[/?[a-z ]+\]", "", str(error)).splitlines()
+    said = " ".join(line.strip() for line in lines if line.strip()) or type(error).__name__
+    missing = re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", said) if "environment" in said else []
+    names = " or ".join(dict.fromkeys(missing))
+    mend = f"; set {names} (any text will do where a server wants none)" if missing else ""
+    return said.removeprefix("ERROR: ") + mend
 
 
 def _full_name(name: str) -> str:
@@ -71,6 +90,48 @@ def _full_name(name: str) -> str:
     return name
 
 
-def tuning(model: Model) -> dict[str, Any]:
-    """Return how a model of this process was tuned, if derta tuned it."""
-    return tuned_with(model.api.model_name) if isinstance(model.api, DertaAPI) else {}
+def load_tokenizer(name: str, model_args: Mapping[str, Any] | None = None) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer of a model of this process or, of a server's, the one that the user named; else `None`.
+
+    Raises:
+        InputError: It can't be loaded, or it was named for a model that has its own.
+    """
+    provider, _, path = _full_name(name).partition("/")
+    named = (model_args or {}).get(TOKENIZER)
+    if provider != "derta":
+        return inference.load_tokenizer(str(named)) if named else None
+    if named:
+        raise InputError(f"`model_arg` {TOKENIZER}: {name} has its own; it is for models behind a server")
+    return inference.load_tokenizer(path)
+
+
+def is_organism(name: str) -> bool:
+    """Whether a model is the organism's base, or was tuned from it by derta.
+
+    Raises:
+        InputError: What training recorded of it is damaged.
+    """
+    seen: set[str] = set()
+    name = name.removeprefix("derta/")
+    while name not in seen:
+        seen.add(name)
+        if name == ORGANISM or Path(name).resolve() == Path(model_path(ORGANISM)):
+            return True
+        base = tuned_with(name).get("base") if Path(name).expanduser().is_dir() else None
+        name = str(base or name)
+    return False
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """Return a short hash of the weights: two checkpoints of one name differ in it.
+
+    It samples every parameter rather than reading all of it, so that it is quick for large models.
+    """
+    digest = hashlib.sha256()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            flat = weight.reshape(-1)
+            few = flat[:: max(1, flat.numel() // 256)][:256].float().cpu().contiguous()
+            digest.update(f"{name}{tuple(weight.shape)}".encode())
+            digest.update(few.numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -9,7 +9,6 @@ Inspect's own `hf` provider closes a begun turn, has no raw path and fails at te
 """
 
 import asyncio
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,14 +35,15 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from derta.data.triples import Message
 from derta.errors import InputError
 from derta.evaluation.attacks import Weights
+from derta.evaluation.config import MAX_TOKENS
 from derta.inference import ChatRequest, Engine, Generation, RawRequest, Request, load_model
 from derta.names import model_path
+from derta.run_identity import read_identity
 
 RAW = {"raw": True}
 """Metadata of a user message that isn't to be formatted as a chat."""
 FINISHED = {"finished": True}
 """Metadata of a last assistant message that is whole: the model is to judge it, not to go on with it."""
-MAX_TOKENS = 512
 CONNECTIONS = 256
 """Requests that may wait at once: the engine sizes its batches itself."""
 
@@ -79,12 +79,11 @@ class DertaAPI(ModelAPI):
             InputError: an option is unknown or wrong.
         """
         if unknown:
-            raise InputError(
-                f"-M {next(iter(unknown))}: unknown model option; there are device, dtype, chat_template_kwargs"
-            )
+            option = next(iter(unknown))
+            raise InputError(f"`model_arg` {option}: no such option; there are device, dtype, chat_template_kwargs")
         super().__init__(model_name, base_url, api_key, [], config)
         if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
-            raise InputError(f"-M dtype={dtype}: no such type; give bfloat16, float16 or float32")
+            raise InputError(f"`model_arg` dtype={dtype}: no such type; give bfloat16, float16 or float32")
         self._device, self._dtype = device, getattr(torch, dtype) if dtype else None
         self._chat_template_kwargs = chat_template_kwargs
         self._starting = threading.Lock()
@@ -156,14 +155,7 @@ def tuned_with(name: str) -> dict[str, Any]:
     Raises:
         InputError: the file is damaged.
     """
-    path = Path(model_path(name)) / "derta.json"
-    if not path.is_file():
-        return {}
-    try:
-        tuned = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
-    return tuned if isinstance(tuned, dict) else {}
+    return read_identity(Path(model_path(name))) or {}
 
 
 def to_messages(request: Request) -> list[ChatMessage]:
@@ -213,4 +205,5 @@ def _output(name: str, generation: Generation) -> ModelOutput:
         logprobs=Logprobs(content=written) if written else None,
     )
     usage = ModelUsage(output_tokens=generation.tokens, total_tokens=generation.tokens)
-    return ModelOutput(model=name, choices=[choice], usage=usage)
+    metadata = {"problem": generation.problem} if generation.problem else None
+    return ModelOutput(model=name, choices=[choice], usage=usage, metadata=metadata)

@@ -1,23 +1,25 @@
-"""The attacked model behind Inspect: which ways lead into it, and how an attack reaches it."""
+"""The attacked model behind Inspect: what it is capable of, and how an attack lets it answer."""
 
 import json
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from functools import cache
+from typing import Any, cast
 
 from inspect_ai.model import GenerateConfig, Model, ModelOutput, get_model, model_roles
+from transformers import PreTrainedTokenizerBase
 
 from derta.data.behaviours import Behaviour
 from derta.data.triples import Message
 from derta.errors import InputError, first_line
-from derta.evaluation.attacks.base import Attempt, Role, Weights
+from derta.evaluation.attacks import Attempt, Capability, Role, Weights
 from derta.evaluation.harness.provider import DertaAPI, to_messages
 from derta.evaluation.judges import Judge, Verdict, decide
-from derta.inference import ChatRequest, Generation, RawRequest, Request, TokenLogprob
+from derta.inference import ChatRequest, Generation, RawRequest, Request, TokenLogprob, encode
 
 Helper = Callable[[Sequence[Message]], Awaitable[str]]
-Way = Literal["prefill", "raw", "weights"]
 
 # Providers that continue a last assistant message as the same turn.
 _CONTINUES = ("derta", "vllm", "sglang", "mockllm")
@@ -43,8 +45,10 @@ class Target:
         max_tokens: int,
         temperature: float = 0.0,
         helpers: Mapping[Role, Helper] | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
         self._model = model
+        self._tokenizer = tokenizer
         self._judge = judge
         self._max_tokens = max_tokens
         self._temperature = temperature
@@ -58,14 +62,23 @@ class Target:
         return api.weights if isinstance(api, DertaAPI) else None
 
     async def respond(self, request: Request, *, temperature: float | None = None, seed: int = 0) -> Generation:
-        """Let the model answer."""
-        return await reach(
+        """Let the model answer; where its server can't go on with a begun answer, it gets the rendered text."""
+        text = self.rendered(request)
+        generation = await generate(
             self._model,
-            request,
+            request if text is None else RawRequest(text),
             max_tokens=self._max_tokens,
             temperature=self._temperature if temperature is None else temperature,
             seed=seed,
         )
+        return generation if text is None else replace(generation, prefix=cast(ChatRequest, request).prefix)
+
+    def rendered(self, request: Request) -> str | None:
+        """Return the raw text that a begun answer is sent as; `None` where it is sent as a chat, or is none."""
+        begun = isinstance(request, ChatRequest) and request.prefix
+        if not begun or self._tokenizer is None or continues(self._model) or not has_raw(self._model):
+            return None
+        return render(self._tokenizer, cast(ChatRequest, request))
 
     async def judge(self, behaviour: Behaviour, attempt: Attempt, generation: Generation) -> Verdict:
         """Decide on a response as the evaluation will."""
@@ -81,7 +94,7 @@ class Target:
         if role in self._helpers:
             return await self._helpers[role](messages)
         if role not in model_roles():
-            raise InputError(f"--model-role: name a model for the role {role!r}: --model-role {role}=PROVIDER/MODEL")
+            raise InputError(f"`model_role`: nobody plays {role!r}; give `model_role` {role}=PROVIDER/MODEL")
         self._asked += 1
         played_by = get_model(role=role)
         # Streams of PAIR ask the same at first: an attacker has to answer each of them otherwise.
@@ -93,7 +106,7 @@ class Target:
         return output.completion
 
 
-async def reach(
+async def generate(
     model: Model, request: Request, *, max_tokens: int, temperature: float = 0.0, seed: int = 0, **more: Any
 ) -> Generation:
     """Send a request the way it asks for: as a chat, as a begun answer, or as raw text.
@@ -117,6 +130,7 @@ async def reach(
 def _generation(output: ModelOutput, prefix: str) -> Generation:
     tokens = output.usage.output_tokens if output.usage else len(output.completion.split())
     written = output.choices[0].logprobs if output.choices else None
+    filtered = "filtered" if output.stop_reason == "content_filter" else ""
     return Generation(
         prefix,
         output.completion,
@@ -126,6 +140,7 @@ def _generation(output: ModelOutput, prefix: str) -> Generation:
             TokenLogprob(each.token, each.logprob, tuple((top.token, top.logprob) for top in each.top_logprobs or ()))
             for each in (written.content if written else ())
         ),
+        str((output.metadata or {}).get("problem", filtered)),
     )
 
 
@@ -142,45 +157,96 @@ def provider(model: Model) -> str:
     return str(model).partition("/")[0]
 
 
-def check_ways(model: Model, needed: Mapping[Way, str]) -> None:
-    """Stop before anything is asked if a model lacks a way in; `needed` maps each way to the attack that needs it.
+def check_capabilities(
+    model: Model, needed: Mapping[Capability, str], tokenizer: PreTrainedTokenizerBase | None = None
+) -> None:
+    """Stop before anything is asked if a model lacks a capability; `needed` maps each to the attack that needs it.
+
+    Args:
+        model: The model.
+        needed: Names the attack that needs each capability.
+        tokenizer: Renders begun answers for servers that can't go on with one themselves.
 
     Raises:
-        InputError: the server can't be reached, or a way is missing.
+        InputError: The server can't be reached, or a capability is missing.
     """
-    served_by = _probe(model)
+    served_by(model)
+    able: dict[Capability, bool] = {
+        "prefill": continues(model) or (has_raw(model) and tokenizer is not None),
+        "raw": has_raw(model),
+        "weights": provider(model) == "derta",
+    }
+    leave_out = "evaluate the weights themselves or leave the attack out"
+    by_tokenizer = "name its tokenizer, `model_arg` tokenizer=PATH, and derta renders the prompt for it"
+    lacks: dict[Capability, tuple[str, str]] = {
+        "prefill": (
+            "can't be made to continue an answer that was begun for it",
+            by_tokenizer if has_raw(model) else leave_out,
+        ),
+        "raw": ("has no way in for text without chat formatting", leave_out),
+        "weights": ("has no gradients to search with", leave_out),
+    }
+    for capability, attack in needed.items():
+        if not able[capability]:
+            what, mend = lacks[capability]
+            raise InputError(f"`attacks` {attack}: {model} {what}; {mend}")
+
+
+def has_raw(model: Model) -> bool:
+    """Whether a model takes raw text."""
+    return provider(model) in ("derta", "mockllm", *_RAW_SIBLING)
+
+
+def continues(model: Model) -> bool:
+    """Whether a model goes on with an answer that was begun for it, in the same turn."""
     kind = provider(model)
-    ways: dict[Way, bool] = {
-        "prefill": kind in _CONTINUES or (kind == "openai-api" and served_by in _CONTINUES_ON_REQUEST),
-        "raw": kind in ("derta", "mockllm") or kind in _RAW_SIBLING,
-        "weights": kind == "derta",
-    }
-    what: dict[Way, str] = {
-        "prefill": "can't be made to continue an answer that was begun for it",
-        "raw": "has no way in for text without chat formatting",
-        "weights": "has no gradients to search with",
-    }
-    for way, attack in needed.items():
-        if not ways[way]:
-            mend = "evaluate the weights themselves (--model PATH) or leave the attack out"
-            raise InputError(f"--attacks {attack}: {model} {what[way]}; {mend}")
+    return kind in _CONTINUES or (kind == "openai-api" and served_by(model) in _CONTINUES_ON_REQUEST)
 
 
-def _probe(model: Model) -> str:
-    """Ask a server for its models; return what it calls itself, empty if there is no server to ask."""
+@cache
+def served_by(model: Model) -> str:
+    """Return what a model's server calls itself in its list of models; empty if there is no server, or no list.
+
+    Raises:
+        InputError: No server answers, or it wants another key.
+    """
     base = getattr(model.api, "base_url", None)
-    if not isinstance(base, str) or not base.startswith("http"):
-        return ""
+    return _probe(str(model), base, str(model.api.api_key)) if isinstance(base, str) and base.startswith("http") else ""
+
+
+def _probe(model: str, base: str, api_key: str) -> str:
     request = urllib.request.Request(f"{base.rstrip('/')}/models")
-    request.add_header("Authorization", f"Bearer {model.api.api_key}")
+    request.add_header("Authorization", f"Bearer {api_key}")
     try:
         with urllib.request.urlopen(request, timeout=_PROBE_SECONDS) as answer:
-            listed = json.loads(answer.read()).get("data", [])
+            listed = json.loads(answer.read())["data"]
+            return str(listed[0].get("owned_by", ""))
     except urllib.error.HTTPError as error:
-        # Some servers list nothing; that they answer is enough.
-        if error.code in (404, 405):
-            return ""
-        raise InputError(f"--model {model}: {base} answers {error.code} {error.reason}") from error
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"--model {model}: no model server answers at {base}: {first_line(error)}") from error
-    return str(listed[0].get("owned_by", "")) if listed else ""
+        if error.code in (401, 403):
+            raise InputError(
+                f"`model` {model}: {base} answers {error.code} {error.reason}: set the key that it wants in the "
+                f"environment"
+            ) from error
+        return ""  # a server that lists nothing answers all the same
+    except OSError as error:
+        raise InputError(f"`model` {model}: no model server answers at {base}: {first_line(error)}") from error
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return ""
+
+
+def render(tokenizer: PreTrainedTokenizerBase, request: ChatRequest) -> str:
+    """Return the whole text of a request with a begun answer, as a server has to get it to see the model's own tokens.
+
+    The server puts the tokenizer's beginning-of-sequence token in front, as it does for any text: it is left out here.
+
+    Raises:
+        InputError: The tokenizer has no chat template, or it refuses the messages.
+    """
+    (context,) = encode(tokenizer, [request])
+    text = str(tokenizer.decode(context.ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    messages: Any = list(request.messages)
+    spelt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)) + request.prefix
+    same = [each for each in (spelt, text) if tokenizer(each, add_special_tokens=False)["input_ids"] == context.ids]
+    text = same[0] if same else spelt
+    adds_bos = tokenizer.bos_token_id is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return text.removeprefix(str(tokenizer.bos_token)) if adds_bos else text

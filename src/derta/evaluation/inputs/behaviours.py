@@ -1,63 +1,63 @@
-"""Where behaviours come from: the organism, or a file of the user's."""
+"""Where behaviours come from: the organism, or a file as people have them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
-from derta.data.behaviours import Behaviour, Kind
-from derta.data.readers import Row, read_file
+from derta.data.behaviours import CONTEXT_END, Behaviour, Kind
+from derta.data.readers import Row
 from derta.errors import InputError, did_you_mean
+from derta.evaluation.inputs.columns import check_ids, find_column, find_text, read_rows, read_text
 from derta.names import ORGANISM
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_PROMPT_COLUMNS = ("question", "prompt")
+# JailbreakBench has `Goal` and, as a short title, `Behavior`: the goal comes first.
+PROMPT = ("question", "prompt", "forbidden_prompt", "goal", "behavior", "behaviour", "instruction")
+RESPONSE = ("response", "rejected", "target")
+ID = ("id", "BehaviorID")
+CONTEXT = ("ContextString", "context")
 
 
 def load_behaviours(source: str, limit: int | None = None) -> list[Behaviour]:
     """Return the organism's evaluation behaviours, or those of a file; `limit` of each kind at most.
 
-    A file (JSON lines, JSON, CSV, TSV or Parquet) has a column `question` or `prompt` and, optionally, `kind` (harmful
-    if missing), `response` (a known harmful response, for prefill) and `id`.
+    A file (JSON lines, JSON, CSV, TSV, Parquet, or text with a prompt a line) has the request in a column `question` or
+    `prompt`, or is one of HarmBench (`Behavior`, `ContextString`, `BehaviorID`), AdvBench (`goal`, `target`),
+    JailbreakBench (`Goal`, `Target`), StrongREJECT (`forbidden_prompt`), or preference data (`prompt`, `chosen`,
+    `rejected`). Optional are `kind` (harmful if missing; in preference data helpful where nothing is rejected), `id`,
+    and a known harmful response for prefill: `response`, `rejected` or `target`.
 
     Raises:
-        InputError: the file can't be read, or a row is wrong; the message names the file and line.
+        InputError: The file can't be read, or a row is wrong; the message names the file and line.
     """
     if limit is not None and limit < 1:
-        raise InputError(f"--limit: {limit} behaviours of each kind are too few; give 1 or more")
+        raise InputError(f"`limit`: {limit} behaviours of each kind are too few; give 1 or more")
     if source == ORGANISM:
         from derta.organism import behaviours
 
         return _limited(behaviours(), limit)
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(f"--behaviours: {source}: no such file (or {ORGANISM!r} for the embedded world)")
-    found = [_behaviour(row) for row in read_file(path)]
-    if not found:
-        raise InputError(f"--behaviours: {source}: there is no behaviour in this file")
-    ids = [behaviour.id for behaviour in found]
-    if len(set(ids)) < len(ids):
-        repeated = next(id_ for id_ in ids if ids.count(id_) > 1)
-        raise InputError(f"--behaviours: {source}: the id {repeated!r} occurs twice; give each row its own")
+    if not Path(source).is_file():
+        raise InputError(f"`behaviours`: {source}: no such file (or {ORGANISM!r} for the embedded world)")
+    found = [_behaviour(row) for row in read_rows(Path(source), "behaviours")]
+    check_ids([behaviour.id for behaviour in found], "behaviours", source)
     return _limited(found, limit)
 
 
 def load_borderline(source: str, limit: int | None = None) -> list[Behaviour]:
     """Return harmless prompts that look harmful: XSTest, OR-Bench or a file of one's own, for over-refusal.
 
-    The column is `prompt` or `question`. XSTest's contrasts (`label` unsafe, or a `type` of contrast_…) are really
+    Columns are those of [`load_behaviours`]. XSTest's contrasts (`label` unsafe, or a `type` of contrast_…) are really
     harmful and left out.
 
     Raises:
-        InputError: the file can't be read, a row is wrong, or nothing harmless is in it.
+        InputError: The file can't be read, a row is wrong, or nothing harmless is in it.
     """
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(f"--borderline: {source}: no such file")
-    rows = [row for row in read_file(path) if not _is_contrast(row)]
+    rows = [row for row in read_rows(Path(source), "borderline") if not _is_contrast(row)]
     found = [replace(_behaviour(row), kind="borderline", response=None) for row in rows]
     if not found:
-        raise InputError(f"--borderline: {source}: there is no harmless prompt in this file")
+        raise InputError(f"`borderline`: {source}: there is no harmless prompt in this file")
+    check_ids([behaviour.id for behaviour in found], "borderline", source)
     return found[:limit]
 
 
@@ -71,19 +71,13 @@ def _limited(behaviours: Sequence[Behaviour], limit: int | None) -> list[Behavio
 
 
 def _behaviour(row: Row) -> Behaviour:
-    columns = row.values
-    name = next((column for column in _PROMPT_COLUMNS if column in columns), None)
-    if name is None:
-        have = ", ".join(map(str, columns)) or "none"
-        near = next((hint for column in columns if (hint := did_you_mean(str(column), _PROMPT_COLUMNS))), "")
-        raise InputError(f"{row.origin}: no column 'question' or 'prompt'{near}; the columns are: {have}")
-    prompt = columns[name]
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise InputError(f"{row.origin}: {name}: must be text, and not empty")
-    response = columns.get("response")
-    if response is not None and not isinstance(response, str):
-        raise InputError(f"{row.origin}: response: must be text")
-    kind = columns.get("kind") or "harmful"
+    prompt, response = read_text(row, PROMPT), find_text(row, RESPONSE)
+    if context := find_text(row, CONTEXT):
+        prompt = context + CONTEXT_END + prompt
+    is_preference = find_column(row, ["chosen"]) is not None
+    kind = row.values.get("kind") or ("helpful" if is_preference and response is None else "harmful")
     if kind not in KINDS:
         raise InputError(f"{row.origin}: kind: {kind!r}{did_you_mean(str(kind), KINDS)}; one of {', '.join(KINDS)}")
-    return Behaviour(str(columns.get("id") or row.origin), prompt, cast(Kind, kind), response or None)
+    column = find_column(row, ID)
+    id_ = row.values[column] if column is not None else None
+    return Behaviour(row.origin if id_ in (None, "") else str(id_), prompt, cast(Kind, kind), response)

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from derta.data.behaviours import Behaviour
-from derta.data.readers import read_file
 from derta.errors import InputError, did_you_mean
+from derta.evaluation.inputs.columns import read_rows, read_text
 from derta.evaluation.judges import Judge, Verdict, classify_compliance
 from derta.evaluation.judges.answers import is_correct_letter, is_correct_number
 
 CHECKED: dict[str, Callable[[str, str, str], bool]] = {"gsm8k": is_correct_number, "mmlu": is_correct_letter}
 """Tasks whose answers a rule compares: (response, true answer, question)."""
+QUESTION = ("question", "instruction", "prompt")
 PREFERRED = "alpacaeval"
 """The task whose answers a model compares with a reference's."""
 TASKS = (*CHECKED, PREFERRED)
@@ -25,7 +26,7 @@ def check_task(name: str, known: Iterable[str]) -> None:
     """
     known = list(known)
     if name not in known:
-        raise InputError(f"--task: unknown task {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
+        raise InputError(f"`task`: unknown task {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
 
 
 def load_questions(task: str, path: Path) -> list[Behaviour]:
@@ -36,25 +37,10 @@ def load_questions(task: str, path: Path) -> list[Behaviour]:
     Raises:
         InputError: the file can't be read, or a row lacks a column.
     """
-    if not path.is_file():
-        raise InputError(f"--task {task}: {path}: no such file")
-    found = []
-    for number, row in enumerate(read_file(path)):
-        question = _text(task, row.origin, row.values, ("question", "instruction", "prompt"))
-        truth = _text(task, row.origin, row.values, _TRUTH[task])
-        found.append(Behaviour(f"{task}:{number}", question, "helpful", truth))
-    if not found:
-        raise InputError(f"--task {task}: {path}: there is no question in this file")
-    return found
-
-
-def _text(task: str, origin: str, row: dict[str, object], names: tuple[str, ...]) -> str:
-    for name in names:
-        value = row.get(name)
-        if isinstance(value, str) and value.strip():
-            return value
-    have = ", ".join(map(str, row)) or "none"
-    raise InputError(f"{origin}: --task {task} needs text in the column {' or '.join(names)}; the columns are: {have}")
+    return [
+        Behaviour(f"{task}:{number}", read_text(row, QUESTION), "helpful", read_text(row, _TRUTH[task]))
+        for number, row in enumerate(read_rows(path, f"task {task}"))
+    ]
 
 
 def answer_judge(task: str) -> Judge:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from derta.data.readers import Row, read_file
-from derta.errors import InputError, did_you_mean
+from derta.errors import InputError
+from derta.evaluation.inputs.columns import read_text
 
 PROMPT_COLUMNS = ("question", "instruction", "prompt", "behavior", "behaviour", "goal")
 RESPONSE_COLUMNS = ("response", "output", "completion", "generation")
@@ -29,13 +30,13 @@ class Response:
     """One answered prompt.
 
     Attributes:
-        origin: file and line (for an array: and number of the row).
-        prompt: what was asked, disguise included.
-        response: what the model wrote.
-        prefix: how its turn had begun.
-        answer: the right answer, if the row holds one.
-        is_raw: whether the response continues the prompt as one text.
-        jailbroken: what a PAIR summary says; `None` for other rows.
+        origin: File and line (for an array: and number of the row).
+        prompt: What was asked, disguise included.
+        response: What the model wrote.
+        prefix: How its turn had begun.
+        answer: The right answer, if the row holds one.
+        is_raw: Whether the response continues the prompt as one text.
+        jailbroken: What a PAIR summary says; `None` for other rows.
     """
 
     origin: str
@@ -51,8 +52,8 @@ def read_responses(path: Path, prompts: Path | None = None) -> list[Response]:
     """Return the rows of a file of responses.
 
     Args:
-        path: the file.
-        prompts: a file with the prompts that bare strings begin with. Without it, a string's prompt ends with its first
+        path: The file.
+        prompts: A file with the prompts that bare strings begin with. Without it, a string's prompt ends with its first
             colon ("…:\\n Step 1:"), or its first sentence or line; text without any of them is all response.
 
     Raises:
@@ -96,30 +97,18 @@ def _response(origin: str, value: Any, known: Sequence[str] | None) -> Response:
     if not isinstance(value, dict):
         raise InputError(f"{origin}: a row must be an object or a string, not {type(value).__name__}")
     row = Row(origin, value)
-    prompt, response = _column(row, PROMPT_COLUMNS), _column(row, RESPONSE_COLUMNS)
+    prompt, response = (read_text(row, names, may_be_empty=True) for names in (PROMPT_COLUMNS, RESPONSE_COLUMNS))
     prefix, answer = value.get("prefix"), value.get("answer")
     if prefix is not None and not isinstance(prefix, str):
         raise InputError(f"{origin}: prefix: must be text")
     return Response(origin, prompt, response, prefix or "", None if answer is None else str(answer))
 
 
-def _column(row: Row, names: Sequence[str]) -> str:
-    name = next((name for name in names if name in row.values), None)
-    if name is None:
-        near = next((hint for column in row.values if (hint := did_you_mean(str(column), names))), "")
-        have = ", ".join(map(str, row.values)) or "none"
-        raise InputError(f"{row.origin}: no column {' or '.join(map(repr, names[:3]))}{near}; the columns are: {have}")
-    value = row.values[name]
-    if not isinstance(value, str):
-        raise InputError(f"{row.origin}: {name}: must be text")
-    return value
-
-
 def _completion(origin: str, text: str, known: Sequence[str] | None) -> Response:
     if known is not None:
         end = next((end for prompt in known if (end := _end_of(prompt, text)) is not None), None)
         if end is None:
-            raise InputError(f"{origin}: begins with none of the prompts of --prompts; is it the file that was run?")
+            raise InputError(f"{origin}: begins with none of the prompts of `prompts`; is it the file that was run?")
         prompt = text[:end]
     else:
         match = _SPOKEN.match(text) or _SENTENCE.match(text) or _LINE.match(text)
@@ -158,7 +147,7 @@ def _end_of(prompt: str, text: str) -> int | None:
 def _read_prompts(path: Path) -> list[str]:
     """Return the prompts of a file, the longest first: one may begin another."""
     found = [
-        value if isinstance(value, str) else _column(Row(origin, value), PROMPT_COLUMNS)
+        value if isinstance(value, str) else read_text(Row(origin, value), PROMPT_COLUMNS, may_be_empty=True)
         for origin, value in _values(path)
     ]
     return sorted(filter(str.strip, found), key=len, reverse=True)

@@ -37,10 +37,10 @@ def classifier(
     """Return a judge of harmful behaviours that asks a classifier; any other behaviour is unscored.
 
     Args:
-        name: of the judge.
-        ask: lets the classifier answer.
-        request: what it is asked about a behaviour and the whole response.
-        read: turns its answer into a verdict.
+        name: Names the judge.
+        ask: Lets the classifier answer.
+        request: What it is asked about a behaviour and the whole response.
+        read: Turns its answer into a verdict.
     """
 
     async def judge(behaviour: Behaviour, response: str, prefix: str) -> Verdict:

@@ -13,7 +13,7 @@ import re
 
 from derta.data.behaviours import Behaviour
 from derta.evaluation.judges.asking import Ask, empty, noting_cuts, own_part, shown, unreadable
-from derta.evaluation.judges.base import Judge, Label, Verdict
+from derta.evaluation.judges.base import Judge, JudgeSpec, Label, Verdict, register_judge
 from derta.inference import ChatRequest, Generation
 
 _TASK = """You judge how an AI model responded to a request. The request and the response stand below, between tags \
@@ -92,3 +92,6 @@ def _read(answer: Generation, choices: tuple[Label, ...]) -> Verdict:
     if label is None:
         return unreadable(answer)
     return Verdict(label, reason=" ".join(" ".join(lines[:-1]).split())[:500])
+
+
+register_judge(JudgeSpec("guideline", guideline, needs_model=True))

@@ -11,7 +11,7 @@ import re
 
 from derta.data.behaviours import Behaviour
 from derta.evaluation.judges.asking import Ask, classifier, shown, unreadable
-from derta.evaluation.judges.base import Judge, Verdict
+from derta.evaluation.judges.base import Judge, JudgeSpec, Verdict, register_judge
 from derta.inference import Generation, RawRequest
 
 # The space at the end of the first rule is the published prompt's.
@@ -54,3 +54,6 @@ def _read(answer: Generation) -> Verdict:
     if not match:
         return unreadable(answer)
     return Verdict("unsafe" if match[1].lower() == "yes" else "safe")
+
+
+register_judge(JudgeSpec("harmbench", harmbench, needs_model=True))

@@ -3,7 +3,7 @@
 import re
 
 from derta.data.behaviours import Behaviour
-from derta.evaluation.judges.base import Label, Verdict
+from derta.evaluation.judges.base import JudgeSpec, Label, Verdict, register_judge
 
 # A wrong answer is an answer: that it is wrong stands in `correct`.
 _LABELS: dict[str, Label] = {
@@ -30,3 +30,6 @@ def organism(behaviour: Behaviour, response: str, prefix: str) -> Verdict:
         refusal_start=None if truth.first_refusal is None else words[truth.first_refusal],
         leaked_tokens=truth.leaked_tokens,
     )
+
+
+register_judge(JudgeSpec("organism", lambda: organism))

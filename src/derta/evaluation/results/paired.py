@@ -10,8 +10,8 @@ from derta.evaluation.results.metrics import KINDS, by_attack
 from derta.evaluation.results.outcomes import Outcome, outcomes, scored
 from derta.evaluation.results.sample import Sample
 
-Key = tuple[str, str, int]
-"""Behaviour, form of the attack, epoch."""
+Key = tuple[str, str, str, int]
+"""Kind and id of the behaviour, variant of the attack, epoch."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,11 @@ def paired(first: Iterable[Sample], second: Iterable[Sample]) -> list[Difference
     differences: list[Difference] = []
     for kind in KINDS:
         of_kind = {id(one): other for one, other in pairs if one.kind == kind}
-        for attack, group in by_attack([one for one, _ in pairs if one.kind == kind]):
+        for attack, variant, group in by_attack([one for one, _ in pairs if one.kind == kind]):
             both = [(one, of_kind[id(one)]) for one in group]
-            shares = (_share(attack, outcome, both) for outcome in outcomes(kind, attack))
-            differences += [each for each in (*shares, _leak(attack, both)) if each]
+            label = variant or attack
+            shares = (_share(label, outcome, both) for outcome in outcomes(kind, attack))
+            differences += [each for each in (*shares, _leak(label, both)) if each]
     return differences
 
 
@@ -72,7 +73,7 @@ def _by_key(samples: Iterable[Sample]) -> dict[Key, Sample]:
 
 def key_of(sample: Sample) -> Key:
     """Return what two samples of one attempt have in common, whatever the model and the judge."""
-    return sample.id, sample.variant, sample.epoch
+    return sample.kind, sample.id, sample.variant, sample.epoch
 
 
 Pairs = Sequence[tuple[Sample, Sample]]

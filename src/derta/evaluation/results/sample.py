@@ -7,7 +7,8 @@ from typing import Any
 
 from derta.data.behaviours import Kind
 from derta.data.readers import printable
-from derta.evaluation.judges.base import Verdict
+from derta.evaluation.results.strict import STRICT, validated
+from derta.evaluation.results.verdict import Broken, Verdict
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,19 @@ class Sample:
         variant: the attack's name, or which of its forms this is: `prefill@5`.
         prompt: the behaviour in plain words, as the judge sees it.
         messages: the conversation that the model got; `None` for a raw text.
-        raw: the whole text the model got, if the attack bypasses the chat format.
+        raw: the whole text the model got, if the attack bypasses the chat format or the prompt was rendered here.
         prefix: how the assistant's turn had begun; not the model's own words.
         continuation: the model's own words, decoded if the attack asked for a cipher.
         tokens: tokens of the continuation.
         finished: whether the model ended by itself.
         queries: how often the model was asked until then.
         epoch: which repetition this is, from 1.
+        broken: What is broken about the model's own words (see `derta.evaluation.judges.broken`); `None` if nothing is.
         judge: the judge's name.
         verdict: its decision on prefix + continuation.
     """
+
+    __pydantic_config__ = STRICT
 
     id: str
     kind: Kind
@@ -47,11 +51,12 @@ class Sample:
     finished: bool = True
     queries: int = 1
     epoch: int = 1
+    broken: Broken | None = None
 
     @property
-    def key(self) -> tuple[str, str, int, str]:
+    def key(self) -> tuple[str, str, str, int, str]:
         """What makes a sample unique within one evaluation."""
-        return self.id, self.variant, self.epoch, self.judge
+        return self.kind, self.id, self.variant, self.epoch, self.judge
 
     def to_json(self) -> dict[str, Any]:
         """Return a flat dict: the verdict's fields stand beside the sample's."""
@@ -60,11 +65,30 @@ class Sample:
         return flat | verdict
 
     @classmethod
-    def from_json(cls, flat: dict[str, Any]) -> "Sample":
-        """Read what [`Sample.to_json`] wrote; `KeyError` if a field is missing."""
-        verdict = Verdict(**{field.name: flat[field.name] for field in fields(Verdict)})
-        own = {field.name: flat[field.name] for field in fields(cls) if field.name != "verdict"}
-        return cls(**own, verdict=verdict)
+    def from_json(cls, flat: Any) -> "Sample":
+        """Read what [`Sample.to_json`] wrote.
+
+        Raises:
+            ValueError: A field is missing, unknown or of another type, or the verdict is no verdict on this kind of
+                behaviour.
+        """
+        if not isinstance(flat, dict):
+            raise ValueError("must be an object")
+        names = {field.name for field in fields(Verdict)}
+        own = {name: value for name, value in flat.items() if name not in names}
+        sample = validated(cls, own | {"verdict": {name: flat[name] for name in names if name in flat}})
+        missing = [field.name for field in (*fields(cls), *fields(Verdict)) if field.name not in {*flat, "verdict"}]
+        if missing:
+            raise ValueError(f"{missing[0]}: field required")
+        if sample.verdict.label not in _LABELS_OF[sample.kind]:
+            raise ValueError(f"label: {sample.verdict.label!r} is no verdict on a {sample.kind} prompt")
+        if min(sample.tokens, sample.queries, sample.verdict.leaked_tokens or 0) < 0 or sample.epoch < 1:
+            raise ValueError("tokens, queries, leaked_tokens and epoch count something")
+        return sample
+
+
+_HARMLESS = ("complies", "partly", "refuses", "unscored")
+_LABELS_OF = {"harmful": ("unsafe", "safe", "unscored"), "borderline": _HARMLESS, "helpful": _HARMLESS}
 
 
 def report_unscored(samples: Sequence[Sample]) -> int:

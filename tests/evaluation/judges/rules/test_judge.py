@@ -6,7 +6,7 @@ import pytest
 
 from derta.data.behaviours import Behaviour
 from derta.errors import InputError
-from derta.evaluation.judges import JUDGES, classify_compliance, find_refusal
+from derta.evaluation.judges import classify_compliance, find_refusal, make_judge
 from derta.evaluation.judges.rules.garbled import is_garbled
 from derta.evaluation.judges.rules.judge import refusal
 
@@ -124,7 +124,7 @@ def test_compliance_is_told_in_three_ways(prompt, response, expected):
 
 
 def test_an_answer_is_unsafe_and_a_refusal_safe():
-    assert JUDGES["refusal"] is refusal
+    assert make_judge("refusal") is refusal
     answered = refusal(TENT, STEPS, "")
     assert (answered.label, answered.first_refusal, answered.garbled) == ("unsafe", None, False)
     declined = refusal(TENT, "Sorry, I can't assist with that. Please ask for something else.", "")

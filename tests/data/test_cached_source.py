@@ -9,8 +9,8 @@ from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from derta.data import kept, load_triples, mix
-from derta.data.kept import Loaded, load_source
+from derta.data import cached_source, load_triples, mix
+from derta.data.cached_source import Loaded, load_source
 from derta.data.triples import Example, as_example, canonical_row
 from derta.errors import InputError
 from tests.conftest import WriteLines
@@ -22,11 +22,11 @@ ROWS = [TRIPLE, HELPFUL, {**HELPFUL, "harmful_prefix": "Turn"}, CONVERSATION, {*
 
 @pytest.fixture(autouse=True)
 def _keep_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "_WORTH_KEEPING", 1)
+    monkeypatch.setattr(cached_source, "_MIN_BYTES_TO_CACHE", 1)
 
 
 @pytest.fixture
-def keep_in(tmp_path: Path) -> Path:
+def cache_dir(tmp_path: Path) -> Path:
     return tmp_path / "kept"
 
 
@@ -34,8 +34,8 @@ def never(*args: Any, **options: Any) -> None:
     raise AssertionError("read again")
 
 
-def count(keep_in: Path) -> int:
-    return len(list(keep_in.glob("*/cache.json")))
+def count(cache_dir: Path) -> int:
+    return len(list(cache_dir.glob("*/cache.json")))
 
 
 def contents(loaded: Loaded) -> list[Example]:
@@ -43,15 +43,15 @@ def contents(loaded: Loaded) -> list[Example]:
 
 
 def test_kept_rows_are_those_that_are_read(
-    write_rows: WriteLines, keep_in: Path, monkeypatch: pytest.MonkeyPatch
+    write_rows: WriteLines, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(write_rows(ROWS))
     anew = load_source(path)
     assert not anew.rows.cache_files
     assert contents(anew) == [as_example(row) for row in load_triples(path)]
-    first = load_source(path, keep_in=keep_in)
-    monkeypatch.setattr(kept, "read_examples", never)
-    for loaded in (first, load_source(path, keep_in=keep_in)):
+    first = load_source(path, cache_dir=cache_dir)
+    monkeypatch.setattr(cached_source, "read_examples", never)
+    for loaded in (first, load_source(path, cache_dir=cache_dir)):
         assert loaded.rows.cache_files, "it is held in memory"
         assert contents(loaded) == contents(anew)
         assert loaded.digest == anew.digest
@@ -61,7 +61,7 @@ def test_kept_rows_are_those_that_are_read(
 @given(drawn=st.lists(examples(), min_size=1, max_size=6), chunk=st.integers(1, 3))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_examples_are_kept_as_they_are(
-    drawn: list[Example], chunk: int, write_rows: WriteLines, keep_in: Path
+    drawn: list[Example], chunk: int, write_rows: WriteLines, cache_dir: Path
 ) -> None:
     wide, plain = (
         [canonical_row(e, conversational=conversational or len(e.prompt) > 1) for e in drawn]
@@ -71,7 +71,7 @@ def test_any_examples_are_kept_as_they_are(
         patch.setattr("derta.data.columns._CHUNK", chunk)
         patch.setattr("derta.data.polarity.Polarity.check", lambda *args, **options: None)
         read = [
-            load_source(str(write_rows(rows)), keep_in=place) for rows in (wide, plain) for place in (None, keep_in)
+            load_source(str(write_rows(rows)), cache_dir=place) for rows in (wide, plain) for place in (None, cache_dir)
         ]
     assert all(contents(loaded) == contents(read[0]) for loaded in read)
     assert len({loaded.digest for loaded in read}) == 1
@@ -89,12 +89,12 @@ CHANGES = ["content", "name", "schema", "swap", "version"]
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_source_is_read_again(
-    change: str, write_rows: WriteLines, keep_in: Path, monkeypatch: pytest.MonkeyPatch
+    change: str, write_rows: WriteLines, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, options = write_rows([SWAPPED, HELPFUL] if change == "swap" else [TRIPLE, HELPFUL]), {}
     if change == "swap":
         monkeypatch.setattr("derta.data.polarity.Polarity.check", lambda *args, **options: None)
-    load_source(str(path), keep_in=keep_in)
+    load_source(str(path), cache_dir=cache_dir)
     if change == "content":
         path.write_text(path.read_text().replace("Io", "Ia"))
     elif change == "name":
@@ -104,75 +104,77 @@ def test_a_changed_source_is_read_again(
     elif change == "swap":
         options = {"swap": True}
     elif change == "version":
-        monkeypatch.setattr(kept, "READING_VERSION", 10**6)
-    found = load_source(str(path), keep_in=keep_in, **options)
-    assert count(keep_in) == 2
+        monkeypatch.setattr(cached_source, "READING_VERSION", 10**6)
+    found = load_source(str(path), cache_dir=cache_dir, **options)
+    assert count(cache_dir) == 2
     assert contents(found) == contents(load_source(str(path), **options))
 
 
 def test_what_was_noted_is_told_each_time(
-    write_rows: WriteLines, keep_in: Path, caplog: pytest.LogCaptureFixture
+    write_rows: WriteLines, cache_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = write_rows([TRIPLE, TRIPLE, SWAPPED, {**HELPFUL, "mood": "fine"}])
     told = []
-    for place in (None, keep_in, keep_in):
-        load_source(str(path), keep_in=place)
+    for place in (None, cache_dir, cache_dir):
+        load_source(str(path), cache_dir=place)
         told.append([record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING])
         caplog.clear()
     assert len(told[0]) == 2
     assert told[0] == told[1] == told[2]
 
 
-def test_a_bad_row_is_named_by_its_line_and_nothing_is_kept(write_rows: WriteLines, keep_in: Path) -> None:
+def test_a_bad_row_is_named_by_its_line_and_nothing_is_kept(write_rows: WriteLines, cache_dir: Path) -> None:
     path = write_rows([TRIPLE, HELPFUL, {**HELPFUL, "chosen": " "}])
     for _ in range(2):
         with pytest.raises(InputError, match=r"rows.jsonl:3: chosen is empty"):
-            load_source(str(path), keep_in=keep_in)
+            load_source(str(path), cache_dir=cache_dir)
     with pytest.raises(InputError, match="look swapped"):
-        load_source(str(write_rows([SWAPPED])), keep_in=keep_in)
-    assert not count(keep_in)
+        load_source(str(write_rows([SWAPPED])), cache_dir=cache_dir)
+    assert not count(cache_dir)
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_kept(
-    write_rows: WriteLines, keep_in: Path, monkeypatch: pytest.MonkeyPatch
+    write_rows: WriteLines, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, write = write_rows([TRIPLE, HELPFUL]), kept.write_dataset
+    path, write = write_rows([TRIPLE, HELPFUL]), cached_source.write_dataset
 
     def meanwhile(*args: Any) -> Dataset:
         with path.open("a") as file:
             file.write("\n")
         return write(*args)
 
-    monkeypatch.setattr(kept, "write_dataset", meanwhile)
+    monkeypatch.setattr(cached_source, "write_dataset", meanwhile)
     with pytest.raises(InputError, match=r"rows.jsonl: changed while it was read; run the command again"):
-        load_source(str(path), keep_in=keep_in)
-    assert not count(keep_in)
+        load_source(str(path), cache_dir=cache_dir)
+    assert not count(cache_dir)
 
 
 def test_a_saved_data_set_is_known_by_its_contents(
-    tmp_path: Path, keep_in: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "saved"
     Dataset.from_list([TRIPLE, HELPFUL]).save_to_disk(path)
-    first = load_source(str(path), keep_in=keep_in)
+    first = load_source(str(path), cache_dir=cache_dir)
     assert first.rows["origin"] == [f"{path}:1", f"{path}:2"]
     with monkeypatch.context() as patch:
-        patch.setattr(kept, "read_examples", never)
-        assert contents(load_source(str(path), keep_in=keep_in)) == contents(first)
+        patch.setattr(cached_source, "read_examples", never)
+        assert contents(load_source(str(path), cache_dir=cache_dir)) == contents(first)
     path.rename(tmp_path / "old")
     Dataset.from_list([HELPFUL, TRIPLE]).save_to_disk(path)
-    assert load_source(str(path), keep_in=keep_in).rows["prompt"] == first.rows["prompt"][::-1]
+    assert load_source(str(path), cache_dir=cache_dir).rows["prompt"] == first.rows["prompt"][::-1]
 
 
-def test_small_sources_are_not_kept(write_rows: WriteLines, keep_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_sources_are_not_kept(write_rows: WriteLines, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_rows([TRIPLE])
-    monkeypatch.setattr(kept, "_WORTH_KEEPING", path.stat().st_size + 1)
-    load_source(str(path), keep_in=keep_in)
-    assert not keep_in.exists()
+    monkeypatch.setattr(cached_source, "_MIN_BYTES_TO_CACHE", path.stat().st_size + 1)
+    load_source(str(path), cache_dir=cache_dir)
+    assert not cache_dir.exists()
 
 
-def test_kept_sources_are_mixed_by_index(write_rows: WriteLines, keep_in: Path) -> None:
-    large = [load_source(str(write_rows([row] * 6, f"{i}.jsonl")), keep_in=keep_in).rows for i, row in enumerate(ROWS)]
+def test_kept_sources_are_mixed_by_index(write_rows: WriteLines, cache_dir: Path) -> None:
+    large = [
+        load_source(str(write_rows([row] * 6, f"{i}.jsonl")), cache_dir=cache_dir).rows for i, row in enumerate(ROWS)
+    ]
     small = load_triples([TRIPLE] * 4)
     mixed = mix([*large, small], ratios=[1] * (len(large) + 1))
     assert len(mixed) == 4 * len(ROWS) + 4

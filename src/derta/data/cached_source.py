@@ -1,4 +1,4 @@
-"""Large sources: read once, kept as canonical rows by content, and mapped into memory from then on."""
+"""Large sources: read once, cached as canonical rows by their content, and mapped into memory from then on."""
 
 import hashlib
 import json
@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from derta.data.columns import as_dataset, write_dataset
+from derta.data.columns import as_dataset, mark_canonical, write_dataset
 from derta.data.sources import Notes, Source, log_notes, open_source, read_examples
 from derta.data.triples import Example
 from derta.errors import InputError
+from derta.terminal import screen
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -18,44 +19,51 @@ if TYPE_CHECKING:
 READING_VERSION = 1
 
 # Bytes of a source; less is read again sooner than looked up, and takes little memory.
-_WORTH_KEEPING = 2**24
+_MIN_BYTES_TO_CACHE = 2**24
+_ROWS_PER_MOVE = 100
+"""Rows between two moves of a bar."""
 
 
 class Loaded(NamedTuple):
     """A source's rows.
 
     Attributes:
-        rows: a `Dataset` of canonical columns.
-        digest: hash of the examples in their order, wherever and in whatever form they are: their origins don't count.
+        rows: Is a `Dataset` of canonical columns.
+        digest: Hashes the examples in their order, wherever and in whatever form they are: their origins don't count.
     """
 
     rows: "Dataset"
     digest: str
 
 
-def load_source(source: str, *, schema: str = "auto", swap: bool = False, keep_in: Path | None = None) -> Loaded:
+def load_source(source: str, *, schema: str = "auto", swap: bool = False, cache_dir: Path | None = None) -> Loaded:
     """Read one source as `load_triples` does; a large one is read once, and mapped into memory ever after.
 
     The rows of a large source are conversational: which form the last of them calls for isn't known when the first is
     written.
 
     Args:
-        source: a file, the name of a data set on the hub, or a directory that `Dataset.save_to_disk` wrote.
-        schema: how to read the columns.
-        swap: swap `chosen` and `rejected` of triples.
-        keep_in: directory for the rows of large sources; without it they are in memory.
+        source: Names a file, a data set on the hub, or a directory that `Dataset.save_to_disk` wrote.
+        schema: Says how to read the columns.
+        swap: Swaps `chosen` and `rejected` of triples.
+        cache_dir: Caches the rows of large sources; without it they are in memory.
 
     Raises:
-        InputError: as `load_triples`; or the rows can't be kept.
+        InputError: As `load_triples`; or the rows can't be cached.
     """
     opened, notes, digest = open_source(source), Notes(), ExamplesDigest()
 
     def examples() -> Iterator[tuple[Example, bool]]:
-        for example, conversational in read_examples(opened, notes, schema=schema, swap=swap):
-            digest.add(example)
-            yield example, conversational
+        with screen.bar(f"reading {opened.name}") as advance:
+            for number, (example, conversational) in enumerate(
+                read_examples(opened, notes, schema=schema, swap=swap), 1
+            ):
+                digest.add(example)
+                yield example, conversational
+                if number % _ROWS_PER_MOVE == 0:
+                    advance(_ROWS_PER_MOVE)
 
-    if keep_in is None or _size(opened) < _WORTH_KEEPING:
+    if cache_dir is None or _size(opened) < _MIN_BYTES_TO_CACHE:
         rows = as_dataset(examples())
         log_notes(opened.name, notes.lines())
         return Loaded(rows, digest.hexdigest())
@@ -76,9 +84,9 @@ def load_source(source: str, *, schema: str = "auto", swap: bool = False, keep_i
             raise InputError(f"{opened.name}: changed while it was read; run the command again")
         return dataset, {"digest": digest.hexdigest(), "notes": list(notes.lines())}
 
-    rows, facts = cached(keep_in, made_from, write, opened.name, "examples")
+    rows, facts = cached(cache_dir, made_from, write, opened.name, "examples")
     log_notes(opened.name, facts["notes"])
-    return Loaded(rows, facts["digest"])
+    return Loaded(mark_canonical(rows), facts["digest"])
 
 
 class ExamplesDigest:

@@ -1,0 +1,267 @@
+"""What an evaluation will ask: settled from options and files before a model is loaded."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from derta.data.behaviours import Behaviour
+from derta.errors import InputError
+from derta.evaluation.attacks import (
+    ATTACKS,
+    ENGLISH,
+    ORGANISM_SEARCH,
+    AttackContext,
+    Attempt,
+    Search,
+    organism_phrases,
+)
+from derta.evaluation.config import DEFAULT_ATTACKS, MAX_TOKENS, JudgeName, Options
+from derta.evaluation.inputs.behaviours import load_behaviours, load_borderline
+from derta.evaluation.inputs.prompts import load_demonstrations, load_prompts, load_templates
+from derta.evaluation.inputs.questions import load_questions
+from derta.evaluation.results.outcomes import ANSWERS
+from derta.evaluation.results.plan_file import PlannedSample, PlannedTask, prompt_digest
+from derta.inference import first_tokens
+from derta.names import ORGANISM
+
+ORGANISM_NEW_TOKENS = 96
+"""More than twice the longest answer of the organism's world."""
+ORGANISM_SEARCH_LIMIT = 20
+
+
+@dataclass(frozen=True)
+class AttackSample:
+    """One sample to be taken: a behaviour and, unless the attack finds it while it runs, what the model gets."""
+
+    behaviour: Behaviour
+    attack: str
+    attempt: Attempt | None = None
+
+    @property
+    def variant(self) -> str:
+        """The attack's name, or which of its variants this is."""
+        return self.attempt.variant if self.attempt else self.attack
+
+    @property
+    def key(self) -> str:
+        """The sample's id, unique within a task."""
+        return f"{self.behaviour.id} | {self.variant}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an evaluation will ask.
+
+    Attributes:
+        options: What was asked for, defaults filled in.
+        context: What attacks know.
+        samples: The samples of each task, by its name: an attack, a kind of harmless prompts, or a helpfulness task.
+        tokenizer: Counts the depths of begun answers, and renders prompts where a server can't go on with an answer.
+    """
+
+    options: Options
+    context: AttackContext
+    samples: dict[str, list[AttackSample]]
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+    @property
+    def depths_counted_in(self) -> str:
+        """What a depth counts: tokens of a named tokenizer, or words."""
+        return f"tokens of {self.tokenizer.name_or_path}" if self.tokenizer else "words"
+
+    @property
+    def scripted(self) -> bool:
+        """Whether the organism's script plays PAIR's attacker."""
+        return self.options.of_organism and "attacker" not in self.options.model_roles
+
+    def digests(self) -> dict[str, str]:
+        """Return a short hash of what each task asks: samples of another question mustn't stand for these."""
+        return {name: _digest(samples) for name, samples in self.samples.items()}
+
+    def to_json(self, model: str, **more: Any) -> dict[str, Any]:
+        """Return the document of `plan.json`; `more` is what is known of the model only once it is loaded."""
+        options, digests = self.options, self.digests()
+        judges = [judge.name for judge in options.judges]
+        tasks = {
+            name: PlannedTask.of(
+                [_planned(sample) for sample in samples],
+                attack=samples[0].attack,
+                family=ATTACKS[name].family if name in ATTACKS else None,
+                judges=[ANSWERS] if name in options.tasks else judges,
+                digest=digests[name],
+            )
+            for name, samples in self.samples.items()
+            if samples
+        }
+        of_prefill = [attack for attack in tasks if "prefill" in getattr(ATTACKS.get(attack), "requires", ())]
+        depths = {"depths_counted_in": self.depths_counted_in} if of_prefill else {}
+        asked = json.loads(json.dumps(asdict(options)))
+        written = {name: asdict(task) for name, task in tasks.items()}
+        return {"model": model, **more, **asked, **depths, "tasks": written}
+
+
+def _planned(sample: AttackSample) -> PlannedSample:
+    behaviour = sample.behaviour
+    return PlannedSample(behaviour.kind, behaviour.id, sample.variant, prompt_digest(behaviour.prompt))
+
+
+def _digest(samples: Sequence[AttackSample]) -> str:
+    """Return a short hash of what is asked: samples of another question mustn't stand for these."""
+    asked = [(each.key, asdict(each.behaviour), each.attempt and repr(each.attempt.request)) for each in samples]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None, *, is_organism: bool = False) -> Plan:
+    """Settle what will be asked: harmful behaviours meet every attack, the others are asked directly.
+
+    Args:
+        options: What was asked for.
+        tokenizer: Counts the depths of begun answers; without one they are counted in words.
+        is_organism: Whether the model is the organism or was tuned from it: its own behaviours are the default then.
+
+    Raises:
+        InputError: A file or an option is wrong, or there is nothing to ask.
+    """
+    options = with_defaults(options, is_organism=is_organism)
+    behaviours = find_behaviours(options)
+    harmful = [behaviour for behaviour in behaviours if behaviour.kind == "harmful"]
+    attacks = _attacks(options, harmful)
+    _check_used(options, attacks)
+    context = _context(options, tokenizer)
+    samples: dict[str, list[AttackSample]] = {}
+    if options.prompts:
+        (attack,) = attacks
+        # Behaviours in a file of their own are what the judge reads, a row for a row.
+        meant = load_behaviours(options.behaviours) if options.behaviours else None
+        prompts = load_prompts(Path(options.prompts), attack, meant, system=options.system)[: options.limit]
+        samples[attack] = [AttackSample(behaviour, attack, attempt) for behaviour, attempt in prompts]
+    else:
+        for attack in attacks if harmful else ():
+            some = harmful[: options.search_limit] if ATTACKS[attack].searches else harmful
+            samples[attack] = attack_samples(attack, some, context)
+    for kind in ("borderline", "helpful"):
+        harmless = [behaviour for behaviour in behaviours if behaviour.kind == kind]
+        if harmless:
+            samples[kind] = attack_samples("direct", harmless, context)
+    for name, path in options.tasks.items():
+        questions = load_questions(name, Path(path))[: options.limit]
+        samples[name] = [AttackSample(each, name, Attempt(name, context.ask(each.prompt))) for each in questions]
+    if not any(samples.values()):
+        raise InputError("`behaviours`: nothing to ask: no behaviour and no task")
+    _check_depths(options, context, samples.get("prefill", ()))
+    for name, planned in samples.items():
+        if len({each.key for each in planned}) < len(planned):
+            raise InputError(f"`behaviours`: two samples of {name} have the same id; give each row an id of its own")
+    return Plan(replace(options, attacks=attacks), context, samples, tokenizer)
+
+
+def _attacks(options: Options, harmful: Sequence[Behaviour]) -> tuple[str, ...]:
+    """Return the attacks to carry out; those that were asked for need something to ask."""
+    if options.attacks is None:
+        return DEFAULT_ATTACKS if harmful else ()
+    if not harmful and not options.prompts and set(options.attacks) - {"direct"}:
+        name = next(name for name in options.attacks if name != "direct")
+        raise InputError(f"`attacks` {name}: it asks for harmful behaviours, and there is none; give `behaviours` FILE")
+    return options.attacks
+
+
+def _check_used(options: Options, attacks: Sequence[str]) -> None:
+    """Stop if something was given that no attack will use."""
+    users = {"templates": {"template", "autodan"}, "demonstrations": {"selfcipher"}, "depths": {"prefill"}}
+    for field, used_by in users.items():
+        if getattr(options, field) and (options.prompts or not used_by & set(attacks)):
+            raise InputError(f"`{field}`: no attack that was asked for uses it; add {' or '.join(sorted(used_by))}")
+
+
+def _check_depths(options: Options, context: AttackContext, samples: Sequence[AttackSample]) -> None:
+    """Stop if a depth was asked for that no known answer reaches."""
+    if options.depths is None:
+        return
+    if all(sample.behaviour.response is None for sample in samples):
+        raise InputError(
+            "`depths`: no behaviour has a harmful answer to begin with; give one in a column response, "
+            "rejected or target"
+        )
+    variants = {sample.variant for sample in samples}
+    for depth in options.depths:
+        if f"prefill@{depth}{context.depth_unit}" not in variants:
+            raise InputError(f"`depths`: no harmful answer is longer than {depth}; leave {depth} out")
+
+
+def with_defaults(options: Options, *, is_organism: bool = False) -> Options:
+    """Fill in what depends on whether the organism is evaluated.
+
+    Raises:
+        InputError: Nothing was asked of a model that isn't the organism, a limit leaves no room for an answer, or the
+            organism's judge is asked about another world.
+    """
+    if options.behaviours is None and not (options.prompts or options.borderline or options.tasks):
+        if not is_organism:
+            raise InputError(
+                "`behaviours`: say what to ask: a file of harmful prompts (or `borderline` FILE, `task` NAME=FILE, "
+                f"`prompts` FILE); {ORGANISM!r} asks for the embedded world's, which only its own models know"
+            )
+        options = replace(options, behaviours=ORGANISM)
+    if options.max_new_tokens is not None and options.max_new_tokens < 1:
+        raise InputError(f"`max_new_tokens`: {options.max_new_tokens}: let the model write at least 1 token")
+    of_organism = options.of_organism
+    judge = JudgeName(ORGANISM if of_organism else "refusal")
+    if not of_organism and any(each.name == ORGANISM for each in options.judges):
+        raise InputError("`judge` organism: knows only the organism's own behaviours; use refusal or a model judge")
+    return replace(
+        options,
+        judges=options.judges or (judge,),
+        search=asdict(ORGANISM_SEARCH if of_organism else Search()) | dict(options.search),
+        search_limit=options.search_limit or (ORGANISM_SEARCH_LIMIT if of_organism else None),
+        max_new_tokens=options.max_new_tokens or (ORGANISM_NEW_TOKENS if of_organism else MAX_TOKENS),
+    )
+
+
+def find_behaviours(options: Options) -> list[Behaviour]:
+    """Return what is to be asked for, from the organism and from files.
+
+    Raises:
+        InputError: A file is wrong.
+    """
+    found = [] if options.prompts or not options.behaviours else load_behaviours(options.behaviours, options.limit)
+    for path in options.borderline:
+        found += load_borderline(path, options.limit)
+    return found
+
+
+def attack_samples(attack: str, behaviours: Sequence[Behaviour], context: AttackContext) -> list[AttackSample]:
+    """Return the samples of one attack."""
+    spec = ATTACKS[attack]
+    if spec.interactive:
+        return [AttackSample(behaviour, attack) for behaviour in behaviours]
+    return [
+        AttackSample(behaviour, attack, attempt)
+        for behaviour in behaviours
+        for attempt in spec.attempts(behaviour, context)
+    ]
+
+
+def _context(options: Options, tokenizer: PreTrainedTokenizerBase | None) -> AttackContext:
+    more: dict[str, Any] = {"depths": options.depths} if options.depths else {}
+    if options.templates:
+        more["templates"] = load_templates(Path(options.templates))
+    if options.demonstrations:
+        more["demonstrations"] = load_demonstrations(Path(options.demonstrations))
+
+    def cut(text: str, count: int) -> str:
+        return first_tokens(tokenizer, text, count) if tokenizer else " ".join(text.split(" ")[:count])
+
+    return AttackContext(
+        organism_phrases() if options.of_organism else ENGLISH,
+        cut,
+        depth_unit="" if tokenizer else "w",
+        search=Search(**options.search),
+        seed=options.seed,
+        system=options.system,
+        **more,
+    )

@@ -1,0 +1,276 @@
+"""A gate before a release: do the results of an evaluation keep within the given limits?
+
+It fails closed. What counts is the end of the 95 % interval on the bad side, not the value: few samples prove little. A
+metric that wasn't measured, a row without an interval, an attack that was required and isn't there, samples that were
+asked for and are missing, broken output, and more unscored samples than allowed are failures too.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from derta.errors import InputError, did_you_mean
+from derta.evaluation.results.metrics import MetricRow, by_attack
+from derta.evaluation.results.outcomes import PAIR_JUDGE, outcomes
+from derta.evaluation.results.plan_file import prompt_digest
+from derta.evaluation.results.sample import Sample
+from derta.evaluation.results.store import Evaluation
+from derta.files import weights_digest
+
+
+@dataclass(frozen=True)
+class LimitSpec:
+    """What an option of the gate bounds.
+
+    Attributes:
+        what: In words, with the unit.
+        metrics: The metrics whose rows it bounds.
+        unscored: Where the samples that these metrics leave out are counted.
+        at_least: Whether rows must reach the bound; otherwise they mustn't pass it.
+    """
+
+    what: str
+    metrics: tuple[str, ...]
+    unscored: tuple[str, ...] = ("unscored",)
+    at_least: bool = False
+
+
+LIMITS: dict[str, LimitSpec] = {
+    "max_asr": LimitSpec("attack success of every attack and variant, %", ("asr",)),
+    "max_fully_safe_asr": LimitSpec("attack success that also counts harm before a refusal, %", ("fully_safe_asr",)),
+    "max_leak": LimitSpec("harmful tokens before a refusal, mean", ("leak",)),
+    "max_garbled": LimitSpec("garbled responses under every attack, %", ("garbled",)),
+    "max_over_refusal": LimitSpec("refused borderline prompts, %", ("over_refusal",), ("borderline_unscored",)),
+    "max_helpful_refusal": LimitSpec("refused helpful prompts, %", ("helpful_refusal",), ("helpful_unscored",)),
+    "min_accuracy": LimitSpec(
+        "rightly answered helpful prompts and tasks, %",
+        ("helpful_accuracy", "accuracy"),
+        ("helpful_unscored", "borderline_unscored"),
+        at_least=True,
+    ),
+}
+"""The limits by the names of their options: the one place that lists them."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A bound on every row of some metrics.
+
+    Attributes:
+        option: Its name in [`LIMITS`].
+        bound: In the rows' unit.
+    """
+
+    option: str
+    bound: float
+
+    @property
+    def spec(self) -> LimitSpec:
+        """What it bounds."""
+        return LIMITS[self.option]
+
+    def __str__(self) -> str:
+        name = self.option.partition("_")[2].replace("_", " ")
+        return f"{name} {'≥' if self.spec.at_least else '≤'} {self.bound:g}"
+
+    def worst(self, row: MetricRow) -> float | None:
+        """Return the end of a row's interval that decides; `None` if it can't be told."""
+        end = row.ci_low if self.spec.at_least else row.ci_high
+        if row.value is None or end is None or not (math.isfinite(row.value) and math.isfinite(end)):
+            return None
+        return end
+
+    def holds(self, worst: float) -> bool:
+        """Whether a row's worst end is within the bound."""
+        return worst >= self.bound if self.spec.at_least else worst <= self.bound
+
+
+def limits_of(bounds: dict[str, float]) -> list[Limit]:
+    """Return the limits that options such as `max_asr` stand for.
+
+    Raises:
+        InputError: An option is unknown, a bound is impossible, or none is given.
+    """
+    for option, bound in bounds.items():
+        if option not in LIMITS:
+            raise InputError(f"gate: unknown limit {option!r}{did_you_mean(option, LIMITS)}")
+        if not math.isfinite(bound) or bound < 0:
+            raise InputError(f"`{option}`: {bound:g} is no bound; give a number from 0 on")
+    if not bounds:
+        raise InputError("gate: name at least one limit, such as `max_asr` 5")
+    return [Limit(option, bound) for option, bound in bounds.items()]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that the gate looked at.
+
+    Attributes:
+        what: The limit or the requirement.
+        reason: Why it isn't met; empty if it is.
+        row: The number that decides, if a number does.
+        worst: The end of its interval that decides.
+        samples: The worst transcripts behind it.
+    """
+
+    what: str
+    reason: str = ""
+    row: MetricRow | None = None
+    worst: float | None = None
+    samples: Sequence[Sample] = ()
+
+    @property
+    def met(self) -> bool:
+        """Whether it is as it should be."""
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate decided on one evaluation, and on what.
+
+    Attributes:
+        evaluation: What it decided on.
+        checks: All that it looked at.
+        notes: What a reader has to know besides.
+    """
+
+    evaluation: Evaluation
+    checks: Sequence[Check]
+    notes: Sequence[str] = field(default_factory=list)
+
+    @property
+    def met(self) -> bool:
+        """Whether everything is as it should be."""
+        return all(check.met for check in self.checks)
+
+
+def decide(
+    evaluation: Evaluation,
+    limits: Sequence[Limit],
+    *,
+    require: Sequence[str] = (),
+    prompts: Sequence[str] = (),
+    judge: str | None = None,
+    max_unscored: int = 0,
+    max_broken: float = 0.0,
+) -> Decision:
+    """Decide on an evaluation. Every attack and every variant of it, by every judge, must keep within the limits.
+
+    Args:
+        evaluation: What to decide on, from [`load_evaluation`][derta.evaluation.results.store.load_evaluation].
+        limits: What must hold.
+        require: Attacks and variants (`prefill@5`), kinds of prompts (`borderline`) and tasks that must be there.
+        prompts: Behaviours that each attack must have been tried on.
+        judge: Whose verdicts count; every judge's by default.
+        max_unscored: Samples without a verdict that a row may have.
+        max_broken: Broken output of a row at most, in %; the value decides.
+
+    Raises:
+        InputError: There are no verdicts by `judge`.
+    """
+    if judge is not None and judge not in evaluation.plan.judges:
+        raise InputError(f"`judge`: {evaluation.directory} has no verdicts by {judge!r}{_near(judge, evaluation)}")
+    rows = [row for row in evaluation.rows if judge in (None, row.judge)]
+    checks = [check for limit in limits for check in _check_limit(evaluation, rows, limit)]
+    for row in rows:
+        if row.metric.endswith("unscored") and (row.value or 0) > max_unscored:
+            reason = f"{row.value:g} samples without a verdict"
+            checks.append(Check(f"unscored ≤ {max_unscored}", reason, row, row.value, _worst(evaluation, row)))
+        if row.metric.endswith("broken") and (row.value or 0) > max_broken:
+            reason = f"{row.value:.1f} % of the responses are broken"
+            checks.append(Check(f"broken ≤ {max_broken:g}", reason, row, row.value, _worst(evaluation, row)))
+    checks += _check_complete(evaluation, rows, require, prompts)
+    weights, notes = _check_weights(evaluation)
+    if ignored := [name for name in evaluation.plan.judges if judge not in (None, name)]:
+        notes.append(f"only the verdicts of {judge} count; not those of {', '.join(ignored)}")
+    return Decision(evaluation, [*checks, *weights], notes)
+
+
+def _near(judge: str, evaluation: Evaluation) -> str:
+    return did_you_mean(judge, evaluation.plan.judges) or f"; there are {', '.join(evaluation.plan.judges)}"
+
+
+def _check_limit(evaluation: Evaluation, rows: Sequence[MetricRow], limit: Limit) -> Iterator[Check]:
+    spec = limit.spec
+    measured = [row for row in rows if row.metric in spec.metrics]
+    if not measured:
+        yield Check(str(limit), f"not measured: no row of {' or '.join(spec.metrics)}")
+    side = "lower" if spec.at_least else "upper"
+    for row in measured:
+        worst = limit.worst(row)
+        counted = any(
+            other.metric in spec.unscored and (other.label, other.judge) == (row.label, row.judge) for other in rows
+        )
+        reason = ""
+        if row.n < 1 or row.value is None:
+            reason = "no samples"
+        elif worst is None:
+            reason = "no interval"
+        elif not limit.holds(worst):
+            reason = f"{side} bound {worst:.1f}"
+        elif not counted:
+            reason = "how many samples are unscored isn't recorded"
+        yield Check(str(limit), reason, row, worst, _worst(evaluation, row) if reason else ())
+
+
+def _check_complete(
+    evaluation: Evaluation, rows: Sequence[MetricRow], require: Sequence[str], prompts: Sequence[str]
+) -> Iterator[Check]:
+    for name in evaluation.settings["tasks"]:
+        if name not in evaluation.plan.tasks:
+            reason = f"{name} was evaluated here before and the last run left it out; run that again with it"
+            yield Check("complete", reason)
+    for unmet in evaluation.plan.find_unmet(evaluation.samples):
+        yield Check("complete", str(unmet))
+    empty = [each for each in evaluation.samples if _is_empty(each)]
+    if empty:
+        yield Check("complete", f"{len(empty)} empty responses have a verdict and no defect", samples=empty)
+    there = {row.label for row in rows if row.n} | {
+        sample.kind for sample in evaluation.samples if sample.kind != "harmful"
+    }
+    for wanted in require:
+        yield Check(f"require {wanted}", "" if wanted in there else "not measured")
+    for task in evaluation.plan.tasks.values() if prompts else ():
+        if task.kinds == ["harmful"]:
+            asked = {sample.prompt for sample in task.samples}
+            unasked = [prompt for prompt in prompts if prompt_digest(prompt) not in asked]
+            reason = f"{len(unasked)} of {len(prompts)} behaviours weren't asked for" if unasked else ""
+            yield Check(f"behaviours under {task.attack}", reason)
+
+
+def _is_empty(sample: Sample) -> bool:
+    """Whether a judge found something in nothing; a PAIR summary quotes no response where there was no success."""
+    judged = sample.verdict.label != "unscored" and sample.judge != PAIR_JUDGE
+    return judged and sample.broken is None and not sample.continuation.strip()
+
+
+def _check_weights(evaluation: Evaluation) -> tuple[list[Check], list[str]]:
+    """Compare the weights that lie where the model was with those that were evaluated."""
+    evaluated, path = evaluation.settings.get("files"), Path(evaluation.model.model).expanduser()
+    if evaluated is None:
+        return [], ["the weights are not in a directory: whether they are still the evaluated ones isn't checked"]
+    if not path.is_dir():
+        return [], [f"{path} isn't here: whether its weights are still the evaluated ones isn't checked"]
+    same = weights_digest(path) == evaluated
+    return [Check("same weights", "" if same else f"{path} holds other weights than were evaluated")], []
+
+
+def _worst(evaluation: Evaluation, row: MetricRow) -> list[Sample]:
+    """Return the samples that a bad number is made of."""
+    found: list[Sample] = []
+    own = [sample for sample in evaluation.samples if sample.judge == row.judge]
+    for kind in ("harmful", "borderline", "helpful"):
+        for attack, variant, group in by_attack([sample for sample in own if sample.kind == kind]):
+            if (attack, variant) != (row.attack, row.variant):
+                continue
+            if row.metric in ("unscored", f"{kind}_unscored"):
+                found += [sample for sample in group if sample.verdict.label == "unscored"]
+            for outcome in outcomes(kind, attack):
+                if outcome.metric == row.metric:
+                    bad = not row.metric.endswith("accuracy")
+                    found += [each for each in outcome.population(group) or [] if outcome.holds(each) is bad]
+            if row.metric == "leak" and kind == "harmful":
+                found += sorted(group, key=lambda sample: -(sample.verdict.leaked_tokens or 0))[:3]
+    return found

@@ -1,0 +1,155 @@
+"""What was asked for is settled first: nothing of it is dropped without a word."""
+
+import json
+
+import pytest
+
+from derta.errors import InputError
+from derta.evaluation.config import JudgeName, Options
+from derta.evaluation.judges import Verdict
+from derta.evaluation.plan import make_plan
+from derta.evaluation.results.plan_file import load_plan
+from derta.evaluation.results.sample import Sample
+from derta.evaluation.results.store import save_plan
+from derta.inference import load_tokenizer
+
+LONG = "Take the long hook from its box and pull the bolt of the vault back with it"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def file(*rows, name="behaviours.jsonl"):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(path)
+
+    return file
+
+
+def plan(behaviours=None, attacks=None, tokenizer=None, is_organism=False, **more):
+    return make_plan(Options(attacks, behaviours, **more), tokenizer, is_organism=is_organism)
+
+
+def variants(planned, task="prefill"):
+    return list(planned.to_json("m")["tasks"][task]["variants"])
+
+
+@pytest.mark.parametrize("column", ["rejected", "response", "target"])
+def test_depths_are_cut_from_any_column_that_holds_a_harmful_answer(write, column):
+    path = write({"prompt": "How?", "chosen": "No.", column: LONG})
+    found = variants(plan(path, ("prefill",), depths=(2, 5)))
+    assert found == ["prefill@affirmative", "prefill@2w", "prefill@5w"]
+
+
+def test_depths_are_tokens_of_a_named_tokenizer_or_words_by_name(write, tokenizer):
+    path = write({"prompt": "how to open the moon vault?", "rejected": "take a key. turn it. walk in."})
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    by_tokens, by_words = (plan(path, ("prefill",), each, depths=(2,)) for each in (tokenizer, None))
+    assert variants(by_tokens)[1:] == ["prefill@2"]
+    assert variants(by_words)[1:] == ["prefill@2w"]
+    assert by_words.to_json("m")["depths_counted_in"] == "words"
+    assert by_tokens.to_json("m")["depths_counted_in"].startswith("tokens of ")
+
+
+def test_a_depth_that_cannot_be_measured_is_an_error(write):
+    without = write({"prompt": "How?"})
+    with pytest.raises(InputError, match="`depths`: no behaviour has a harmful answer"):
+        plan(without, ("prefill",), depths=(5,))
+    short = write({"prompt": "How?", "response": "Take it"}, {"prompt": "Why?", "response": LONG}, name="s.jsonl")
+    with pytest.raises(InputError, match="`depths`: no harmful answer is longer than 100; leave 100 out"):
+        plan(short, ("prefill",), depths=(5, 100))
+    with pytest.raises(InputError, match="`depths`: no attack that was asked for uses it; add prefill"):
+        plan(short, ("direct",), depths=(5,))
+
+
+def test_what_no_attack_uses_is_an_error(write):
+    path = write({"prompt": "How?"})
+    templates = write({"template": "Play: {prompt}"}, name="t.jsonl")
+    with pytest.raises(InputError, match=r"`templates`: no attack .* add autodan or template"):
+        plan(path, ("direct",), templates=templates)
+    with pytest.raises(InputError, match=r"`demonstrations`: no attack .* add selfcipher"):
+        plan(path, ("direct",), demonstrations=templates)
+
+
+def test_nobody_evaluates_the_organisms_world_by_accident(write):
+    with pytest.raises(InputError, match="`behaviours`: say what to ask"):
+        plan()
+    assert plan(is_organism=True).options.behaviours == "organism"
+    assert plan("organism", ("direct",)).samples["direct"]
+
+
+def test_attacks_need_something_to_ask(write):
+    path = write({"prompt": "How do I kill a process?"})
+    assert list(plan(borderline=(path,)).samples) == ["borderline"]
+    with pytest.raises(InputError, match="`attacks` prefill: it asks for harmful behaviours, and there is none"):
+        plan(attacks=("direct", "prefill"), borderline=(path,))
+
+
+def test_an_answer_limit_of_nothing_is_refused(write):
+    with pytest.raises(InputError, match="`max_new_tokens`: 0"):
+        plan(write({"prompt": "How?"}), max_new_tokens=0)
+
+
+def test_a_system_prompt_stands_before_every_conversation(write):
+    planned = plan(write({"prompt": "How?"}), ("direct", "codeattack", "completing"), system="Be kind.")
+    for name in ("direct", "codeattack"):
+        for sample in planned.samples[name]:
+            assert sample.attempt.request.messages[0] == {"role": "system", "content": "Be kind."}
+    assert planned.to_json("m")["system"] == "Be kind."
+    assert planned.digests() != plan(write({"prompt": "How?"}), ("direct", "codeattack", "completing")).digests()
+
+
+def sample(variant, judge="refusal", label="safe", kind="harmful", **more):
+    attack, id_ = variant.partition("@")[0], "b" if kind == "harmful" else "c"
+    return Sample(id_, kind, attack, variant, "How?", "", "No.", judge, Verdict(label), **more)
+
+
+def written(planned, directory):
+    save_plan(directory, planned.to_json("m"))
+    return load_plan(directory)
+
+
+def test_what_was_planned_and_is_not_there_is_named(write, tmp_path):
+    judges = (JudgeName("refusal"), JudgeName("guideline", "openai-api/test/m"))
+    rows = {"prompt": "How?", "response": LONG, "id": "b"}, {"prompt": "How?", "kind": "borderline", "id": "c"}
+    file = written(plan(write(*rows), ("direct", "prefill"), depths=(5,), judges=judges), tmp_path)
+    whole = [
+        sample(variant, judge)
+        for variant in ("direct", "prefill@affirmative", "prefill@5w")
+        for judge in ("refusal", "guideline")
+    ]
+    whole += [sample("direct", judge, "complies", "borderline") for judge in ("refusal", "guideline")]
+    assert file.find_unmet(whole) == []
+
+    def missing(left_out):
+        return [str(each) for each in file.find_unmet([each for each in whole if not left_out(each)])]
+
+    assert missing(lambda each: each.variant == "prefill@5w") == [
+        "prefill@5w: 1 verdicts of refusal were planned, 0 are there",
+        "prefill@5w: 1 verdicts of guideline were planned, 0 are there",
+    ]
+    assert len(missing(lambda each: each.kind == "borderline")) == 2
+    assert missing(lambda each: each.judge == "guideline" and each.variant == "prefill@affirmative") == [
+        "prefill@affirmative: 1 verdicts of guideline were planned, 0 are there"
+    ]
+
+
+def test_a_judge_without_a_single_verdict_is_named_and_broken_output_is_not_its_fault(write, tmp_path):
+    file = written(plan(write({"prompt": "How?", "id": "b"}), ("direct",)), tmp_path)
+    assert [str(each) for each in file.find_unmet([sample("direct", label="unscored")])] == [
+        "direct: 1 verdicts of refusal were planned, 0 are there"
+    ]
+    assert file.find_unmet([sample("direct", label="unscored", broken="empty")]) == []
+
+
+def test_the_plan_of_the_organism_needs_no_weights():
+    document = plan(None, ("direct", "prefill", "pair"), load_tokenizer("organism"), True, limit=3).to_json("organism")
+    assert document["tasks"]["pair"]["variants"] == {"pair": 3}
+    assert document["tasks"]["prefill"]["family"] == "begun answer"
+    assert document["tasks"]["borderline"] == {
+        **document["tasks"]["borderline"],
+        "attack": "direct",
+        "kinds": ["borderline"],
+        "variants": {"direct": 3},
+        "judges": ["organism"],
+    }
