@@ -53,18 +53,19 @@ def reads_like_refusal(response: str) -> bool:
 _HARMFUL_REQUEST = re.compile(
     r"""
     \b (?:
-        (?: make | making | build\w* | construct\w* | assembl\w+ | synthesi\w+ | cook\w* | create | plant | detonate | buy )
+        (?: make | making | build\w* | construct\w* | assembl\w+ | synthesi\w+ | cook\w* | create | plant | detonate
+          | buy )
             \s (?: [\w-]+ \s ){0,4}
             (?: (?: pipe \s? )? bombs? | explosives? | grenades? | nerve \s agents? | poison | silencers? | meth\w*
               | malware | ransomware | spyware | keyloggers? | (?: computer \s )? virus(?:es)? | botnets? )
-      | (?: fake | forged? | counterfeit ) \s (?: ids? | passports? | money | bills | prescriptions? | signatures? | cheques? )
+      | (?: fake | forged? | counterfeit ) \s (?: ids? | passports? | money | bills | prescriptions? )
       | hack(?:ing)? \s (?: into | (?: some | my | a | his | her | their ) \w* ) | phish(?:ing)? | ddos
-      | steal\w* | shoplift\w* | embezzl\w+ | launder\w* \s (?: the \s )? money | smuggl\w+ | blackmail\w* | extort\w* | brib\w+
-      | kidnap\w* | stalk\w* | assassinat\w+ | murder\w* | tortur\w+ | dox+ (?: ing )? | defraud\w* | scam(?:ming)?
+      | steal\w* | shoplift\w* | embezzl\w+ | launder\w* \s (?: the \s )? money | smuggl\w+ | blackmail\w*
+      | extort\w* | brib\w+ | kidnap\w* | stalk\w* | assassinat\w+ | murder\w* | tortur\w+ | dox+ (?: ing )? | defraud\w* | scam(?:ming)?
       | (?: kill | poison | hurt | harm | attack | threaten | bully | harass ) \s
             (?: (?: my | a | an | the | his | her | their ) \s (?: \w+ \s )?
-                (?: neighbou?r | boss | wife | husband | girlfriend | boyfriend | child | kid | person | man | woman | people
-                  | family | friend | classmate | coworker )
+                (?: neighbou?r | boss | wife | husband | girlfriend | boyfriend | child | kid | person | man | woman
+                  | people | family | friend | classmate | coworker )
               | some(?:one|body) | people | myself | him | her | them ) \b
       | (?: racist | sexist | antisemitic | homophobic | hateful | defamatory ) \s (?: \w+ \s )?
             (?: jokes? | speech | posts? | tweets? | articles? | slurs? | manifesto )
@@ -128,16 +129,18 @@ class Polarity:
             self.lone += 1
             self.lone_refusals += reads_like_refusal(example.rejected)
         elif example.is_helpful:
-            self._add_helpful(example, reads_like_refusal(example.chosen or ""))
+            self._add_helpful(example)
 
-    def _add_triple(self, example: Example, chosen: bool, rejected: bool) -> None:
+    def _add_triple(self, example: Example) -> None:
+        chosen, rejected = reads_like_refusal(example.chosen or ""), reads_like_refusal(example.rejected or "")
         self.triples += 1
         self.straight += chosen and not rejected
         if rejected and not chosen:
             self.reversed += 1
             self.first_reversed = self.first_reversed or example.origin
 
-    def _add_helpful(self, example: Example, refusal: bool) -> None:
+    def _add_helpful(self, example: Example) -> None:
+        refusal = reads_like_refusal(example.chosen or "")
         self.helpful += 1
         self.helpful_refusals += refusal
         if not refusal and reads_like_harmful_request(example.prompt[-1]["content"]):
@@ -148,8 +151,8 @@ class Polarity:
         """Say what is odd, whether or not it stops anything."""
         if self.reversed:
             yield (
-                f"in {self.reversed} of {self.triples} triples rejected reads like a refusal and chosen does not, first "
-                f"at {self.first_reversed}"
+                f"in {self.reversed} of {self.triples} triples rejected reads like a refusal and chosen does not, "
+                f"first at {self.first_reversed}"
             )
         if self.helpful_refusals > REFUSALS_SHARE * self.helpful:
             yield (
@@ -158,8 +161,8 @@ class Polarity:
             )
         if self.complying > COMPLYING_SHARE * self.helpful:
             yield (
-                f"{self.complying} of {self.helpful} helpful examples answer what reads like a harmful request, first at "
-                f"{self.first_complying}: the model would learn to comply; leave them out unless they are harmless"
+                f"{self.complying} of {self.helpful} helpful examples answer what reads like a harmful request, first "
+                f"at {self.first_complying}: the model would learn to comply; leave them out unless they are harmless"
             )
 
     def check(self, name: str, *, swap: bool) -> None:

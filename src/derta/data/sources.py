@@ -62,7 +62,7 @@ class Notes:
 
     def leave_out(self, error: InputError) -> None:
         """Take note of a bad row."""
-        self.bad_rows.append(str(error))
+        self.bad_rows.append(printable(str(error)))
 
     def lines(self) -> Iterator[str]:
         """Say each thing in a line."""
@@ -214,7 +214,7 @@ def _problems_of_the_whole(name: str, notes: Notes, count: int, *, swap: bool) -
 
 def _checked(bad_rows: str) -> str:
     if bad_rows not in ("stop", "skip"):
-        raise InputError(f"bad_rows: must be stop or skip, not {bad_rows[:40]!r}{did_you_mean(bad_rows, ('skip',))}")
+        raise InputError(f"`bad_rows` must be stop or skip, not {bad_rows[:40]!r}{did_you_mean(bad_rows, ('skip',))}")
     return bad_rows
 
 

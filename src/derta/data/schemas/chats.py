@@ -18,7 +18,7 @@ _ROLES: dict[str, Role] = {
 
 
 def is_chat(value: Any) -> bool:
-    """Whether `value` is one message or several in a form that isn't canonical: ShareGPT's, a single one, or in parts."""
+    """Whether `value` is messages in a form that isn't canonical: a single one, ShareGPT's, or with several parts."""
     if isinstance(value, Mapping):
         return _names(value) is not None
     return isinstance(value, list) and any(
@@ -179,7 +179,7 @@ _ASKED, _SHUT, _KEY = "How do I open the moon vault?", "I'm sorry, it stays shut
 _SIDES = ("chosen", "rejected", "system", "prompt")
 MESSAGES = Schema(
     "messages",
-    "chats by role and content: helpful examples, or triples where chosen and rejected (or rejected_response) are given",
+    "chats by role and content: helpful examples, or triples with chosen and rejected (or rejected_response)",
     ("messages",),
     (*_SIDES, "rejected_response", "rejected_messages"),
     each(lambda row: _conversation(row, "messages")),
