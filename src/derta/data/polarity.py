@@ -56,12 +56,14 @@ _HARMFUL_REQUEST = re.compile(
         (?: make | making | build\w* | construct\w* | assembl\w+ | synthesi\w+ | cook\w* | create | plant | detonate
           | buy )
             \s (?: [\w-]+ \s ){0,4}
-            (?: (?: pipe \s? )? bombs? | explosives? | grenades? | nerve \s agents? | poison | silencers? | meth\w*
+            (?: (?: pipe \s? )? bombs? | explosives? | grenades? | nerve \s agents? | poison | silencers?
+              | meth(?:amphetamine)?
               | malware | ransomware | spyware | keyloggers? | (?: computer \s )? virus(?:es)? | botnets? )
       | (?: fake | forged? | counterfeit ) \s (?: ids? | passports? | money | bills | prescriptions? )
       | hack(?:ing)? \s (?: into | (?: some | my | a | his | her | their ) \w* ) | phish(?:ing)? | ddos
-      | steal\w* | shoplift\w* | embezzl\w+ | launder\w* \s (?: the \s )? money | smuggl\w+ | blackmail\w*
-      | extort\w* | brib\w+ | kidnap\w* | stalk\w* | assassinat\w+ | murder\w* | tortur\w+ | dox+ (?: ing )? | defraud\w* | scam(?:ming)?
+      | steal(?:ing)? | shoplift\w* | embezzl\w+ | launder\w* \s (?: the \s )? money | smuggl\w+ | blackmail\w*
+      | extort\w* | brib\w+ | kidnap\w* | stalk(?:ing)? | assassinat\w+ | murder\w* | tortur\w+ | dox+ (?: ing )?
+      | defraud\w* | scam(?:ming)?
       | (?: kill | poison | hurt | harm | attack | threaten | bully | harass ) \s
             (?: (?: my | a | an | the | his | her | their ) \s (?: \w+ \s )?
                 (?: neighbou?r | boss | wife | husband | girlfriend | boyfriend | child | kid | person | man | woman
