@@ -22,6 +22,7 @@ COMMANDS = {
     "data show": "print examples as a model will be trained on them",
     "eval": "attack a model and judge its responses",
     "score": "judge responses that exist already, without a model",
+    "judge check": "measure how often a judge is right, on responses that people labelled",
     "show": "print one transcript of an evaluation with its verdicts",
     "gate": "exit with 1 if an evaluation's results break a limit",
     "compare": "set two evaluations side by side, with paired differences",
@@ -34,6 +35,7 @@ COMMANDS = {
 with `add_arguments(parser)` and consumes them with `run(args)`."""
 _GROUPS = {
     "data": "check, convert and show training data",
+    "judge": "measure judges",
     "organism": "the embedded miniature world and base model",
 }
 

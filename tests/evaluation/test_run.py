@@ -37,7 +37,7 @@ def plan_of(out):
 
 
 def by_key(rows):
-    return {(row.attack, row.metric, row.judge): row for row in rows}
+    return {(row.label, row.metric, row.judge): row for row in rows}
 
 
 def test_harmful_behaviours_meet_every_attack_and_the_others_are_asked(tmp_path, behaviours):
@@ -231,7 +231,6 @@ BROKEN = [
     ({"content": "Well, it", "finish_reason": "content_filter"}, "filtered"),
     ({"content": "<unk><unk><unk>"}, "unknown tokens"),
     ({"content": "Well", "finish_reason": "length"}, "cut"),
-    ({"content": "well " * 60, "finish_reason": "length"}, "repeating"),
 ]
 
 
@@ -243,6 +242,15 @@ def test_a_server_that_says_nothing_is_broken_and_not_safe(tmp_path, behaviours,
     assert {(sample.broken, sample.verdict.label) for sample in samples} == {(broken, "unscored")}
     assert rows["direct", "asr", "refusal"].n == 0
     assert rows["direct", "unscored", "refusal"].value == 3
+
+
+def test_a_loop_is_broken_and_never_safe(tmp_path, behaviours):
+    """Rules may take sixty words for an answer; harm that a judge sees in broken output stays harm."""
+    with serving(lambda path, body: {"content": "well " * 60, "finish_reason": "length"}) as server:
+        evaluate(server, tmp_path / "out", behaviours, attacks=("direct",))
+    found = {(sample.broken, sample.verdict.label) for sample in load_samples(tmp_path / "out")}
+    assert {broken for broken, _ in found} == {"repeating"}
+    assert not {label for _, label in found} & {"safe", "complies"}
 
 
 def test_a_model_of_nans_stops_with_one_line(tmp_path, behaviours):

@@ -39,7 +39,7 @@ def error(capsys, *argv):
 
 
 def test_the_base_answers_everything(evaluated):
-    found = {(row["attack"], row["metric"]): row for row in rows(evaluated)}
+    found = {(row["variant"] or row["attack"], row["metric"]): row for row in rows(evaluated)}
     for attack in ("direct", "prefill", "prefill@affirmative", "prefill@30", "completing"):
         assert found[attack, "asr"]["value"] == 100.0
     assert found["direct", "helpful_accuracy"]["value"] == 100.0

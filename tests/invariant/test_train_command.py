@@ -236,7 +236,7 @@ BAD_OPTIONS = {
     "unknown prompt format": (["--prompt_format", "alpacca"], "did you mean 'alpaca'"),
     "ratios for other sources": (["--ratios", "1", "2"], "ratios: 2 given for 1 sources"),
     "evaluation without data": (["--eval_strategy", "steps"], "there is nothing to evaluate"),
-    "unknown method": (["--method", "dertra"], "invalid choice: 'dertra'"),
+    "unknown method": (["--method", "dertra"], "method: no 'dertra' (did you mean 'derta'?)"),
     "nothing to train on": (["--method", "vanilla", "--train_data", "rto.jsonl"], "has no use for any"),
 }
 

@@ -23,7 +23,9 @@ from tests.method.test_tree import trees
 
 @given(st.lists(trees(), min_size=1, max_size=5), st.none() | st.integers(1, 60), st.none() | st.integers(1, 12))
 @settings(max_examples=60, deadline=None)
-def test_masks_are_what_the_spans_say(some: list[TokenTree], row_length: int | None, window: int | None) -> None:
+def test_masks_are_what_the_visible_ranges_say(
+    some: list[TokenTree], row_length: int | None, window: int | None
+) -> None:
     batch = collate(some, row_length)
     positions = batch["position_ids"]
     expected = torch.zeros(*positions.shape, positions.shape[1], dtype=torch.bool)

@@ -118,7 +118,7 @@ def test_unknown_keys_name_line_and_neighbour(tmp_path: Path) -> None:
         ("- a\n- b\n", "a recipe is a YAML mapping"),
         ("", "a recipe is a YAML mapping"),
         ("max_length: many\n", "--max_length.*invalid int value: 'many'"),
-        ("method: derto\n", "invalid choice: 'derto'"),
+        ("method: derto\n", "method: no 'derto'"),
         ("rto_dropout: 2\n", "rto_dropout: 2.0 is not in"),
     ],
 )

@@ -79,6 +79,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--temperature", type=float, default=0.0, help="of the attacked model (default: greedy)")
     add("--epochs", type=int, default=1, help="how often each sample is taken")
     add("--seed", type=int, default=0, help="of everything that is drawn")
+    add("--judge-quality", type=Path, metavar="FILE", help="correct for the judge's error: see derta judge check")
     add("--dry-run", action="store_true", help="show what would be asked, without loading a model, and stop")
     parser.set_defaults(after_interrupt="the same command goes on with the samples that are missing")
 
@@ -94,6 +95,7 @@ def run(args: Namespace) -> int:
     """
     options = parse_options(args)
     require_inspect()
+    from derta.evaluation.quality import find_quality
     from derta.evaluation.results.sample import report_unscored
     from derta.evaluation.results.store import RESULTS, save_results
     from derta.evaluation.run import evaluate_directory, plan_for
@@ -108,11 +110,17 @@ def run(args: Namespace) -> int:
         for model, plan in plans.items():
             show_plan(plan.to_json(model), console)
         return 0
+    qualities = {}
+    if args.judge_quality is not None:
+        for model, plan in plans.items():
+            qualities[model] = find_quality(args.judge_quality, plan.options.judges)
     measured = {}
     for model, directory in directories.items():
         screen.say(f"evaluating {model}", style="bold")
         with screen.libraries_aside():
-            measured[model] = evaluate_directory(model, out=directory, options=options)
+            measured[model] = evaluate_directory(
+                model, out=directory, options=options, qualities=qualities.get(model, ())
+            )
     unmet = [f"{model}: {each}" for model, of_model in measured.items() for each in of_model.unmet]
     rows = [row for of_model in measured.values() for row in of_model.rows]
     names = {which.model: name for which, name in model_names(rows).items()}

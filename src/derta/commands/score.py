@@ -18,7 +18,9 @@ from derta.evaluation.config import JudgeName, require_inspect
 from derta.evaluation.inputs.questions import CHECKED, check_task
 from derta.evaluation.inputs.responses import Response, read_responses
 from derta.evaluation.judges import Judge, find_judge, make_judge
+from derta.evaluation.quality import find_quality
 from derta.evaluation.rejudge import grade_responses, judge_again, judge_responses, planned
+from derta.evaluation.results.judge_quality import JudgeQuality
 from derta.evaluation.results.metrics import MetricRow, ModelId
 from derta.evaluation.results.sample import Sample, report_unscored
 from derta.evaluation.results.store import (
@@ -26,6 +28,7 @@ from derta.evaluation.results.store import (
     RESULTS,
     claim,
     find_evaluations,
+    keep_qualities,
     load_evaluation,
     load_samples,
     model_settings,
@@ -48,6 +51,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--kind", default="harmful", help="of the prompts: harmful, borderline or helpful")
     parser.add_argument("--prompts", type=Path, help="file of the prompts that bare strings begin with")
     parser.add_argument("--answers", type=Path, help="file of questions with their answers")
+    quality = "correct for the judge's error: see derta judge check"
+    parser.add_argument("--judge-quality", type=Path, metavar="FILE", help=quality)
     parser.add_argument("--out", type=Path, help="directory to write results.json to; an evaluation keeps its own")
 
 
@@ -60,14 +65,15 @@ def run(args: Namespace) -> int:
     wanted = JudgeName.parse(args.judge)
     needs_model = find_judge(wanted.name).needs_model or wanted.model
     judge = _model_judge(wanted) if needs_model else make_judge(wanted.name)
+    qualities = find_quality(args.judge_quality, [wanted]) if args.judge_quality is not None else []
     directories = [path for path in args.files if path.is_dir()]
     if directories and len(directories) < len(args.files):
         raise InputError("derta score: give files or directories of evaluations, not both")
     if directories:
-        rows, samples = _score_evaluations(directories, args, judge, wanted.name)
+        rows, samples = _score_evaluations(directories, args, judge, wanted.name, qualities)
         written = directories
     else:
-        rows, samples = _score_files(args, judge, wanted.name)
+        rows, samples = _score_files(args, judge, wanted.name, qualities)
         written = [args.out]
     console = Console()
     console.print(results_table(rows))
@@ -77,7 +83,7 @@ def run(args: Namespace) -> int:
 
 
 def _score_evaluations(
-    directories: Sequence[Path], args: Namespace, judge: Judge, name: str
+    directories: Sequence[Path], args: Namespace, judge: Judge, name: str, qualities: Sequence[JudgeQuality]
 ) -> tuple[list[MetricRow], list[Sample]]:
     for option in ("attack", "task", "prompts", "answers", "out"):
         if getattr(args, option) is not None:
@@ -86,7 +92,9 @@ def _score_evaluations(
     samples: list[Sample] = []
     for given in directories:
         places = find_evaluations(given)
-        own = [row for place in places for row in asyncio.run(judge_again(load_evaluation(place), judge, name))]
+        own = [
+            row for place in places for row in asyncio.run(judge_again(load_evaluation(place), judge, name, qualities))
+        ]
         if places != [given]:
             save_results(given / RESULTS, own, evaluations=[str(place.relative_to(given)) for place in places])
         rows += own
@@ -94,7 +102,9 @@ def _score_evaluations(
     return rows, samples
 
 
-def _score_files(args: Namespace, judge: Judge, judge_name: str) -> tuple[list[MetricRow], list[Sample]]:
+def _score_files(
+    args: Namespace, judge: Judge, judge_name: str, qualities: Sequence[JudgeQuality]
+) -> tuple[list[MetricRow], list[Sample]]:
     files, out, attack, task, kind = args.files, args.out, args.attack, args.task, args.kind
     if out is None:
         raise InputError("`out`: name a directory to write the results to")
@@ -132,6 +142,7 @@ def _score_files(args: Namespace, judge: Judge, judge_name: str) -> tuple[list[M
         document = {"model": model, "epochs": 1, "tasks": {name: asdict(planned(every, digest))}}
         try:
             save_plan(place, document)
+            keep_qualities(place, qualities)
             rows += save_evaluation(place, every, which)
         except OSError as error:
             raise InputError(f"`out`: {place}: can't be written to: {error.strerror or error}") from error

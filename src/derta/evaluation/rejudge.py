@@ -10,11 +10,12 @@ from derta.evaluation.inputs.questions import answer_judge
 from derta.evaluation.inputs.responses import Response
 from derta.evaluation.judges import Judge, Verdict, decide
 from derta.evaluation.judges.broken import find_broken, settle
+from derta.evaluation.results.judge_quality import JudgeQuality
 from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.outcomes import ANSWERS, PAIR_JUDGE
 from derta.evaluation.results.plan_file import PLAN, PlannedSample, PlannedTask, prompt_digest
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.store import Evaluation, save_evaluation, save_plan
+from derta.evaluation.results.store import Evaluation, keep_qualities, save_evaluation, save_plan
 from derta.evaluation.results.strict import read_json
 
 
@@ -52,7 +53,9 @@ async def grade_responses(responses: Sequence[Response], task: str) -> list[Samp
     return await judge_responses(responses, answer_judge(task), judge_name=ANSWERS, attack=task, kind="helpful")
 
 
-async def judge_again(evaluation: Evaluation, judge: Judge, judge_name: str) -> list[MetricRow]:
+async def judge_again(
+    evaluation: Evaluation, judge: Judge, judge_name: str, qualities: Sequence[JudgeQuality] = ()
+) -> list[MetricRow]:
     """Let another judge decide on an evaluation's responses; write its verdicts beside the others, return all rows.
 
     Answers of tasks such as GSM8K are right or wrong: no judge of safety is asked about them.
@@ -74,6 +77,7 @@ async def judge_again(evaluation: Evaluation, judge: Judge, judge_name: str) -> 
     for task in document["tasks"].values():
         task["judges"] += [judge_name] if task["judges"] != [ANSWERS] else []
     save_plan(evaluation.directory, document)
+    keep_qualities(evaluation.directory, qualities)
     return save_evaluation(evaluation.directory, [*evaluation.samples, *judged], evaluation.model)
 
 

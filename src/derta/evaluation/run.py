@@ -25,6 +25,7 @@ from derta.evaluation.inputs.questions import CHECKED, answer_judge
 from derta.evaluation.judges import Judge
 from derta.evaluation.judges.pairwise import pairwise
 from derta.evaluation.plan import Plan, make_plan
+from derta.evaluation.results.judge_quality import JudgeQuality
 from derta.evaluation.results.metrics import MetricRow, ModelId
 from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.plan_file import Unmet, load_plan
@@ -33,6 +34,7 @@ from derta.evaluation.results.store import (
     LOGS,
     RESPONSES,
     claim,
+    keep_qualities,
     load_samples,
     model_settings,
     save_evaluation,
@@ -68,7 +70,7 @@ def plan_for(name: str, options: Options) -> Plan:
     return make_plan(options, load_tokenizer(name, options.model_args), is_organism=is_organism(name))
 
 
-def evaluate_directory(name: str, *, out: Path, options: Options) -> Measured:
+def evaluate_directory(name: str, *, out: Path, options: Options, qualities: Sequence[JudgeQuality] = ()) -> Measured:
     """Evaluate a model into the directory `out`, or finish what is there.
 
     Samples that are already in `out` are neither taken nor judged again.
@@ -77,6 +79,7 @@ def evaluate_directory(name: str, *, out: Path, options: Options) -> Measured:
         name: Names the model: see `load_model`.
         out: Gets `evaluation.json`, `plan.json`, `logs/`, `responses.jsonl` and `results.json`.
         options: What to ask.
+        qualities: The errors of judges: shares are reported corrected for them as well.
 
     Raises:
         InputError: The model, a file, an option or the directory is wrong.
@@ -129,6 +132,7 @@ def evaluate_directory(name: str, *, out: Path, options: Options) -> Measured:
     save_plan(out, document)
     unmet = load_plan(out).find_unmet(samples)
     told = [each.to_json() for each in unmet]
+    keep_qualities(out, qualities)
     rows = save_evaluation(out, samples, which, torch=torch.__version__, device=device, unmet=told)
     for sample, error in judged:
         if error is not None and error.kind == "input":

@@ -15,7 +15,7 @@ from derta.evaluation.attacks import ATTACKS
 from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.sample import Sample
 from derta.report.figures import GLYPHS, curve, intervals
-from derta.report.terminal import METRICS, format_value
+from derta.report.terminal import METRICS, format_value, title_of
 from derta.version import __version__
 
 # What a reader decides on, in the summary's columns: metric, attack, heading, whether low is good.
@@ -138,7 +138,11 @@ def _details(runs: Sequence[Run]) -> list[tuple[str, str, list[MetricRow | None]
     order = list(METRICS)
     found = sorted(keys, key=lambda key: order.index(key[0]) if key[0] in order else len(order))
     return [
-        (METRICS.get(m, m) + (f", by {judge}" if several else ""), attack, [run.row(m, attack, judge) for run in runs])
+        (
+            title_of(m, [judge]) + (f", by {judge}" if several else ""),
+            attack,
+            [run.row(m, attack, judge) for run in runs],
+        )
         for m, attack, judge in found
     ]
 

@@ -12,7 +12,7 @@ from derta.data.readers import printable
 from derta.evaluation.results.compare import Comparison
 from derta.evaluation.results.gate import Check, Decision
 from derta.evaluation.results.metrics import MetricRow, ModelId
-from derta.evaluation.results.outcomes import ANSWERS
+from derta.evaluation.results.outcomes import ANSWERS, WITHOUT_HARM
 from derta.evaluation.results.paired import Difference
 from derta.evaluation.results.store import Evaluation
 
@@ -21,6 +21,7 @@ ORGANISM_NOTE = "Model organism: a small model of a fictional world. These numbe
 # What each metric is called, and which way is good.
 METRICS: dict[str, str] = {
     "asr": "attack success ↓",
+    "asr_corrected": "attack success, corrected ↓",
     "fully_safe_asr": "not fully safe ↓",
     "leak": "leaked tokens ↓",
     "garbled": "garbled ↓",
@@ -29,10 +30,12 @@ METRICS: dict[str, str] = {
     "refusal_position": "refuses at token",
     "refusal_at_start": "refusals at the start",
     "over_refusal": "refuses borderline ↓",
+    "over_refusal_corrected": "refuses borderline, corrected ↓",
     "partial_refusal": "refuses in part ↓",
     "compliance": "complies, borderline ↑",
     "borderline_accuracy": "answers borderline ↑",
     "helpful_refusal": "refuses helpful ↓",
+    "helpful_refusal_corrected": "refuses helpful, corrected ↓",
     "helpful_accuracy": "answers helpful ↑",
     "accuracy": "answers rightly ↑",
     "unscored": "unscored",
@@ -42,7 +45,9 @@ METRICS: dict[str, str] = {
     "helpful_unscored": "unscored, helpful",
     "agreement": "judges agree (α)",
 }
-_OF_ATTACKS = ("asr", "fully_safe_asr", "leak", "garbled", "broken", "unscored")
+COMPLIANCE = "compliance under attack ↓"
+"""What the share of unsafe responses is called where the judge finds compliance only: the rules don't judge harm."""
+_OF_ATTACKS = ("asr", "asr_corrected", "fully_safe_asr", "leak", "garbled", "broken", "unscored")
 # The rest of a long story: in `results.json` and in the report.
 _NOT_SHOWN = ("refusal_rate", "refusal_position", "refusal_at_start", "compliance")
 
@@ -82,19 +87,28 @@ def results_table(rows: Sequence[MetricRow], *, note: str | None = None) -> Rend
         key = (row.metric, row.label, row.model_id, judge)
         if cells.setdefault(key, row) != row:
             raise ValueError(f"two numbers for {row.metric} of {row.label}, {names[row.model_id]}")
-    for metric, title in METRICS.items():
+    for metric in METRICS:
         labels = list(dict.fromkeys(row.label for row in rows if row.metric == metric and is_shown(row, rows)))
         for place, label in enumerate(labels):
             values = [_cell(cells.get((metric, label, *column))) for column in columns]
             of_attack = metric in _OF_ATTACKS
             where = printable(indented(label)) if of_attack or label != "direct" else ""
-            table.add_row(title if place == 0 else "", Text(where), *values)
+            table.add_row(title_of(metric, judges) if place == 0 else "", Text(where), *values)
         if labels and metric in _OF_ATTACKS:
             table.add_section()
     notes = [note] if note else []
     if any(row.judge == "organism" for row in rows):
         notes.append(ORGANISM_NOTE)
+    if len(judges) > 1 and (rules := [judge for judge in judges if judge in WITHOUT_HARM]):
+        notes.append(f"By {', '.join(rules)}: compliance under attack. Attack success needs a judge of harm.")
     return Group(table, *(Text(each, style="italic") for each in notes))
+
+
+def title_of(metric: str, judges: Sequence[str]) -> str:
+    """Return what a metric is called by these judges: without a judge of harm there is no attack success."""
+    if metric == "asr" and judges and all(judge in WITHOUT_HARM for judge in judges):
+        return COMPLIANCE
+    return METRICS.get(metric, metric)
 
 
 def judges_of(rows: Sequence[MetricRow]) -> list[str]:
@@ -108,7 +122,7 @@ def is_shown(row: MetricRow, rows: Sequence[MetricRow]) -> bool:
         return False
     if row.metric.endswith(("unscored", "broken")):
         return any(other.value for other in rows if (other.metric, other.label) == (row.metric, row.label))
-    return row.metric == "asr" or row.variant is None
+    return row.metric in ("asr", "asr_corrected") or row.variant is None
 
 
 def indented(label: str) -> str:

@@ -112,7 +112,7 @@ def _check_together(options: TrainOptions) -> None:
         raise InputError("model_name_or_path: name a model (--model_name_or_path, or in the recipe)")
     if not options.data.train_data:
         raise InputError("train_data: name files or data sets to train on (--train_data, or in the recipe)")
-    if model.trust_remote_code:
+    if getattr(model, "trust_remote_code", False):  # not every version of TRL has it
         raise InputError("trust_remote_code: code beside a checkpoint is never run; leave it out")
     quantized = model.load_in_4bit or model.load_in_8bit
     if quantized and not model.use_peft:

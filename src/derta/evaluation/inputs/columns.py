@@ -56,7 +56,7 @@ def read_text(row: Row, names: Sequence[str], *, may_be_empty: bool = False) -> 
     if name is None:
         have = ", ".join(map(str, row.values)) or "none"
         near = next((hint for column in row.values if (hint := did_you_mean(str(column), names))), "")
-        raise InputError(f"{row.origin}: no column {' or '.join(map(repr, names[:3]))}{near}; the columns are: {have}")
+        raise InputError(f"{row.origin}: no column {' or '.join(map(repr, names[:2]))}{near}; the columns are: {have}")
     text = _text_of(row.values[name])
     if text is None or not (may_be_empty or text.strip()):
         raise InputError(f"{row.origin}: {name}: must be text{'' if may_be_empty else ', and not empty'}")
@@ -71,7 +71,7 @@ def find_text(row: Row, names: Sequence[str]) -> str | None:
     """
     for name in names:
         column = find_column(row, [name])
-        if column is not None and row.values[column] not in (None, "", []):
+        if column is not None and row.values[column] not in (None, ""):
             return read_text(row, [name], may_be_empty=True) or None
     return None
 

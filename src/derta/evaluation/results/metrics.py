@@ -162,7 +162,7 @@ def score(samples: Sequence[Sample], *, model: ModelId, judge: str) -> list[Metr
     rows: list[MetricRow] = []
     for kind in KINDS:
         for attack, variant, group in by_attack([sample for sample in samples if sample.kind == kind]):
-            blank = _blank(model, attack, variant, judge)
+            blank = blank_row(model, attack, variant, judge)
             rows += [row for outcome in outcomes(kind, attack) if (row := _share(blank, outcome, group))]
             if kind == "harmful":
                 rows += _leak(replace(blank, metric="leak", unit="tokens"), group)
@@ -173,7 +173,8 @@ def score(samples: Sequence[Sample], *, model: ModelId, judge: str) -> list[Metr
     return rows
 
 
-def _blank(model: ModelId, attack: str, variant: str | None, judge: str) -> MetricRow:
+def blank_row(model: ModelId, attack: str, variant: str | None, judge: str) -> MetricRow:
+    """Return a row without a metric and numbers."""
     return MetricRow(
         **asdict(model), attack=attack, variant=variant, metric="", value=None, n=0, ci_low=None, ci_high=None,
         judge=judge,
@@ -190,7 +191,7 @@ def agreement_row(samples: Sequence[Sample], *, model: ModelId) -> MetricRow:
         verdicts[sample.judge] = None if label == "unscored" else label
     found = krippendorff_alpha([list(verdicts.values()) for verdicts in units.values()])
     return replace(
-        _blank(model, "all", None, " + ".join(judges)),
+        blank_row(model, "all", None, " + ".join(judges)),
         metric="agreement",
         value=found.alpha,
         n=found.units,

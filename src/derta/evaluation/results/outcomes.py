@@ -14,6 +14,8 @@ ANSWERS = "answers"
 
 PAIR_JUDGE = "pair"
 """The judge of PAIR's summaries: PAIR's own, whose verdict they state."""
+WITHOUT_HARM = ("refusal",)
+"""Judges that find whether a model complies, not whether it does harm (`JudgeSpec.measures_harm`)."""
 
 Test = Callable[[Sample], bool]
 

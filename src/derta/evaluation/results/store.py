@@ -4,7 +4,8 @@ evaluation.json   what was evaluated and how: a later run must agree
 plan.json         what was asked: every sample of every task, before the first one was taken
 logs/             Inspect's logs, a task each: what an interrupted run goes on from, and `inspect view` shows
 responses.jsonl   one judged sample a line, from the logs
-results.json      the rows of numbers, with digests of the three files that they were counted from
+judge_quality.json  the errors of judges, where shares are corrected for them
+results.json      the rows of numbers, with digests of the files that they were counted from
 
 Whatever is read is checked: a release is decided on it. One directory holds one model's evaluation; where several
 models were evaluated at once, the directory above them holds a `results.json` that names theirs.
@@ -19,8 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from derta.errors import InputError, first_line
-from derta.evaluation.results.metrics import MetricRow, ModelId, count
+from derta.evaluation.results.correction import count_corrected
+from derta.evaluation.results.judge_quality import JudgeQuality
+from derta.evaluation.results.metrics import MetricRow, ModelId
 from derta.evaluation.results.plan_file import PLAN, PlanFile, load_plan
+from derta.evaluation.results.quality_file import load_qualities, save_qualities
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.strict import SCHEMA, parse_json, read_json, read_versioned, validated
 from derta.files import write_json, write_text
@@ -28,6 +32,7 @@ from derta.version import __version__
 
 RESULTS, RESPONSES, SETTINGS, LOGS = "results.json", "responses.jsonl", "evaluation.json", "logs"
 _COUNTED_FROM = {"responses": RESPONSES, "plan": PLAN, "evaluation": SETTINGS}
+QUALITY = "judge_quality.json"
 
 
 @dataclass(frozen=True)
@@ -94,14 +99,31 @@ def save_plan(directory: Path, document: dict[str, Any]) -> None:
 
 def save_evaluation(directory: Path, samples: Sequence[Sample], model: ModelId, **more: Any) -> list[MetricRow]:
     """Write the samples and the numbers of a claimed directory, each file whole or not at all; return the rows."""
-    rows = count(samples, model)
+    rows = count_corrected(samples, model, _qualities(directory))
     write_text(
         directory / RESPONSES,
         "".join(json.dumps(sample.to_json(), ensure_ascii=False) + "\n" for sample in samples),
     )
     digests = {name: _digest(directory / counted) for name, counted in _COUNTED_FROM.items()}
+    if (directory / QUALITY).exists():
+        digests["judge_quality"] = _digest(directory / QUALITY)
     save_results(directory / RESULTS, rows, **more, counted_from=digests)
     return rows
+
+
+def keep_qualities(directory: Path, qualities: Sequence[JudgeQuality]) -> None:
+    """Keep the errors of judges beside an evaluation, in place of older ones of the same judges.
+
+    Raises:
+        InputError: The directory can't be written to.
+    """
+    kept = {each.judge: each for each in [*_qualities(directory), *qualities]}
+    if kept:
+        save_qualities(directory / QUALITY, list(kept.values()))
+
+
+def _qualities(directory: Path) -> list[JudgeQuality]:
+    return load_qualities(directory / QUALITY) if (directory / QUALITY).exists() else []
 
 
 def save_results(path: Path, rows: Sequence[MetricRow], **more: Any) -> None:
@@ -171,15 +193,18 @@ def load_evaluation(directory: Path) -> Evaluation:
         model = validated(ModelId, fields)
     except ValueError as error:
         raise InputError(f"{directory / SETTINGS}: {first_line(error)}") from None
-    for name, counted in _COUNTED_FROM.items():
-        digests = document.get("counted_from")
+    digests = document.get("counted_from")
+    files = dict(_COUNTED_FROM)
+    if (directory / QUALITY).exists() or (isinstance(digests, dict) and "judge_quality" in digests):
+        files["judge_quality"] = QUALITY
+    for name, counted in files.items():
         if not isinstance(digests, dict) or digests.get(name) != _digest(directory / counted):
             raise InputError(
                 f"{directory / counted}: isn't the file that {RESULTS} was counted from; run the evaluation again"
             )
     _check_claimed(directory, plan, settings)
     plan.check_asked(samples, directory / RESPONSES)
-    counted_rows = count(samples, model)
+    counted_rows = count_corrected(samples, model, _qualities(directory))
     _check_counted(directory / RESULTS, rows, counted_rows)
     return Evaluation(directory, model, settings, plan, samples, counted_rows)
 
