@@ -10,14 +10,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from derta.tokens.prompt_formats import PROMPT_FORMATS
 
-# A deadline would fail on a busy machine, and these properties need no more examples than this.
-settings.register_profile("derta", deadline=None, max_examples=30)
+# A deadline, or a check of pace, would fail on a busy machine, and these properties need no more examples than this.
+settings.register_profile("derta", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("derta")
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -53,8 +53,7 @@ def load_source(
         source: Names a file, a data set on the hub, or a directory that `Dataset.save_to_disk` wrote.
         schema: Says how to read the columns.
         swap: Swaps `chosen` and `rejected` of triples.
-        bad_rows: Stops at the first bad row, or skips up to a tenth of all.
-        bad_rows: "stop" at the first bad row, or "skip" them, up to a tenth of all.
+        bad_rows: Says whether to stop at the first bad row or to skip them, up to a tenth of all.
         cache_dir: Caches the rows of large sources; without it they are in memory.
 
     Raises:

@@ -124,9 +124,7 @@ class Polarity:
     def add(self, example: Example) -> None:
         """Count one example; a safe response after a fixed prefix says nothing."""
         if example.is_triple:
-            self._add_triple(
-                example, reads_like_refusal(example.chosen or ""), reads_like_refusal(example.rejected or "")
-            )
+            self._add_triple(example)
         elif example.rejected is not None:
             self.lone += 1
             self.lone_refusals += reads_like_refusal(example.rejected)
