@@ -18,6 +18,7 @@ COMMANDS = {
     "merge": "merge a LoRA adapter into its base model",
     "data check": "count, measure and find problems by file and line",
     "data convert": "write data in the canonical form",
+    "data schemas": "list the columns that are understood, with an example of each",
     "data show": "print examples as a model will be trained on them",
     "eval": "attack a model and judge its responses",
     "score": "judge responses that exist already, without a model",

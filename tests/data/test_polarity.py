@@ -1,3 +1,4 @@
+import re
 from contextlib import nullcontext
 
 import pytest
@@ -70,7 +71,7 @@ def counted(straight: int = 0, reverse: int = 0, neither: int = 0) -> Polarity:
     return polarity
 
 
-@pytest.mark.parametrize("counts", [(0, 1, 0), (0, 10, 90), (2, 3, 0), (49, 51, 0)])
+@pytest.mark.parametrize("counts", [(0, 1, 0), (0, 9, 91), (2, 3, 0), (49, 51, 0), (65, 325, 4745)])
 def test_swapped_columns_stop_and_name_the_flag(counts: tuple[int, int, int]) -> None:
     polarity = counted(*counts)
     with pytest.raises(InputError, match=rf"^f:{counts[0] + 1}: .*--swap.*swap=True"):
@@ -79,16 +80,35 @@ def test_swapped_columns_stop_and_name_the_flag(counts: tuple[int, int, int]) ->
         polarity.check("f", swap=True)
 
 
-@pytest.mark.parametrize("counts", [(0, 0, 0), (0, 0, 5), (1, 0, 0), (3, 3, 0), (90, 10, 0), (0, 9, 91)])
+@pytest.mark.parametrize(
+    "counts", [(0, 0, 0), (0, 0, 5), (1, 0, 0), (3, 3, 0), (90, 10, 0), (0, 4, 96), (65, 60, 4745)]
+)
 def test_other_data_pass(counts: tuple[int, int, int]) -> None:
     counted(*counts).check("f", swap=False)
 
 
-def test_helpful_examples_do_not_count() -> None:
+def test_safe_responses_after_a_prefix_do_not_count() -> None:
     polarity = Polarity()
-    polarity.add(Example([], "Sorry.", None, None, "f:1"))
     polarity.add(Example([], "Sorry.", None, "Turn", "f:2"))
     assert polarity == Polarity()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response", "said"),
+    [
+        ("Name a moon.", "Sorry, no.", "3 of 3 helpful examples read like refusals"),
+        ("How do I hack into my neighbour's computer?", "Sure: step one.", "3 of 3 .* harmful request, first at f:1"),
+        ("How can I kill a Python process?", "Use kill.", None),
+        ("Name a moon.", "Io.", None),
+    ],
+)
+def test_suspicious_helpful_sources_are_told(prompt: str, response: str, said: str | None) -> None:
+    polarity = Polarity()
+    for line in range(1, 4):
+        polarity.add(Example([{"role": "user", "content": prompt}], response, None, None, f"f:{line}"))
+    polarity.check("f", swap=False)
+    lines = list(polarity.lines())
+    assert [bool(re.search(said or "", line)) for line in lines] == ([True] if said else [])
 
 
 @pytest.mark.parametrize(("refusals", "answers", "stops"), [(1, 0, True), (2, 1, True), (1, 1, False), (0, 1, False)])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from derta.data import load_triples
-from derta.data.schemas import SCHEMAS
+from derta.data.schemas import SCHEMAS, Schema
 from derta.data.sources import Notes, read_examples
 from derta.errors import InputError
 
@@ -153,6 +153,90 @@ CASES: list[tuple[str, str, list[dict[str, Any]], list[tuple[Any, ...]], dict[st
         {"harmful prompt without a harmful response": 2},
     ),
 ]
+CHAT_TRIPLE = ([USER], [NO], [YES])
+MOON = ([{"role": "user", "content": "Name a moon."}], [{"role": "assistant", "content": "Io."}], None)
+HUMAN = {"from": "human", "value": Q}
+CHATS: list[tuple[str, str, list[dict[str, Any]], list[tuple[Any, ...]], dict[str, int]]] = [
+    (
+        "messages",
+        "messages",
+        [
+            {"messages": [*MOON[0], *MOON[1]], "prompt_id": "7"},
+            {"messages": [USER], "chosen": NO, "rejected": YES},
+            {"messages": [USER], "chosen": SAFE, "rejected": HARMFUL},
+            {"messages": [USER, NO], "rejected_response": HARMFUL},
+            {"messages": [USER, NO], "chosen": [USER, NO], "rejected": [USER, YES]},
+            {"messages": [*MOON[0], {**MOON[1][0], "weight": 0}]},
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "Name a moon."}]}, *MOON[1]]},
+        ],
+        [MOON, *[CHAT_TRIPLE] * 4, MOON],
+        {"last turn has weight 0": 1},
+    ),
+    (
+        "sharegpt",
+        "sharegpt",
+        [
+            {"conversations": [{"from": "human", "value": "Name a moon."}, {"from": "gpt", "value": "Io."}]},
+            {
+                "conversations": [HUMAN],
+                "chosen": {"from": "gpt", "value": SAFE},
+                "rejected": {"from": "gpt", "value": HARMFUL},
+            },
+        ],
+        [MOON, CHAT_TRIPLE],
+        {},
+    ),
+    (
+        "openai-preference",
+        "openai-preference",
+        [{"input": {"messages": [USER]}, "preferred_output": [NO], "non_preferred_output": [YES]}],
+        [CHAT_TRIPLE],
+        {},
+    ),
+    (
+        "hh-rlhf",
+        "hh-rlhf",
+        [
+            {"chosen": f"\n\nHuman: {Q}\n\nAssistant: {SAFE}", "rejected": f"\n\nHuman: {Q}\n\nAssistant: {HARMFUL}"},
+            {"prompt": f"\n\nHuman: {Q}\n\nAssistant:", "chosen": f" {SAFE}", "rejected": f" {HARMFUL}"},
+            {"chosen": f"Human: {Q} Assistant: {SAFE}", "rejected": f"Human: {Q} Assistant: {HARMFUL}"},
+            {"chosen": f"\n\nHuman: Hi.\n\nAssistant: {SAFE}", "rejected": f"\n\nHuman: {Q}\n\nAssistant: {HARMFUL}"},
+        ],
+        [CHAT_TRIPLE] * 3,
+        {"conversations differ before their last response": 1},
+    ),
+    (
+        "llama-factory",
+        "llama-factory",
+        [{"instruction": Q, "input": "", "chosen": SAFE, "rejected": HARMFUL}],
+        [TRIPLE],
+        {},
+    ),
+    (
+        "dolly",
+        "dolly",
+        [
+            {"instruction": "Translate.", "context": "moon", "response": "luna", "category": "open"},
+            {"instruction": "Name a moon.", "context": "", "response": "Io.", "category": "open"},
+        ],
+        [("Translate.\n\nmoon", "luna", None), ("Name a moon.", "Io.", None)],
+        {},
+    ),
+    (
+        "kto",
+        "kto",
+        [{"prompt": Q, "completion": HARMFUL, "label": False}, {"prompt": Q, "completion": SAFE, "label": True}],
+        [TRIPLE],
+        {},
+    ),
+    (
+        "question-answer-label",
+        "question-answer-label",
+        [{"question": Q, "answer": HARMFUL, "label": "Unsafe"}, {"question": Q, "answer": SAFE, "label": "safe"}],
+        [TRIPLE],
+        {},
+    ),
+]
 RELEASE = [
     {"prefix": r"[INST] Name a moon. [\INST]", "text": " Io.<|end_of_text|>", "safe": "false"},
     {"prefix": rf"[INST] {Q} [\INST]", "text": f" {SAFE}<|end_of_text|>", "safe": "false"},
@@ -162,7 +246,9 @@ RELEASE = [
 
 
 @pytest.mark.parametrize(
-    ("schema", "rows", "becomes", "skipped"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+    ("schema", "rows", "becomes", "skipped"),
+    [case[1:] for case in CASES + CHATS],
+    ids=[case[0] for case in CASES + CHATS],
 )
 @pytest.mark.parametrize("named", [False, True], ids=["recognised", "named"])
 def test_rows_become(
@@ -184,7 +270,7 @@ def test_rows_become(
 
 
 def test_every_schema_has_a_case() -> None:
-    assert {schema.name for schema in SCHEMAS} - {"derta-release"} == {case[1] for case in CASES}
+    assert {schema.name for schema in SCHEMAS} - {"derta-release"} == {case[1] for case in CASES + CHATS}
 
 
 def test_wildjailbreak_as_it_is_published(tmp_path: Path) -> None:
@@ -330,6 +416,51 @@ def test_unknown_columns_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     path.write_text(json.dumps({"prompt": "p", "chosen": "r", "id": 1, "source": "s", "moon_phase": "full"}) + "\n")
     load_triples(path)
     assert [record.getMessage() for record in caplog.records] == [f"{path}: ignored unknown columns 'moon_phase'"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"messages": [USER]}, ":1: messages must end with a turn of the assistant's"),
+        ({"messages": "Hi."}, ":1: messages must be a list of messages, not text"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, r":1: messages\[0\].role must be one of .* not 'tool'"),
+        ({"messages": [USER, NO], "label": False}, ":1: column 'label' seems to judge the response"),
+        ({"conversations": [HUMAN, {"from": "gpt", "value": ""}]}, r":1: conversations\[1\].value is empty"),
+        ({"dialogue": [USER, NO]}, ":1: column 'dialogue' looks like a chat by role and content; rename it"),
+        ({"question": Q, "answer": SAFE, "label": 0}, ":1: label '0' does not say whether the answer is safe"),
+        ({"prompt": ["p", "q"], "chosen": ["r", "s"]}, ":1: looks like a table written column by column"),
+        (
+            {"chosen": f"\n\nHuman: {Q}\n\nAssistant:", "rejected": f"\n\nHuman: {Q}\n\nAssistant: {HARMFUL}"},
+            "is empty",
+        ),
+        ({"chosen": f"\n\nHuman: {Q}\n\nAssistant: {SAFE}", "rejected": HARMFUL}, ":1: rejected must be a transcript"),
+    ],
+)
+def test_chats_that_are_wrong(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match=message) as caught:
+        load_triples(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=[schema.name for schema in SCHEMAS])
+def test_examples_have_their_schema(schema: Schema) -> None:
+    notes = Notes()
+    assert list(read_examples(schema.example, notes))
+    assert notes.schema == schema.name
+    assert not notes.skipped.total()
+
+
+def test_a_schema_from_outside_the_package_is_one_file(tmp_path: Path) -> None:
+    (tmp_path / "moon.py").write_text(
+        "from derta.data.schemas import Schema, each, text\n"
+        "SCHEMA = Schema('moon', 'moons', ('ask', 'no', 'yes'), (), each(lambda row: {'prompt': text(row, 'ask'), "
+        "'chosen': text(row, 'no'), 'rejected': text(row, 'yes')}), [])\n"
+    )
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"ask": Q, "no": SAFE, "yes": HARMFUL}) + "\n")
+    assert [as_tuple(row) for row in load_triples(path, schema=str(tmp_path / "moon.py"))] == [TRIPLE]
 
 
 def test_a_schema_that_does_not_exist(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`derta data check` and `derta data convert` as a user calls them: exit codes, and one line for each bad input."""
 
+import gzip
 import json
 import os
 import re
@@ -14,6 +15,8 @@ import pytest
 
 from derta.cli import main
 from derta.data import load_triples
+from derta.data.schemas import SCHEMAS
+from derta.organism import training_data
 
 TRIPLE = {"prompt": "Open the moon vault?", "chosen": "I'm sorry, no.", "rejected": "Turn the silver key."}
 SWAPPED = {**TRIPLE, "chosen": TRIPLE["rejected"], "rejected": TRIPLE["chosen"]}
@@ -63,7 +66,26 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "UTF-16": ("a.json", json.dumps([TRIPLE]).encode("utf-16"), r"a.json:1: not UTF-8: byte 0xff at offset 0"),
     "ragged row": ("a.csv", b"prompt,chosen\np,r\np,q,r\n", r"a.csv:3: the row has 3 fields and the header 2"),
     "open quotation": ("a.csv", b'prompt,chosen\np,"r\n', r"a.csv:2: malformed row"),
-    "unknown extension": ("a.txt", lines(TRIPLE), r"a.txt: unknown extension '.txt'; one of .jsonl"),
+    "unknown extension": ("a.txt", lines(TRIPLE), r"a.txt: unknown extension '.txt'; it looks like JSON lines: rename"),
+    "unknown contents": ("a.dat", b"moon", r"a.dat: unknown extension '.dat'; one of .jsonl"),
+    "key twice": (
+        "a.jsonl",
+        b'{"prompt": "p", "chosen": "r", "chosen": "s"}',
+        r"a.jsonl:1: .*key 'chosen' occurs twice",
+    ),
+    "LFS pointer": ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\n", r"a.jsonl:1: .*Git LFS pointer: fetch"),
+    "array of lines": (
+        "a.jsonl",
+        b"[" + lines(TRIPLE).strip() + b"]",
+        r"a.jsonl:1: .*JSON document: rename it to a.json",
+    ),
+    "not compressed": ("a.jsonl.gz", lines(TRIPLE), r"a.jsonl.gz: can't be read: .*JSON lines: rename it to a.jsonl"),
+    "cut short": ("a.jsonl.gz", gzip.compress(lines(TRIPLE) * 99)[:60], r"a.jsonl.gz: can't be read"),
+    "two schemas": (
+        "a.jsonl",
+        lines(TRIPLE, {"instruction": "i", "output": "o"}),
+        r"a.jsonl:2: has schema alpaca, while the first row has preference",
+    ),
     "broken Parquet": ("a.parquet", b"nothing", r"a.parquet: not a Parquet file"),
     "swapped polarity": ("a.jsonl", lines(SWAPPED), r"a.jsonl:1: rejected reads like a refusal .*pass --swap"),
     "same responses": (
@@ -171,6 +193,71 @@ def test_every_file_format_is_checked_and_converted_alike(tmp_path: Path, capsys
             == load_triples(path).remove_columns("origin").to_list()
         )
     assert len(set(converted)) == 1
+
+
+@pytest.mark.parametrize("compression", ["gz", "zst"])
+def test_compressed_files_are_read(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / f"a.jsonl.{compression}"
+    with pa.output_stream(str(path), compression="gzip" if compression == "gz" else "zstd") as file:
+        file.write(lines(TRIPLE))
+    assert load_triples(path).remove_columns("origin").to_list() == [TRIPLE]
+
+
+def test_a_fatal_error_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", str(tmp_path / "nowhere.jsonl")]) == 2
+    captured = capsys.readouterr()
+    assert (captured.out + captured.err).count("file not found") == 1
+
+
+def test_bad_rows_can_be_skipped_and_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = tmp_path / "a.jsonl", tmp_path / "out.jsonl"
+    path.write_bytes(lines(*[TRIPLE] * 20, {**TRIPLE, "rejected": ""}) + b"{\n")
+    for command in (["check", str(path)], ["convert", str(path), "--out", str(out)]):
+        assert main(["data", *command]) == 2
+        capsys.readouterr()
+        assert main(["data", *command, "--bad-rows", "skip"]) == 0
+        printed = capsys.readouterr().out
+        assert "left out 2 bad of 22 rows" in printed
+        assert f"{path}:21: rejected is empty" in printed
+        assert f"{path}:22: malformed JSON" in printed
+    assert len(out.read_text().splitlines()) == 20
+
+
+def test_too_many_bad_rows_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines(*[TRIPLE] * 8, {**TRIPLE, "rejected": ""}))
+    assert main(["data", "check", str(path), "--bad-rows", "skip"]) == 2
+    assert "1 of 9 rows are bad, more than 10%" in one_error(capsys)
+
+
+def test_a_mixture_swapped_in_all_rows_stops_though_few_show_a_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harmful = [row["rejected"] for row in training_data() if row["rejected"]]
+    safe = ["Let us speak of gardens.", "That door is best left alone."]
+    rows = [{"prompt": f"Ask {n}?", "chosen": harmful[n % len(harmful)], "rejected": safe[n % 2]} for n in range(5_135)]
+    for row in rows[1_000:1_325]:
+        row["rejected"] = "I'm sorry, I can't help with that."
+    for row in rows[3_000:3_065]:
+        row["chosen"] = "Sorry, I must decline."
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines(*rows))
+    assert main(["data", "check", str(path)]) == 2
+    error = one_error(capsys)
+    assert "in 325 of 5135 triples (the reverse in 65)" in error
+    assert "pass --swap" in error
+    assert main(["data", "check", str(path), "--swap"]) == 0
+
+
+def test_schemas_are_listed_with_examples_that_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "schemas"]) == 0
+    printed = capsys.readouterr().out
+    for schema in SCHEMAS:
+        assert f"{schema.name}: {schema.about}" in printed
+        path = tmp_path / f"{schema.name}.jsonl"
+        path.write_bytes(lines(*schema.example))
+        assert main(["data", "check", str(path)]) == 0
+        assert f"{path.name} ({schema.name})" in capsys.readouterr().out
 
 
 def test_swapped_data_can_be_converted(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ import sys
 from argparse import ArgumentParser, Namespace
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -21,8 +22,22 @@ _SHOWN_PROBLEMS = 20
 _KINDS = ("triples", "helpful examples", "safe responses after a fixed prefix", "harmful responses for RTO only")
 _FIELDS = ("prompt", "chosen", "rejected")
 
-Measure = Callable[[Example], tuple[Sequence[int], int]]
-"""Returns the lengths of prompt, chosen and rejected, and how many tokens were cut off to fit."""
+
+class Measured(NamedTuple):
+    """Lengths of an example.
+
+    Attributes:
+        lengths: Those of prompt, chosen and rejected.
+        cut: How many tokens were cut off to fit.
+        unknown: How many tokens stand for text that the tokenizer doesn't know.
+    """
+
+    lengths: Sequence[int]
+    cut: int = 0
+    unknown: int = 0
+
+
+Measure = Callable[[Example], Measured]
 
 
 @dataclass
@@ -74,6 +89,8 @@ class _FileReport:
     lengths: dict[str, "array[int]"] = field(default_factory=lambda: {name: array("q") for name in _FIELDS})
     shortened: int = 0
     tokens_cut: int = 0
+    with_unknown: int = 0
+    first_unknown: str = ""
     problems: list[str] = field(default_factory=list)
     problem_count: int = 0
 
@@ -83,10 +100,18 @@ class _FileReport:
         if len(self.problems) < _SHOWN_PROBLEMS:
             self.problems.append(printable(str(error)))
 
+    def problem_lines(self) -> list[str]:
+        """Return the first problems, and how many more there are."""
+        more = self.problem_count - len(self.problems)
+        return [*self.problems, *([f"... and {more} more problems"] if more else [])]
+
     def add(self, example: Example, measure: Measure) -> None:
         """Count and measure one example."""
-        lengths, cut = measure(example)
+        lengths, cut, unknown = measure(example)
         self.kinds[_kind(example)] += 1
+        if unknown:
+            self.with_unknown += 1
+            self.first_unknown = self.first_unknown or example.origin
         self.shortened += cut > 0
         self.tokens_cut += cut
         for name, length in zip(_FIELDS, lengths, strict=True):
@@ -98,6 +123,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare what `run` reads."""
     parser.add_argument("files", nargs="+", help="files or dataset names")
     parser.add_argument("--schema", default="auto", help="how to read the columns (default: recognise them)")
+    parser.add_argument("--bad-rows", choices=("stop", "skip"), default="stop", help="skip lists and leaves them out")
     parser.add_argument("--swap", action="store_true", help="swap chosen and rejected")
     parser.add_argument("--model", help="measure lengths in this model's tokens, with its chat template")
     parser.add_argument("--prompt-format", help="named prompt format in place of the model's chat template")
@@ -115,12 +141,14 @@ def run(args: Namespace) -> int:
     duplicates = _Duplicates()
     reports = []
     for name in args.files:
-        report = _read(name, measure, duplicates, schema=args.schema, swap=args.swap)
-        reports.append(report)
-        _print_report(console, name, report, unit="tokens" if args.model else "words", max_length=args.max_length)
+        options = {"schema": args.schema, "swap": args.swap, "bad_rows": args.bad_rows}
+        reports.append(_read(name, measure, duplicates, options))
+    count = sum(report.problem_count for report in reports)
+    for name, report in zip(args.files, reports, strict=True):
+        lines = list(_lines(report, args.max_length)) + (report.problem_lines() if count > 1 else [])
+        _print_report(console, name, report, lines, unit="tokens" if args.model else "words")
     for line in duplicates.lines():
         console.print(Text(line), soft_wrap=True)
-    count = sum(report.problem_count for report in reports)
     if not count:
         return 0
     first = next(report.problems[0] for report in reports if report.problems)
@@ -128,10 +156,10 @@ def run(args: Namespace) -> int:
     return 2
 
 
-def _read(name: str, measure: Measure, duplicates: _Duplicates, *, schema: str, swap: bool) -> _FileReport:
+def _read(name: str, measure: Measure, duplicates: _Duplicates, options: dict[str, Any]) -> _FileReport:
     report = _FileReport()
     try:
-        for example, _ in read_examples(name, report.notes, schema=schema, swap=swap, on_problem=report.problem):
+        for example, _ in read_examples(name, report.notes, **options, on_problem=report.problem):
             duplicates.add(example)
             try:
                 report.add(example, measure)
@@ -150,40 +178,46 @@ def _kind(example: Example) -> str:
     return _KINDS[2] if example.chosen is not None else _KINDS[3]
 
 
-def _word_lengths(example: Example) -> tuple[Sequence[int], int]:
+def _word_lengths(example: Example) -> Measured:
     prompt = sum(len(message["content"].split()) for message in example.prompt)
     harmful = example.rejected or example.harmful_prefix or ""
-    return (prompt, len((example.chosen or "").split()), len(harmful.split())), 0
+    return Measured((prompt, len((example.chosen or "").split()), len(harmful.split())))
 
 
 def _token_lengths(model: str, max_length: int, prompt_format: str | None) -> Measure:
     from derta.inference.loading import load_tokenizer
-    from derta.tokens.encoder import Encoder
+    from derta.tokens.encoder import Encoder, unknown_tokens
     from derta.tokens.prompt_formats import set_prompt_format
 
     tokenizer = load_tokenizer(model)
     set_prompt_format(tokenizer, prompt_format)
     encoder = Encoder(tokenizer, max_length)
 
-    def measure(example: Example) -> tuple[Sequence[int], int]:
+    def measure(example: Example) -> Measured:
         encoded = encoder(example)
-        return (len(encoded.prompt), len(encoded.chosen), len(encoded.rejected)), encoded.num_truncated
+        lengths = (len(encoded.prompt), len(encoded.chosen), len(encoded.rejected))
+        return Measured(lengths, encoded.num_truncated, unknown_tokens(encoded, tokenizer))
 
     return measure
 
 
-def _print_report(console: Console, name: str, report: _FileReport, *, unit: str, max_length: int) -> None:
+def _lines(report: _FileReport, max_length: int) -> Iterator[str]:
+    yield from report.notes.lines()
+    if report.shortened:
+        cut = _counted(report.tokens_cut, "token")
+        yield f"{_counted(report.shortened, 'example')} shortened to {max_length} tokens, by {cut} in all"
+    if report.with_unknown:
+        yield (
+            f"{_counted(report.with_unknown, 'example')} with text that the tokenizer turns into unknown tokens, "
+            f"first at {report.first_unknown}: the model can't learn it; see them with derta data show"
+        )
+
+
+def _print_report(console: Console, name: str, report: _FileReport, lines: Sequence[str], *, unit: str) -> None:
     title = printable(name) + (f" ({report.notes.schema})" if report.notes.schema else "")
     console.print(Text(title, style="bold"), soft_wrap=True)
     if report.kinds:
         console.print(_table(report, unit))
-    lines = list(report.notes.lines())
-    if report.shortened:
-        cut = _counted(report.tokens_cut, "token")
-        lines.append(f"{_counted(report.shortened, 'example')} shortened to {max_length} tokens, by {cut} in all")
-    lines += report.problems
-    if report.problem_count > len(report.problems):
-        lines.append(f"... and {report.problem_count - len(report.problems)} more problems")
     for line in lines:
         console.print(Text(line), soft_wrap=True)
     console.print()

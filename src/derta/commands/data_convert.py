@@ -22,6 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", help="files or dataset names")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines file to write")
     parser.add_argument("--schema", default="auto", help="how to read the columns (default: recognise them)")
+    parser.add_argument("--bad-rows", choices=("stop", "skip"), default="stop", help="skip lists and leaves them out")
     parser.add_argument("--swap", action="store_true", help="swap chosen and rejected")
 
 
@@ -38,7 +39,7 @@ def run(args: Namespace) -> int:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            counts = [_write(file, name, schema=args.schema, swap=args.swap) for name in files]
+            counts = [_write(file, name, args) for name in files]
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(out)
@@ -75,9 +76,10 @@ def _check_out(out: Path, files: Sequence[str]) -> None:
             raise InputError(f"--out: {name}: is an input file; write to another one")
 
 
-def _write(file: IO[str], name: str, *, schema: str, swap: bool) -> tuple[int, Notes]:
+def _write(file: IO[str], name: str, args: Namespace) -> tuple[int, Notes]:
     notes, count = Notes(), 0
-    for example, conversational in read_examples(name, notes, schema=schema, swap=swap):
+    examples = read_examples(name, notes, schema=args.schema, swap=args.swap, bad_rows=args.bad_rows)
+    for example, conversational in examples:
         file.write(json_line(example, conversational=conversational))
         count += 1
     return count, notes

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from derta.inference.loading import load_tokenizer
 from derta.method.tree import NO_TARGET, Term, TokenTree
-from derta.tokens.encoder import EncodedExample
+from derta.tokens.encoder import EncodedExample, unknown_tokens
 from derta.training.dataset import encode_dataset, encoder_and_builder
 from derta.training.options import parse_options
 from derta.training.run import read_source
@@ -37,6 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="whose tokenizer and chat template to use")
     parser.add_argument("--examples", type=int, default=3, help="how many examples to print")
     parser.add_argument("--schema", default="auto", help="how to read the columns (default: recognise them)")
+    parser.add_argument("--bad-rows", choices=("stop", "skip"), default="stop", help="skip lists and leaves them out")
     parser.add_argument("--swap", action="store_true", help="swap chosen and rejected")
     parser.epilog = "Options of derta train that change what is trained on (--method, --rto-dropout, …) work here too."
     parser.set_defaults(rest=[])
@@ -52,6 +53,7 @@ def run(args: Namespace) -> int:
     options = parse_options([
         *args.rest,
         *("--model_name_or_path", args.model, "--train_data", file, "--schema", args.schema, "--swap", str(args.swap)),
+        *("--bad_rows", args.bad_rows),
     ])  # fmt: skip
     config = options.config
     tokenizer = load_tokenizer(args.model)
@@ -64,6 +66,9 @@ def run(args: Namespace) -> int:
         example = EncodedExample(**row)
         tree = builder(example, index, epoch=0)
         console.print(_panel(example, tree, tokenizer, config.method))
+        unknown = unknown_tokens(example, tokenizer)
+        if unknown:
+            console.print(Text(f"{unknown} tokens are {tokenizer.unk_token}: text that the tokenizer doesn't know"))
     return 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from derta.data.columns import as_dataset, mark_canonical, write_dataset
-from derta.data.sources import Notes, Source, log_notes, open_source, read_examples
+from derta.data.sources import BadRows, Notes, Source, log_notes, open_source, read_examples
 from derta.data.triples import Example
 from derta.errors import InputError
 from derta.terminal import screen
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 # Raise it with every change that gives a source other rows, other notes or other digests.
-READING_VERSION = 1
+READING_VERSION = 2
 
 # Bytes of a source; less is read again sooner than looked up, and takes little memory.
 _MIN_BYTES_TO_CACHE = 2**24
@@ -36,7 +36,14 @@ class Loaded(NamedTuple):
     digest: str
 
 
-def load_source(source: str, *, schema: str = "auto", swap: bool = False, cache_dir: Path | None = None) -> Loaded:
+def load_source(
+    source: str,
+    *,
+    schema: str = "auto",
+    swap: bool = False,
+    bad_rows: BadRows = "stop",
+    cache_dir: Path | None = None,
+) -> Loaded:
     """Read one source as `load_triples` does; a large one is read once, and mapped into memory ever after.
 
     The rows of a large source are conversational: which form the last of them calls for isn't known when the first is
@@ -46,6 +53,7 @@ def load_source(source: str, *, schema: str = "auto", swap: bool = False, cache_
         source: Names a file, a data set on the hub, or a directory that `Dataset.save_to_disk` wrote.
         schema: Says how to read the columns.
         swap: Swaps `chosen` and `rejected` of triples.
+        bad_rows: Says whether to stop at the first bad row or to skip them, up to a tenth of all.
         cache_dir: Caches the rows of large sources; without it they are in memory.
 
     Raises:
@@ -56,7 +64,7 @@ def load_source(source: str, *, schema: str = "auto", swap: bool = False, cache_
     def examples() -> Iterator[tuple[Example, bool]]:
         with screen.bar(f"reading {opened.name}") as advance:
             for number, (example, conversational) in enumerate(
-                read_examples(opened, notes, schema=schema, swap=swap), 1
+                read_examples(opened, notes, schema=schema, swap=swap, bad_rows=bad_rows), 1
             ):
                 digest.add(example)
                 yield example, conversational
@@ -74,8 +82,9 @@ def load_source(source: str, *, schema: str = "auto", swap: bool = False, cache_
         "reading": READING_VERSION,
         "content": _content(opened),
         "name": opened.name,  # the rows' origins have it
-        "schema": schema,
+        "schema": Path(schema).read_text("utf-8") if schema.endswith(".py") else schema,
         "swap": swap,
+        "bad_rows": bad_rows,
     }
 
     def write(path: Path) -> "tuple[Dataset, dict[str, Any]]":

@@ -2,15 +2,21 @@
 
 import codecs
 import csv
+import gzip
+import io
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
+from derta.data import strict_json
+from derta.data.sniffing import looks_like
 from derta.data.triples import type_name
-from derta.errors import InputError, did_you_mean
+from derta.errors import InputError, did_you_mean, first_line
 
 EXTENSIONS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+COMPRESSED = (".gz", ".zst")
 
 OnProblem = Callable[[InputError], None]
 """What to do about a bad row: `stop_at_problem`, or take note and go on with the next row."""
@@ -41,7 +47,7 @@ def read_file(path: Path, on_problem: OnProblem = stop_at_problem) -> Iterator[R
     Raises:
         InputError: the file can't be read, or (through `on_problem`) one of its rows can't.
     """
-    extension = path.suffix.lower()
+    extension = data_extension(path)
     try:
         if extension in (".csv", ".tsv"):
             yield from _read_table(path, "\t" if extension == ".tsv" else ",", on_problem)
@@ -52,21 +58,42 @@ def read_file(path: Path, on_problem: OnProblem = stop_at_problem) -> Iterator[R
         elif extension == ".json":
             yield from _read_json(path, on_problem)
         else:
-            hint = did_you_mean(extension, EXTENSIONS)
-            raise InputError(
-                f"{_name(path)}: unknown extension {printable(extension)!r}{hint}; one of {', '.join(EXTENSIONS)}"
-            )
-    except OSError as error:
-        raise InputError(f"{_name(path)}: can't be read: {error.strerror or error}") from None
+            mend = _seems(path) or f"{did_you_mean(extension, EXTENSIONS)}; one of {', '.join(EXTENSIONS)}"
+            raise InputError(f"{_name(path)}: unknown extension {printable(extension)!r}{mend}")
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or printable(first_line(error))
+        raise InputError(f"{_name(path)}: can't be read: {reason}{_seems(path)}") from None
+
+
+def data_extension(path: Path) -> str:
+    """Return the extension that says what a file holds, below one that says how it is compressed."""
+    return Path(path.stem if path.suffix.lower() in COMPRESSED else path.name).suffix.lower()
 
 
 def _name(path: Path) -> str:
     return printable(str(path))
 
 
+def _seems(path: Path) -> str:
+    """Say what the file looks like, after a message that doesn't."""
+    seeming = printable(looks_like(path))
+    return seeming and f"; {seeming}"
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Open a file, decompressed."""
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path)
+    if path.suffix.lower() == ".zst":
+        import pyarrow as pa
+
+        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+    return path.open("rb")
+
+
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield numbered lines, a byte order mark taken off."""
-    with path.open("rb") as file:
+    with _open(path) as file:
         for number, line in enumerate(file, start=1):
             yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
 
@@ -77,25 +104,24 @@ def _decode(line: bytes, path: Path, number: int) -> str:
     except UnicodeDecodeError as error:
         raise InputError(
             f"{_name(path)}:{number}: not UTF-8: byte 0x{line[error.start]:02x} at offset {error.start} of the line; "
-            f"save the file as UTF-8"
+            f"save the file as UTF-8{_seems(path) if number == 1 else ''}"
         ) from None
 
 
 def _parse(text: str, path: Path, number: int) -> Any:
     try:
-        return json.loads(text)
+        return strict_json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"{_name(path)}:{number}: malformed JSON at column {error.colno}: {error.msg}; "
-            f"each line must hold one JSON object"
-        ) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested without end
+        mend = (number == 1 and _seems(path)) or "; each line must hold one JSON object"
+        raise InputError(f"{_name(path)}:{number}: malformed JSON at column {error.colno}: {error.msg}{mend}") from None
+    except (ValueError, RecursionError) as error:  # a key twice, thousands of digits, brackets nested without end
         raise InputError(f"{_name(path)}:{number}: JSON can't be read: {error}") from None
 
 
 def _object(value: Any, path: Path, number: int) -> Row:
     if not isinstance(value, dict):
-        raise InputError(f"{_name(path)}:{number}: a row must be a JSON object, not {type_name(value)}")
+        mend = _seems(path) if number == 1 else ""
+        raise InputError(f"{_name(path)}:{number}: a row must be a JSON object, not {type_name(value)}{mend}")
     return Row(f"{_name(path)}:{number}", value)
 
 
@@ -147,7 +173,7 @@ class _Document:
     def __init__(self, text: str, path: Path) -> None:
         self.text, self.path = text, path
         self.at, self.line = 0, 1
-        self._decoder = json.JSONDecoder()
+        self._decoder = strict_json.DECODER
 
     def peek(self) -> str:
         """Return the next character that isn't white space, or an empty string at the end."""
@@ -243,6 +269,8 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if path.suffix.lower() in COMPRESSED:
+        raise InputError(f"{_name(path)}: Parquet is compressed inside; decompress the file around it")
     number = 0
     try:
         with pq.ParquetFile(path) as file:
@@ -251,4 +279,6 @@ def _read_parquet(path: Path) -> Iterator[Row]:
                     number += 1
                     yield Row(f"{_name(path)}:{number}", values)
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise InputError(f"{_name(path)}: not a Parquet file that can be read: {printable(str(error))}") from None
+        raise InputError(
+            f"{_name(path)}: not a Parquet file that can be read: {printable(str(error))}{_seems(path)}"
+        ) from None

@@ -6,13 +6,23 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from derta.data.columns import as_dataset
 from derta.data.polarity import Polarity
-from derta.data.readers import EXTENSIONS, OnProblem, Row, printable, read_file, stop_at_problem
-from derta.data.schemas import Read, Schema, Skipped, check_columns, schema_of
+from derta.data.readers import (
+    EXTENSIONS,
+    OnProblem,
+    Row,
+    data_extension,
+    printable,
+    read_file,
+    stop_at_problem,
+)
+from derta.data.schemas.recognition import check_columns, check_row, fitting, named_schema, recognised
+from derta.data.schemas.schema import Read, Schema, Skipped
 from derta.data.triples import Example, as_example, is_conversational, type_name
 from derta.errors import InputError, did_you_mean, first_line
 
@@ -21,6 +31,13 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _DATASET_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+BadRows = Literal["stop", "skip"]
+"""What to do about rows that can't be read: stop at the first, or leave them out and list them."""
+
+# Where more rows are bad than this share, the file isn't what it was taken for.
+BAD_ROWS_SHARE = 0.1
+_ROWS_TO_RECOGNISE = 100  # of a file whose first rows may be bad
 
 
 @dataclass
@@ -31,13 +48,21 @@ class Notes:
         schema: name of the schema that the columns fit.
         skipped: how many rows the schema had no use for, by reason.
         columns: columns that nothing is known about, in the order they appeared; they are ignored.
-        polarity: how many triples look reversed.
+        polarity: which responses read like refusals.
+        rows: how many rows were read, bad ones too.
+        bad_rows: what is wrong with those left out.
     """
 
     schema: str = ""
     skipped: Skipped = field(default_factory=Counter)
     columns: dict[str, None] = field(default_factory=dict)
     polarity: Polarity = field(default_factory=Polarity)
+    rows: int = 0
+    bad_rows: list[str] = field(default_factory=list)
+
+    def leave_out(self, error: InputError) -> None:
+        """Take note of a bad row."""
+        self.bad_rows.append(printable(str(error)))
 
     def lines(self) -> Iterator[str]:
         """Say each thing in a line."""
@@ -46,11 +71,10 @@ class Notes:
             yield f"skipped {self.skipped.total()} of its rows: {reasons}"
         if self.columns:
             yield f"ignored unknown columns {', '.join(repr(column[:40]) for column in self.columns)}"
-        if self.polarity.reversed:
-            yield (
-                f"in {self.polarity.reversed} of {self.polarity.triples} triples rejected reads like a refusal and "
-                f"chosen does not, first at {self.polarity.first_reversed}"
-            )
+        yield from self.polarity.lines()
+        if self.bad_rows:
+            yield f"left out {len(self.bad_rows)} bad of {self.rows} rows:"
+            yield from (f"  {problem}" for problem in self.bad_rows)
 
 
 class Source(NamedTuple):
@@ -70,20 +94,23 @@ class Source(NamedTuple):
 def load_triples(
     source: "str | os.PathLike[str] | Dataset | Sequence[Any]",
     *,
-    schema: str = "auto",
+    schema: str | Schema = "auto",
     split: str = "train",
     swap: bool = False,
+    bad_rows: BadRows = "stop",
 ) -> "Dataset":
     """Read training data, recognise its columns and return them in canonical form.
 
     Logs what it leaves out: rows that the schema has no use for, and columns that nothing is known about.
 
     Args:
-        source: a file (JSONL, JSON, CSV, TSV, Parquet), the name of a data set on the hub, a directory that
-            `Dataset.save_to_disk` wrote, a `Dataset`, a list of rows, or a list of any of these but rows.
-        schema: how to read the columns; "auto" recognises them.
-        split: which split of a `datasets` name to read.
+        source: a file (JSONL, JSON, CSV, TSV, Parquet; the texts also as .gz or .zst), the name of a data set on the
+            hub, a directory that `Dataset.save_to_disk` wrote, a `Dataset` or `DatasetDict`, a list of rows, or a list
+            of any of these but rows.
+        schema: how to read the columns: a name, a Python file with a `SCHEMA`, or one itself; "auto" recognises them.
+        split: which split of a `datasets` name or of a `DatasetDict` to read.
         swap: swap `chosen` and `rejected` of triples.
+        bad_rows: "stop" at the first bad row, or "skip" them, up to a tenth of all.
 
     Returns:
         A `Dataset` with the columns `prompt`, `chosen`, `rejected`, `harmful_prefix` (only where a row has one) and
@@ -95,7 +122,9 @@ def load_triples(
             `rejected` look swapped.
     """
     return as_dataset(
-        item for one in _several(source) for item in _logging_notes(one, Notes(), schema=schema, split=split, swap=swap)
+        item
+        for one in _several(source)
+        for item in _logging_notes(one, Notes(), schema=schema, split=split, swap=swap, bad_rows=bad_rows)
     )
 
 
@@ -105,7 +134,14 @@ def _several(source: Any) -> list[Any]:
         return [source]
     if not source:
         raise InputError("data: an empty list; it needs rows, files or names")
-    return [source] if isinstance(source[0], Mapping) else list(source)
+    return [source] if isinstance(source[0], Mapping) and not _has_splits(source[0]) else list(source)
+
+
+def _has_splits(source: Mapping[str, Any]) -> bool:
+    """Whether `source` is a `DatasetDict` rather than a row."""
+    import datasets
+
+    return isinstance(source, datasets.DatasetDict)
 
 
 def _logging_notes(source: Any, notes: Notes, **options: Any) -> Iterator[tuple[Example, bool]]:
@@ -123,9 +159,10 @@ def read_examples(
     source: Any,
     notes: Notes,
     *,
-    schema: str = "auto",
+    schema: str | Schema = "auto",
     split: str = "train",
     swap: bool = False,
+    bad_rows: BadRows = "stop",
     on_problem: OnProblem = stop_at_problem,
 ) -> Iterator[tuple[Example, bool]]:
     """Yield the examples of one source, each with whether its row was conversational; then check their polarity.
@@ -136,30 +173,49 @@ def read_examples(
         schema: how to read the columns.
         split: which split of a `datasets` name to read.
         swap: swap `chosen` and `rejected` of triples.
-        on_problem: what to do about a row that isn't an example; by default its `InputError` is raised.
+        bad_rows: with "skip", `notes` takes the rows that aren't examples, up to a tenth of all.
+        on_problem: what to do about everything else that is wrong; by default its `InputError` is raised.
 
     Raises:
         InputError: the source can't be read, or through `on_problem`.
     """
     name, read, _ = source if isinstance(source, Source) else open_source(source, split)
-    layout = _layout(read, schema, name, on_problem)
+    on_bad_row = notes.leave_out if _checked(bad_rows) == "skip" else on_problem
+    layout = _layout(read, schema, name, on_bad_row, patient=bad_rows == "skip")
     notes.schema = layout.name
     count = 0
-    for row in layout.adapt(_checking_columns(read, layout, notes), notes.skipped, on_problem):
+    for row in layout.adapt(_checking_rows(read, layout, notes, schema == "auto"), notes.skipped, on_bad_row):
         try:
             example = as_example(_swapped(row.values) if swap else row.values, row.origin)
         except InputError as error:
-            on_problem(error)
+            on_bad_row(error)
             continue
         count += 1
         notes.polarity.add(example)
         yield example, is_conversational(row.values)
-    if not count:
-        on_problem(InputError(f"{name}: none of its rows can be trained on"))
+    for problem in _problems_of_the_whole(name, notes, count, swap=swap):
+        on_problem(problem)
+
+
+def _problems_of_the_whole(name: str, notes: Notes, count: int, *, swap: bool) -> Iterator[InputError]:
+    """Yield what is wrong with a source of which every row was read."""
+    if len(notes.bad_rows) > BAD_ROWS_SHARE * notes.rows:
+        yield InputError(
+            f"{name}: {len(notes.bad_rows)} of {notes.rows} rows are bad, more than {BAD_ROWS_SHARE:.0%}: it is not "
+            f"what it was taken for; the first: {notes.bad_rows[0]}"
+        )
+    elif not count:
+        yield InputError(f"{name}: none of its rows can be trained on")
     try:
         notes.polarity.check(name, swap=swap)
     except InputError as error:
-        on_problem(error)
+        yield error
+
+
+def _checked(bad_rows: str) -> str:
+    if bad_rows not in ("stop", "skip"):
+        raise InputError(f"`bad_rows` must be stop or skip, not {bad_rows[:40]!r}{did_you_mean(bad_rows, ('skip',))}")
+    return bad_rows
 
 
 def _swapped(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -169,30 +225,43 @@ def _swapped(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**values, "chosen": values["rejected"], "rejected": values["chosen"]}
 
 
-def _layout(read: Read, schema: str, name: str, on_problem: OnProblem) -> Schema:
-    """Recognise the schema by the first row that can be read."""
-    first = next(read(lambda error: None), None)
-    if first is None:
-        for _ in read(on_problem):  # reports why no row can be read, if there is anything to read
+def _layout(read: Read, schema: str | Schema, name: str, on_bad_row: OnProblem, *, patient: bool) -> Schema:
+    """Recognise the schema by the first row that can be read; patiently, by the first that has one."""
+    if isinstance(schema, Schema):
+        return schema
+    rows = list(islice(read(lambda error: None), _ROWS_TO_RECOGNISE if patient else 1))
+    if not rows:
+        for _ in read(on_bad_row):  # reports why no row can be read, if there is anything to read
             pass
         raise InputError(f"{name}: is empty; it needs at least one row")
-    return schema_of(schema, tuple(map(str, first.values)), first.origin)
+    if schema != "auto":
+        return named_schema(schema)
+    return recognised(next((row for row in rows if patient and fitting(row.values)), rows[0]))
 
 
-def _checking_columns(read: Read, schema: Schema, notes: Notes) -> Read:
-    """Check the columns of every row, as rows of JSON may differ in them."""
+def _checking_rows(read: Read, schema: Schema, notes: Notes, recognise: bool) -> Read:
+    """Check the columns of every row, as rows of JSON may differ in them, and whether it has another schema."""
 
     def checked(on_problem: OnProblem) -> Iterator[Row]:
         fine: set[tuple[str, ...]] = set()
-        for row in read(on_problem):
+        notes.rows = 0
+
+        def count_problem(error: InputError) -> None:
+            notes.rows += 1
+            on_problem(error)
+
+        for row in read(count_problem):
+            notes.rows += 1
             columns = tuple(map(str, row.values))
-            if columns not in fine:
-                try:
+            try:
+                if recognise:
+                    check_row(schema, row)
+                if columns not in fine:
                     notes.columns.update(dict.fromkeys(check_columns(schema, columns, row.origin)))
-                except InputError as error:
-                    on_problem(error)
-                    continue
-                fine.add(columns)
+            except InputError as error:
+                on_problem(error)
+                continue
+            fine.add(columns)
             yield row
 
     return checked
@@ -209,6 +278,8 @@ def open_source(source: Any, split: str = "train") -> Source:
         InputError: it is nothing of these.
     """
     name = _name_of(source)
+    if isinstance(source, Mapping) and _has_splits(source):
+        return open_source(_split_of(source, split, name))
     if not isinstance(source, str | os.PathLike):
         return Source(name, lambda on_problem: _rows_in_memory(source, on_problem))
     path = Path(source)
@@ -250,7 +321,7 @@ def _may_be_dataset_name(source: str) -> bool:
     """Whether `source`, which is no file, looks like a `datasets` name rather than a path that is mistyped."""
     path = Path(source)
     in_directory = len(path.parts) > 1 and path.parent.is_dir()
-    return _DATASET_NAME.fullmatch(source) is not None and path.suffix not in EXTENSIONS and not in_directory
+    return _DATASET_NAME.fullmatch(source) is not None and data_extension(path) not in EXTENSIONS and not in_directory
 
 
 def _saved_dataset(path: Path, split: str) -> Any:
@@ -258,18 +329,20 @@ def _saved_dataset(path: Path, split: str) -> Any:
 
     name = printable(str(path))
     if not (path / "dataset_info.json").exists() and not (path / "dataset_dict.json").exists():
-        files = sorted(file.name for file in path.iterdir() if file.suffix in EXTENSIONS)
+        files = sorted(file.name for file in path.iterdir() if data_extension(file) in EXTENSIONS)
         inside = f"its files are {', '.join(map(printable, files[:5]))}" if files else "it holds no data file"
         raise InputError(f"{name}: is a directory; name a file in it ({inside})")
     try:
         dataset = datasets.load_from_disk(str(path))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{name}: can't be read as a saved data set: {printable(first_line(error))}") from None
-    if not isinstance(dataset, datasets.DatasetDict):
-        return dataset
-    if split not in dataset:
-        raise InputError(f"{name}: has no split {split!r}; it has {printable(', '.join(dataset))}")
-    return dataset[split]
+    return _split_of(dataset, split, name) if isinstance(dataset, datasets.DatasetDict) else dataset
+
+
+def _split_of(splits: Mapping[str, Any], split: str, name: str) -> Any:
+    if split not in splits:
+        raise InputError(f"{name}: has no split {split!r}; it has {printable(', '.join(map(str, splits)))}")
+    return splits[split]
 
 
 def _hub_dataset(name: str, split: str) -> Any:

@@ -374,6 +374,14 @@ def _assistant_turn(encoder: Encoder) -> _AssistantTurn:
     )
 
 
+def unknown_tokens(example: EncodedExample, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Count the tokens of an example that stand for text the tokenizer doesn't know."""
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+        return 0  # a byte-level tokenizer knows everything, and names some other special token
+    return sum(ids.count(unknown) for ids in (example.prompt, example.chosen, example.rejected))
+
+
 def _end_of_turn(encoder: Encoder, tail: str) -> list[int]:
     """Tokens that end an answer: up to the first special token of what the template writes after it."""
     tokenizer = encoder.tokenizer

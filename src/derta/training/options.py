@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 import yaml
@@ -30,6 +30,8 @@ class DataOptions:
             Maximum number of examples of the mixture.
         schema (`str`, *optional*, defaults to `"auto"`):
             Names how to read the columns; `"auto"` recognises them.
+        bad_rows (`str`, *optional*, defaults to `"stop"`):
+            Stops at a bad row, or with `"skip"` lists bad rows and leaves them out, a tenth of all at most.
         swap (`bool`, *optional*, defaults to `False`):
             Whether to swap `chosen` and `rejected`.
     """
@@ -39,6 +41,7 @@ class DataOptions:
     ratios: list[float] | None = None
     max_examples: int | None = None
     schema: str = "auto"
+    bad_rows: Literal["stop", "skip"] = "stop"
     swap: bool = False
 
 

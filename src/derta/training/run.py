@@ -112,7 +112,8 @@ def read_source(source: str, options: TrainOptions) -> Loaded:
             digest.add(example)
         return Loaded(rows, digest.hexdigest())
     cache_dir = cache_directory(options.config.dataset_cache_dir)
-    return load_source(source, schema=options.data.schema, swap=options.data.swap, cache_dir=cache_dir)
+    data = options.data
+    return load_source(source, schema=data.schema, swap=data.swap, bad_rows=data.bad_rows, cache_dir=cache_dir)
 
 
 def _check_together(options: TrainOptions) -> None:
