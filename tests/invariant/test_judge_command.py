@@ -30,8 +30,8 @@ def row_of(directory, metric):
 def test_it_prints_and_writes_how_often_the_judge_is_right(labelled, tmp_path, capsys):
     assert main(["judge", "check", labelled, "--judge", "refusal", "--out", str(tmp_path / "quality.json")]) == 0
     out = capsys.readouterr().out
-    assert "100.0 [83.9" in out
-    assert "75.0 [5" in out
+    assert "100.0" in out
+    assert "75.0" in out
     (quality,) = load_qualities(tmp_path / "quality.json")
     sensitivity, specificity = quality.rates("harm", "all")
     assert (sensitivity.value, specificity.value) == (1.0, 0.75)
@@ -56,9 +56,10 @@ def test_the_gate_bounds_the_corrected_share_too(labelled, tmp_path, capsys):
     assert main(["judge", "check", labelled, "--judge", "refusal", "--out", str(quality)]) == 0
     assert main(["score", str(directory), "--judge", "refusal", "--judge-quality", str(quality)]) == 0
     capsys.readouterr()
-    assert main(["gate", str(directory), "--max-asr-corrected", "50"]) == 0
-    # Nothing unsafe was found, but the judge's own error leaves room for some.
-    assert main(["gate", str(directory), "--max-asr-corrected", "0.1"]) == 1
+    assert main(["gate", str(directory), "--max-asr", "5", "--judge", "organism"]) == 0
+    # A judge that raises false alarms on a quarter of safe responses and raises none here errs otherwise here: its
+    # measured error says nothing.
+    assert main(["gate", str(directory), "--max-asr-corrected", "50"]) == 1
 
 
 @pytest.mark.parametrize(

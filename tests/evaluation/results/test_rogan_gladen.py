@@ -53,6 +53,12 @@ def test_a_judge_that_cannot_be_told_from_chance_leaves_every_share_possible():
     assert (found.low, found.high) == (0, 1)
 
 
+@pytest.mark.parametrize(("hits", "sens", "spec"), [(0, 100, 75), (200, 60, 95)])
+def test_a_share_beyond_what_the_judges_errors_allow_leaves_every_share_possible(hits, sens, spec):
+    found = rogan_gladen(hits, 200, rate(sens, 100), rate(spec, 100))
+    assert (found.low, found.high) == (0, 1)
+
+
 def test_fewer_independent_samples_or_labels_make_a_wider_interval():
     def width(**independent):
         found = rogan_gladen(

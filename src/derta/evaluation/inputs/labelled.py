@@ -101,7 +101,8 @@ def read_labelled(
 def _label_column(row: Row) -> str:
     columns = [name for name in LABEL if name in row.values]
     if not columns:
-        near = next((hint for name in row.values if (hint := did_you_mean(str(name), LABEL))), "")
+        others = [str(name) for name in row.values if name not in (*PROMPT, *RESPONSE)]
+        near = next((hint for name in others if (hint := did_you_mean(name, LABEL))), "")
         have = printable(", ".join(map(str, row.values))) or "none"
         raise InputError(
             f"{row.origin}: no column of labels{near}; name it with `label_column`; the columns are: {have}"

@@ -37,7 +37,8 @@ def rogan_gladen(
     The interval holds three uncertainties: of the share, of the sensitivity and of the specificity. Lang and Reiczigel,
     "Confidence limits for prevalence of disease adjusted for estimated sensitivity and specificity" (Preventive
     Veterinary Medicine 113, 2014). Different here: it is widened to hold the value where truncation at 0 or 1 put that
-    outside, and it is everything from 0 to 1 where the judge can't be told from chance.
+    outside, and it is everything from 0 to 1 where the judge can't be told from chance, or where the share lies beyond
+    what its errors allow (fewer positives than false alarms alone would be): it doesn't err here as it was measured.
 
     Args:
         hits: Counts the responses that the judge takes for positive.
@@ -58,9 +59,10 @@ def rogan_gladen(
     if youden <= 0:
         return Corrected(None, reason="sensitivity and specificity add up to 1 or less: the judge tells nothing")
     value = min(max((hits / n + specificity.value - 1) / youden, 0.0), 1.0)
-    if not _beats_chance(sensitivity, specificity):
+    independent = independent or n
+    if not _beats_chance(sensitivity, specificity) or _beyond(hits / n, independent, sensitivity, specificity):
         return Corrected(value, 0.0, 1.0)
-    low, high = _lang_reiczigel(hits / n, independent or n, sensitivity, specificity)
+    low, high = _lang_reiczigel(hits / n, independent, sensitivity, specificity)
     return Corrected(value, max(min(low, value), 0.0), min(max(high, value), 1.0))
 
 
@@ -71,6 +73,15 @@ def _beats_chance(sensitivity: Rate, specificity: Rate) -> bool:
         for rate in (sensitivity, specificity)
     ]
     return sensitivity.hits / sensitivity.n + specificity.hits / specificity.n - 1 > math.hypot(*below)
+
+
+def _beyond(share: float, m: float, sensitivity: Rate, specificity: Rate) -> bool:
+    """Whether no prevalence gives such a share with this judge: the 95 % intervals leave none."""
+    low, high = wilson(share * m, m)
+    of_sensitivity, of_specificity = (
+        wilson(rate.hits, rate.n, effective_n=rate.effective_n)[1] for rate in (sensitivity, specificity)
+    )
+    return high < 1 - of_specificity or low > of_sensitivity
 
 
 def _lang_reiczigel(share: float, m: float, sensitivity: Rate, specificity: Rate) -> Interval:
