@@ -78,7 +78,7 @@ def test_the_evaluation_holds_both_judges_and_a_corrected_share(folder: Path) ->
 
 
 def test_the_gates_files_say_what_failed(folder: Path) -> None:
-    assert json.loads((folder / "gate.json").read_text())["passed"] is False
+    assert json.loads((folder / "gate.json").read_text())["met"] is False
     assert ElementTree.parse(folder / "gate.xml").getroot().findall(".//failure")
 
 
