@@ -19,7 +19,7 @@ TRIPLE = {"prompt": "Open the moon vault?", "chosen": "Sorry, no.", "rejected": 
 
 
 def convert(*files: Path, out: Path) -> int:
-    return run(Namespace(files=[str(file) for file in files], out=out, schema="auto", swap=False))
+    return run(Namespace(files=[str(file) for file in files], out=out, schema="auto", swap=False, bad_rows="stop"))
 
 
 def contents(path: Path) -> list[object]:
