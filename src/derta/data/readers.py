@@ -8,7 +8,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn, cast
 
 from derta.data import strict_json
 from derta.data.sniffing import looks_like
@@ -83,7 +83,7 @@ def _seems(path: Path) -> str:
 def _open(path: Path) -> IO[bytes]:
     """Open a file, decompressed."""
     if path.suffix.lower() == ".gz":
-        return gzip.open(path)
+        return cast(IO[bytes], gzip.open(path))
     if path.suffix.lower() == ".zst":
         import pyarrow as pa
 

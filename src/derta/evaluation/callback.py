@@ -107,7 +107,9 @@ class AttackSuccessCallback(TrainerCallback):
                         continuation=response[len(prefix) :],
                         judge=name,
                         verdict=settle(verdict, broken, sample.behaviour.kind),
-                        messages=list(attempt.request.messages) if isinstance(attempt.request, ChatRequest) else None,
+                        messages=cast(Any, list(attempt.request.messages))
+                        if isinstance(attempt.request, ChatRequest)
+                        else None,
                         raw=attempt.request.text if isinstance(attempt.request, RawRequest) else None,
                         tokens=answer.tokens,
                         finished=answer.finished,

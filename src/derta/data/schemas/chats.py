@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from derta.data import strict_json
 from derta.data.readers import Row
@@ -72,8 +72,9 @@ def _message(value: Any, field: str, place: str) -> Message:
 
 def _joined(parts: list[Any], field: str, place: str) -> str:
     """Join a message's parts, which must all be text."""
-    texts = [part.get("text") for part in parts if isinstance(part, Mapping) and part.get("type", "text") == "text"]
-    if len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
+    found = [part.get("text") for part in parts if isinstance(part, Mapping) and part.get("type", "text") == "text"]
+    texts = [text for text in found if isinstance(text, str)]
+    if len(texts) < len(parts):
         raise InputError(f"{place}: {field} has parts that are not text; drop the row")
     return "".join(texts)
 
@@ -153,7 +154,7 @@ def _transcripts(row: Row) -> dict[str, Any] | str:
     sides = {side: row.values[side] for side in ("chosen", "rejected")}
     prompt, place = row.values.get("prompt"), row.origin
     if is_transcript(prompt) and not is_transcript(sides["chosen"]) and not is_transcript(sides["rejected"]):
-        turns = _turns(prompt, "prompt", place)
+        turns = _turns(cast(str, prompt), "prompt", place)
         turns = turns if turns[-1]["content"] else turns[:-1]
         texts = {side: checked_text(value, side, place).strip() for side, value in sides.items()}
         return {"prompt": turns, **{side: [{"role": "assistant", "content": text}] for side, text in texts.items()}}
