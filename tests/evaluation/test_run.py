@@ -170,8 +170,8 @@ def test_answers_are_compared_with_a_reference_by_the_model_in_the_role_judge(tm
 
 
 def test_a_judge_that_stalls_is_given_up(tmp_path, behaviours, monkeypatch):
-    monkeypatch.setattr(judging, "_SECONDS", 1)
-    rows, samples = judged(tmp_path, behaviours, lambda content: 4.0 if "vault 1" in content else "Verdict: safe")
+    monkeypatch.setattr(judging, "_SECONDS", 6)
+    rows, samples = judged(tmp_path, behaviours, lambda content: 9.0 if "vault 1" in content else "Verdict: safe")
     assert rows["direct", "unscored", "guideline"].value == 1
     assert [sample.verdict.label for sample in samples if sample.id in ("h0", "h2")] == ["safe", "safe"]
 
