@@ -73,14 +73,7 @@ COMMAND = ["eval", "--model", "organism", "--attacks", "direct,prefill", "--limi
 def start(out):
     """Start an evaluation and wait until some of its samples are taken."""
     command = [sys.executable, "-m", "derta.cli", *COMMAND, str(out)]
-    process = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        # A shell's background job passes on that it ignores interrupts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 900
     while process.poll() is None and time.monotonic() < deadline:
         if any(path.stat().st_size > 5_000 for path in (out / "logs").glob("*prefill*.eval")):
@@ -109,7 +102,7 @@ def test_an_interrupted_evaluation_exits_with_130_and_can_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=600)
     assert process.returncode == 130
-    assert told.strip().splitlines()[-1].startswith("derta: interrupted; the same command goes on")
+    assert "derta: interrupted; the same command goes on" in told
     assert not (tmp_path / "out" / "results.json").exists()
     finish(tmp_path / "out")
 
