@@ -1,29 +1,32 @@
-"""Compare derta's generation with a plain loop of left-padded `generate` batches of 25, greedily, on the same requests.
+"""Compare derta's generation with a plain loop of left-padded `generate` batches, greedily, on the same requests.
 
     python benchmarks/generation_throughput.py --out benchmarks/results/generation_throughput.json
 
-Three workloads: the organism under its own attacks; a random 100 M-parameter Llama with prompts of mixed lengths; and
-the same model with prompts that share their first 600 tokens. Random weights never end an answer by intent, so a set
-of end-of-turn tokens, the same for both sides, is drawn until answers end as those of a chat model do: some at once,
-some late, some at the limit. Both sides get the same token ids in the same order and take turns in one process. The
-outputs must be equal; two tokens whose logits differ by rounding alone may part them, and such requests are counted.
+Workloads: the organism under its own attacks; random Llamas with prompts of mixed lengths, and with prompts that share
+their first 600 tokens. Random weights never end an answer by intent, so a set of end-of-turn tokens, the same for both
+sides, is drawn until answers end as those of a chat model do: some at once, some late, some at the limit. Both sides
+get the same token ids in the same order and take turns in one process. The outputs must be equal; two tokens whose
+logits differ by rounding alone may part them, and such requests are counted.
+
+On a GPU the models are of 1 B and 8 B parameters in bfloat16, and transformers' own continuous batching
+(`generate_batch`) is timed after the two; `--rehearse` runs that part on a CPU with small models.
 """
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-import transformers
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from measuring import environment
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PreTrainedModel
 
 from derta.evaluation.attacks import ATTACKS, AttackContext, organism_phrases
 from derta.evaluation.inputs.behaviours import load_behaviours
@@ -33,7 +36,28 @@ from derta.inference.jobs import Job, end_tokens
 from derta.inference.requests import Context
 from derta.threads import threads_for
 
-BATCH = 25
+SHAPES = {
+    "100m": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 12}
+    | {"num_key_value_heads": 12, "vocab_size": 32_000},
+    "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32}
+    | {"num_key_value_heads": 8, "vocab_size": 128_256},
+    "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}
+    | {"num_key_value_heads": 8, "vocab_size": 128_256},
+}
+SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much is asked of random Llamas: requests of each workload, most tokens of an answer, one end token in so many."""
+
+    mixed: int
+    shared: int
+    limits: tuple[int, int]
+    one_end_in: int
+
+
+ON_CPU, ON_GPU = Load(50, 25, (96, 32), 32), Load(512, 256, (256, 128), 128)
 
 
 @dataclass(frozen=True)
@@ -63,42 +87,38 @@ def organism(path: str, count: int) -> Workload:
     return Workload("organism, its attacks", model, [one.ids for one in contexts], end_tokens(model, tokenizer), 96)
 
 
-def llama() -> PreTrainedModel:
-    """A random Llama of about 100 M parameters."""
+def llama(name: str, device: str, rehearse: bool) -> PreTrainedModel:
+    """A random Llama of a shape."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=32_000,
-        hidden_size=768,
-        intermediate_size=2048,
-        num_hidden_layers=8,
-        num_attention_heads=12,
-        num_key_value_heads=12,
-        max_position_embeddings=2048,
-        initializer_range=0.05,
-        eos_token_id=None,
-    )
-    return LlamaForCausalLM(config).eval()
+    shape = {**SHAPES[name], **(SMALL | {"num_key_value_heads": 2} if rehearse else {})}
+    config = LlamaConfig(**shape, max_position_embeddings=2048, initializer_range=0.05, eos_token_id=None)
+    dtype = torch.bfloat16 if device.startswith("cuda") or rehearse else torch.float32
+    with torch.device(device):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return model.eval()
 
 
-def mixed(model: PreTrainedModel, count: int) -> Workload:
+def mixed(name: str, model: PreTrainedModel, load: Load) -> Workload:
     """Prompts of 10 to 400 tokens, most of them short."""
     draw = random.Random(0)
-    lengths = [min(400, 10 + int(draw.expovariate(1 / 60))) for _ in range(count)]
-    prompts = [[draw.randrange(32_000) for _ in range(length)] for length in lengths]
-    return Workload("100 M, mixed lengths", model, prompts, some_ends(), 96)
+    vocabulary = model.config.vocab_size
+    lengths = [min(400, 10 + int(draw.expovariate(1 / 60))) for _ in range(load.mixed)]
+    prompts = [[draw.randrange(vocabulary) for _ in range(length)] for length in lengths]
+    return Workload(f"{name}, mixed lengths", model, prompts, some_ends(vocabulary, load), load.limits[0])
 
 
-def shared(model: PreTrainedModel, count: int) -> Workload:
+def shared(name: str, model: PreTrainedModel, load: Load) -> Workload:
     """Prompts of 600 shared tokens and 8 to 40 of their own."""
     draw = random.Random(1)
-    beginning = [draw.randrange(32_000) for _ in range(600)]
-    prompts = [beginning + [draw.randrange(32_000) for _ in range(draw.randint(8, 40))] for _ in range(count)]
-    return Workload("100 M, 600 shared", model, prompts, some_ends(), 32)
+    vocabulary = model.config.vocab_size
+    beginning = [draw.randrange(vocabulary) for _ in range(600)]
+    prompts = [beginning + [draw.randrange(vocabulary) for _ in range(draw.randint(8, 40))] for _ in range(load.shared)]
+    return Workload(f"{name}, 600 shared", model, prompts, some_ends(vocabulary, load), load.limits[1])
 
 
-def some_ends() -> frozenset[int]:
-    """One token in 32 ends an answer: 32 tokens on average, if nothing cuts them."""
-    return frozenset(random.Random(2).sample(range(32_000), 1000))
+def some_ends(vocabulary: int, load: Load) -> frozenset[int]:
+    """The tokens that end an answer."""
+    return frozenset(random.Random(2).sample(range(vocabulary), vocabulary // load.one_end_in))
 
 
 def ours(work: Workload) -> list[list[int]]:
@@ -114,15 +134,15 @@ def ours(work: Workload) -> list[list[int]]:
 
 
 @torch.inference_mode()
-def plain(work: Workload) -> list[list[int]]:
+def plain(work: Workload, batch: int) -> list[list[int]]:
     """Run the workload through padded batches in the order of arrival."""
     config = GenerationConfig(
         do_sample=False, max_new_tokens=work.limit, eos_token_id=sorted(work.ends), pad_token_id=min(work.ends)
     )
     written = []
     with threads_for(work.model):
-        for start in range(0, len(work.prompts), BATCH):
-            prompts = work.prompts[start : start + BATCH]
+        for start in range(0, len(work.prompts), batch):
+            prompts = work.prompts[start : start + batch]
             width = max(map(len, prompts))
             ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
             mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -132,6 +152,16 @@ def plain(work: Workload) -> list[list[int]]:
             )
             written += [until_end(row, work.ends) for row in output[:, width:].tolist()]
     return written
+
+
+def continuous(work: Workload) -> list[list[int]]:
+    """Run the workload through transformers' own continuous batching."""
+    config = GenerationConfig(
+        do_sample=False, max_new_tokens=work.limit, eos_token_id=sorted(work.ends), pad_token_id=min(work.ends)
+    )
+    outputs = work.model.generate_batch(work.prompts, generation_config=config)  # type: ignore[operator]
+    written = {tuple(output.prompt_ids): output.generated_tokens for output in outputs.values()}
+    return [until_end(written[tuple(prompt)], work.ends) for prompt in work.prompts]
 
 
 def until_end(ids: Sequence[int], ends: frozenset[int]) -> list[int]:
@@ -148,26 +178,37 @@ def timed(run: Callable[[Workload], list[list[int]]], work: Workload) -> tuple[f
 
 @torch.inference_mode()
 def gap(work: Workload, number: int, one: Sequence[int], other: Sequence[int]) -> float:
-    """Return the lead of the likeliest token where two outputs part: of rounding's size, if all is well."""
+    """Return the lead of the likeliest token where two outputs part, in standard deviations of the logits."""
     at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     ids = torch.tensor([[*work.prompts[number], *one[:at]]], device=work.model.device)
-    top = work.model(input_ids=ids, use_cache=False).logits[0, -1].float().topk(2).values
-    return float(top[0] - top[1])
+    logits = work.model(input_ids=ids, use_cache=False).logits[0, -1].float()
+    top = logits.topk(2).values
+    return float((top[0] - top[1]) / logits.std())
 
 
-def compare(work: Workload, rounds: int) -> dict[str, object]:
+def gaps(work: Workload, outputs: list[list[int]], others: list[list[int]]) -> list[float]:
+    """Return `gap` of the requests whose outputs differ; a lead beyond rounding stops the benchmark."""
+    pairs = enumerate(zip(outputs, others, strict=True))
+    found = [gap(work, number, one, other) for number, (one, other) in pairs if one != other]
+    allowed = 1e-3 if work.model.dtype == torch.float32 else 0.3  # as the engine's own trial allows half precision
+    if any(size > allowed for size in found):
+        sys.exit(f"{work.name}: outputs differ by more than rounding: {sorted(found)[-5:]}")
+    return found
+
+
+def compare(work: Workload, rounds: int, batch: int) -> dict[str, object]:
     """Let both sides take turns, check that they agree, and return the figures."""
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
     for number in range(rounds):
-        sides = [("ours", ours), ("plain", plain)]
+        sides = [("ours", ours), ("plain", partial(plain, batch=batch))]
         outputs = {}
         for name, run in sides if number % 2 == 0 else reversed(sides):
             taken, outputs[name] = timed(run, work)
             seconds[name].append(taken)
-    pairs = list(zip(outputs["ours"], outputs["plain"], strict=True))
-    gaps = [gap(work, number, one, other) for number, (one, other) in enumerate(pairs) if one != other]
-    if any(size > 1e-3 for size in gaps):
-        sys.exit(f"{work.name}: outputs differ by more than rounding: {gaps}")
+    parted = gaps(work, outputs["ours"], outputs["plain"])
+    third: dict[str, object] = {}
+    if work.model.dtype != torch.float32:
+        third = by_transformers(work, rounds, outputs["ours"])
     ratios = [b / a for a, b in zip(seconds["ours"], seconds["plain"], strict=True)]
     tokens = [len(written) for written in outputs["ours"]]
     return {
@@ -182,9 +223,26 @@ def compare(work: Workload, rounds: int) -> dict[str, object]:
         "tokens_per_second": {name: sum(tokens) / statistics.median(taken) for name, taken in seconds.items()},
         "ratio": statistics.median(ratios),
         "ratios": ratios,
-        "parted_by_rounding": len(gaps),
-        "gaps": gaps,
+        "parted_by_rounding": len(parted),
+        "gaps": parted,
+        "batch": batch,
+        "continuous": third,
     }
+
+
+def by_transformers(work: Workload, rounds: int, outputs: list[list[int]]) -> dict[str, object]:
+    """Time transformers' continuous batching, which may not run everywhere."""
+    torch.cuda.empty_cache()
+    try:
+        runs = [timed(continuous, work) for _ in range(rounds)]
+    # Whatever it stops at, the other figures stand.
+    except Exception as error:
+        traceback.print_exc()
+        return {"problem": f"{type(error).__name__}: {error}"[:300]}
+    seconds = [taken for taken, _ in runs]
+    tokens = sum(map(len, runs[-1][1]))
+    same = sum(one == other for one, other in zip(runs[-1][1], outputs, strict=True))
+    return {"seconds": seconds, "tokens_per_second": tokens / statistics.median(seconds), "same_answers": same}
 
 
 def show(row: dict[str, object]) -> None:
@@ -198,40 +256,50 @@ def show(row: dict[str, object]) -> None:
         f" {rate['plain']:12.0f} {rate['ours']:12.0f} {row['ratio']:6.2f} x {row['parted_by_rounding']:7}",
         flush=True,
     )
+    third = row["continuous"]
+    assert isinstance(third, dict)
+    if third:
+        print(f"{'':24} transformers' continuous batching:", third.get("problem") or third["tokens_per_second"], flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--organism", default="organism", help="a checkpoint of the organism")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--models", nargs="+", choices=("organism", *SHAPES))
+    parser.add_argument("--batch", type=int, help="requests of a batch of `generate` (default: 25; on a GPU 128)")
     parser.add_argument("--rounds", type=int, default=1, help="the two sides swap their order from one to the next")
-    parser.add_argument("--requests", type=int, default=0, help="of each workload (default: 300, 50 and 25)")
+    parser.add_argument("--requests", type=int, default=300, help="of the organism")
+    parser.add_argument("--rehearse", action="store_true", help="the GPU part, small, on a CPU")
     parser.add_argument("--out", type=Path, default=None, help="raw JSON")
     options = parser.parse_args()
+    on_gpu = options.device.startswith("cuda") or options.rehearse
+    load = Load(12, 6, (24, 12), 16) if options.rehearse else ON_GPU if on_gpu else ON_CPU
 
     print(
         f"{'workload':24} {'requests':>8} {'prompt':>7} {'written':>8} {'plain tok/s':>12} {'ours tok/s':>12} "
         f"{'ratio':>8} {'parted':>7}"
     )
-    model = llama().to(options.device)
-    small = organism(options.organism, options.requests or 300)
-    small.model.to(options.device)
-    large = [mixed(model, options.requests or 50), shared(model, options.requests or 25)]
     rows = []
-    for work in (small, *large):
-        rows.append(compare(work, options.rounds))
-        show(rows[-1])
-    if options.out:
-        versions = {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name() if options.device.startswith("cuda") else "cpu",
-        }
-        options.out.write_text(json.dumps({"versions": versions, "workloads": rows}, indent=1) + "\n", encoding="utf-8")
+    for name in options.models or (["1b", "8b"] if on_gpu else ["organism", "100m"]):
+        if name == "organism":
+            works = [organism(options.organism, options.requests)]
+            works[0].model.to(options.device)
+        else:
+            model = llama(name, options.device, options.rehearse)
+            works = [mixed(name.upper(), model, load), shared(name.upper(), model, load)]
+        for work in works:
+            rows.append(compare(work, options.rounds, options.batch or (128 if on_gpu else 25)))
+            show(rows[-1])
+            if options.out:
+                write(options.out, options.device, rows)
+        del works, work
+        torch.cuda.empty_cache()
+
+
+def write(path: Path, device: str, rows: list[dict[str, object]]) -> None:
+    """Write the raw results so far."""
+    path.write_text(json.dumps({"versions": environment(device), "workloads": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ log-likelihood and its gradient with respect to the hidden states and, where the
 - torch: `torch.nn.functional.linear_cross_entropy` with its own choice of chunks (torch 2.13 and later).
 - liger: `LigerFusedLinearCrossEntropyLoss`, where installed and on a GPU.
 
-Each run is a process of its own; candidates take turns. Memory is what is held at most beyond the inputs; `loss MB`
+Candidates take turns, on a CPU each run in a process of its own. Memory is what is held at most beyond the inputs; `loss MB`
 is without the gradients that every candidate has to return (the head's takes 525 MB at D = 1,024). On a CPU it is
 resident memory (Linux), and times are CPU seconds, which on one thread are those of a machine of one's own. Losses and
 gradient norms must agree. Full logits of the default size hold 7 GB on a CPU.
@@ -72,7 +72,7 @@ def candidates(device: str, chunk_values: int) -> dict[str, Loss]:
     return losses
 
 
-def measure(options: argparse.Namespace) -> dict[str, float]:
+def measure(options: argparse.Namespace, name: str) -> dict[str, float]:
     """Run one candidate once in this process."""
     torch.manual_seed(0)
     dtype = getattr(torch, options.dtype)
@@ -80,7 +80,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     head = torch.nn.Linear(options.hidden, options.vocabulary, bias=False, device=options.device, dtype=dtype)
     head.weight.requires_grad_(not options.frozen)
     targets = torch.randint(options.vocabulary, (options.targets,), device=options.device)
-    loss_of = candidates(options.device, options.chunk_values)[options.only]
+    loss_of = candidates(options.device, options.chunk_values)[name]
     loss_of(hidden[:8], head, targets[:8]).backward()  # what a device loads and compiles at first
     if options.device.startswith("cuda"):
         loss_of(hidden, head, targets).backward()
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.only:
-        print(json.dumps(measure(options)))
+        print(json.dumps(measure(options, options.only)))
         return
 
     names = ["targets", "vocabulary", "hidden", "dtype", "device", "chunk_values"]
@@ -140,7 +140,11 @@ def main() -> None:
         }
         for _ in range(options.repeats):
             for name in runs:
-                runs[name].append(in_own_process(__file__, [*arguments, "--only", name]))
+                if options.device == "cpu":
+                    runs[name].append(in_own_process(__file__, [*arguments, "--only", name]))
+                else:
+                    runs[name].append(measure(argparse.Namespace(**{**vars(options), "frozen": frozen}), name))
+                    torch.cuda.empty_cache()
         check_equal(runs, 1e-5 if options.dtype == "float32" else 1e-2)
         seconds = "cpu_seconds" if options.device == "cpu" else "wall_seconds"
         for name, done in runs.items():
@@ -153,7 +157,7 @@ def main() -> None:
                 f"{'frozen' if frozen else 'trained':8}{name:12}"
                 f"{median['peak_bytes'] / 1e6:9.0f}{of_full['peak_bytes']:9.3f}"
                 f"{median['loss_bytes'] / 1e6:9.0f}{of_full['loss_bytes']:9.3f}"
-                f"{median[seconds]:9.2f}{of_full[seconds]:9.3f}",
+                f"{median[seconds]:9.4f}{of_full[seconds]:9.3f}",
                 flush=True,
             )
             head = "frozen" if frozen else "trained"

@@ -7,28 +7,31 @@ Each side trains the same random model on the same examples, an epoch at a time,
 - padded: as the DeRTa release, two rows per triple (prompt, r̂ up to the cut, r; and prompt, r̂ with a refusal token to
   predict at every position), one row per helpful example, padded to the longest row of the micro-batch, with float32
   logits of every position. `transformers.Trainer` and the model's own loss.
-- trl: the same rows, tokenised beforehand, in `trl.SFTTrainer` with `packing=True` (best-fit decreasing, 1,024 tokens).
-  Its packs span the epoch, while the two others pack or pad within a micro-batch. It trains one pack at a time, as
-  plain attention over several packs in one row, which is how it batches them, costs more.
+- trl: the same rows, tokenised beforehand, in `trl.SFTTrainer` with `packing=True` (best-fit decreasing, `--pack`
+  tokens). Its packs span the epoch, while the two others pack or pad within a micro-batch. It trains one pack at a
+  time, as plain attention over several packs in one row, which is how it batches them, costs more.
 - derta: `DeRTaTrainer`, which packs the trees of a micro-batch into one row.
 - derta-2: the same with two cuts per triple, on safety data only: what a second branch costs.
+- trl-liger, derta-liger: with Liger Kernel (GPU only); trl's with its fused loss too.
 
-All use PyTorch's SDPA attention, AdamW, one precision, the same micro-batch in examples, and no worker processes. Cuts
+All use PyTorch's SDPA attention, AdamW, one precision, as many examples a step, and no worker processes. Cuts
 of the first two are drawn once; derta draws its own each epoch. Tokens are random ids; lengths are those of the paper's
 data: prompt 25, r̂ 180, r 60, helpful 350 tokens on average, log-normal, at most 1,024 together; `safety` holds triples
 only, `mixture` ten helpful examples per triple.
 
-Sides take turns; the first epoch of each warms up and isn't counted. The time of an epoch is from the first batch to
+Sides take turns (on a GPU, where all together would not fit, each makes its epochs in one go); the first epoch of each
+warms up and isn't counted. The time of an epoch is from the first batch to
 the last optimizer step. On a CPU it is the CPU time of the process: on one thread, that is wall time on a machine of
 one's own. Peak memory is what a first epoch takes beyond what its process held; on a CPU, where a process keeps memory
 for later, each side runs once more in a process of its own.
 
-On a GPU the models are 1 B parameters trained in full and 8 B with LoRA (with activation checkpointing), derta attends
-with FlexAttention, and a side that runs out of memory says so. FLOPs are set against the measured peak of a matrix
+On a GPU the models are 1 B parameters trained in full and 8 B with LoRA (with activation checkpointing), derta and trl
+attend with FlexAttention, trl's packs are as long as derta's rows, padded may have a smaller micro-batch of its own,
+and a side that runs out of memory or fails says so. FLOPs are set against the measured peak of a matrix
 multiplication: 2 per weight and token in each of the forward pass, the gradient of the activations and, in full
 training, that of the weights; the output head counts at targets only, attention scores, padding and recomputation
-never. No GPU was at hand when this script was written: `--rehearse` runs its GPU part on a CPU, with small models of
-the same kinds, and its figures mean nothing.
+never. `--profile` adds which kernels an epoch of derta spends its time in. `--rehearse` runs the GPU part on a CPU, with
+small models of the same kinds, and its figures mean nothing.
 """
 
 import argparse
@@ -37,6 +40,7 @@ import json
 import logging
 import statistics
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,7 +54,7 @@ from datasets import Dataset
 from measuring import PeakMemory, Stopwatch, environment, in_own_process
 from peft import LoraConfig, get_peft_model
 from synthetic import examples, word_tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, LlamaConfig, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from derta import DeRTaConfig, DeRTaTrainer
@@ -134,9 +138,16 @@ class Task:
     rows: list[dict[str, str | None]]
     batch: int
     accumulation: int
+    padded_batch: int
+    pack: int
     device: str
     bf16: bool
     folder: str
+
+    @property
+    def best_attention(self) -> str:
+        """What packed rows attend with."""
+        return "flex_attention" if self.device == "cuda" else "sdpa"
 
     @property
     def steps(self) -> int:
@@ -172,7 +183,7 @@ class Task:
             attn_implementation=attention,
         )
         with torch.device(self.device):
-            model = LlamaForCausalLM(config).to(dtype)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
         if self.shape.lora:
             return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=16, target_modules="all-linear"))
         return model
@@ -216,49 +227,55 @@ def padded(task: Task, tokenizer: Any) -> Trainer:
 
     args = TrainingArguments(
         **task.settings(),
-        per_device_train_batch_size=task.batch,
-        gradient_accumulation_steps=task.accumulation,
+        per_device_train_batch_size=task.padded_batch,
+        gradient_accumulation_steps=task.batch * task.accumulation // task.padded_batch,
         remove_unused_columns=False,
     )
     data = Dataset.from_list([{"rows": rows} for rows in separate_rows(task, tokenizer)])
     return Trainer(task.model(), args, data_collator=collate, train_dataset=data)
 
 
-def packed_by_trl(task: Task, tokenizer: Any) -> Trainer:
+def packed_by_trl(task: Task, tokenizer: Any, **more: Any) -> Trainer:
     data = Dataset.from_list([row for rows in separate_rows(task, tokenizer) for row in rows])
 
     def make(accumulation: int) -> SFTTrainer:
         args = SFTConfig(
             **task.settings(),
-            max_length=LENGTH,
+            **more,
+            max_length=task.pack,
             packing=True,
             per_device_train_batch_size=1,
             gradient_accumulation_steps=accumulation,
         )
-        return SFTTrainer(task.model(), args, train_dataset=data, processing_class=tokenizer)
+        return SFTTrainer(task.model(task.best_attention), args, train_dataset=data, processing_class=tokenizer)
 
     packs = len(make(1).train_dataset)
     return make(-(-packs // task.steps))
 
 
-def derta(task: Task, tokenizer: Any, cuts: int = 1) -> Trainer:
+def derta(task: Task, tokenizer: Any, **more: Any) -> Trainer:
     args = DeRTaConfig(
         **task.settings(),
+        **more,
         per_device_train_batch_size=task.batch,
         gradient_accumulation_steps=task.accumulation,
         max_length=LENGTH,
-        cuts_per_triple=cuts,
     )
-    model = task.model("flex_attention" if task.device == "cuda" else "sdpa")
-    return DeRTaTrainer(model, args, Dataset.from_list(task.rows), processing_class=tokenizer)
+    return DeRTaTrainer(task.model(task.best_attention), args, Dataset.from_list(task.rows), processing_class=tokenizer)
 
 
 SIDES: dict[str, Callable[[Task, Any], Trainer]] = {
     "padded": padded,
     "trl": packed_by_trl,
     "derta": derta,
-    "derta-2": lambda task, tokenizer: derta(task, tokenizer, cuts=2),
+    "derta-2": lambda task, tokenizer: derta(task, tokenizer, cuts_per_triple=2),
+    "trl-liger": lambda task, tokenizer: packed_by_trl(task, tokenizer, use_liger_kernel=True),
+    "derta-liger": lambda task, tokenizer: derta(
+        task, tokenizer, use_liger_kernel=True, liger_kernel_config={"fused_linear_cross_entropy": False}
+    ),
 }
+ON_GPUS_ONLY = {"trl-liger", "derta-liger"}
+ON_SAFETY_ONLY = {"derta-2", *ON_GPUS_ONLY}
 
 
 class Epoch(TrainerCallback):
@@ -282,30 +299,52 @@ class Epoch(TrainerCallback):
 class Side:
     """One way to train, and the figures of its epochs.
 
-    On a GPU it gives its memory back after each turn: all sides together would not fit.
+    Attributes:
+        problem: why it has none.
     """
 
     def __init__(self, name: str, task: Task, tokenizer: Any) -> None:
         self.name = name
-        self.fits = True
+        self.problem = ""
         self.runs: list[dict[str, float]] = []
         self._task, self._tokenizer = task, tokenizer
         self._trainer: Trainer | None = None
         self._watch = Epoch(task.device)
 
-    def turn(self) -> None:
-        """Train an epoch and note its figures; one more before it, to warm up, after a start."""
+    def turn(self, epochs: int = 1) -> None:
+        """Train and note the figures of each epoch; one more before them, to warm up, after a start."""
         try:
             if self._trainer is None:
                 self._start()
                 self._epoch()
-            self.runs.append(self._epoch())
-        except torch.cuda.OutOfMemoryError:
-            self.fits = False
-        if self._task.device == "cuda":
-            self._trainer = None
-            gc.collect()
-            torch.cuda.empty_cache()
+            self.runs += [self._epoch() for _ in range(epochs)]
+        except torch.OutOfMemoryError:
+            self.problem = "does not fit"
+        # The other sides are measured whatever happens to this one.
+        except Exception as error:
+            traceback.print_exc()
+            self.problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
+
+    def end(self) -> None:
+        """Give all memory back."""
+        self._trainer = None
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    def profile(self) -> list[dict[str, Any]]:
+        """Return the kernels of one more epoch that took the most time, and the sum of all."""
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        activities += [torch.profiler.ProfilerActivity.CUDA] if self._task.device == "cuda" else []
+        with torch.profiler.profile(activities=activities) as profiler:
+            run = self._epoch()
+        kernels = [
+            {"name": event.key[:120], "count": event.count, "ms": event.self_device_time_total / 1e3}
+            for event in profiler.key_averages()
+            if event.self_device_time_total
+        ]
+        kernels.sort(key=lambda kernel: -kernel["ms"])
+        total = sum(kernel["ms"] for kernel in kernels)
+        return [{"name": "all", "ms": total, "wall_ms": 1e3 * run["wall_seconds"]}, *kernels[:40]]
 
     def first_epoch(self) -> dict[str, float]:
         """Return the figures of an epoch in a fresh process."""
@@ -346,7 +385,8 @@ def matmul_peak(device: str, repeats: int = 20) -> float:
     """FLOP/s of a bfloat16 matrix multiplication."""
     size = 8192 if device == "cuda" else 256
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    a @ b
+    for _ in range(3):
+        a @ b
     watch = Stopwatch(device)
     for _ in range(repeats):
         a @ b
@@ -363,36 +403,42 @@ def branch_bound(task: Task, tokenizer: Any) -> float:
 
 def report(sides: Sequence[Side], seconds: str) -> dict[str, Any]:
     """Medians, and ratios of runs that were neighbours in time."""
-    ours = next(side for side in sides if side.name == "derta")
-    examples = len(ours._task.rows)
+    measured = [side for side in sides if not side.problem]
+    ours = [side for side in measured if side.name == "derta"]
+    examples = len(sides[0]._task.rows)
     return {
+        "problems": {side.name: side.problem for side in sides if side.problem},
         "examples_per_second": {
-            side.name: examples / statistics.median(run[seconds] for run in side.runs) for side in sides if side.fits
+            side.name: examples / statistics.median(run[seconds] for run in side.runs) for side in measured
         },
-        "peak_bytes": {
-            side.name: statistics.median(run["peak_bytes"] for run in side.runs) for side in sides if side.fits
-        },
+        "peak_bytes": {side.name: statistics.median(run["peak_bytes"] for run in side.runs) for side in measured},
         "derta_over": {
-            side.name: statistics.median(a[seconds] / b[seconds] for a, b in zip(side.runs, ours.runs, strict=True))
-            for side in sides
-            if side is not ours and side.fits
+            side.name: statistics.median(a[seconds] / b[seconds] for a, b in zip(side.runs, one.runs, strict=True))
+            for one in ours
+            for side in measured
+            if side is not one
         },
     }
 
 
 def measure(options: argparse.Namespace, model: str, data: str, peak: float | None) -> dict[str, Any]:
     """Let all sides train one model on one kind of data."""
-    seconds = "cpu_seconds" if options.device == "cpu" else "wall_seconds"
+    on_cpu = options.device == "cpu"
+    kernels = []
     with tempfile.TemporaryDirectory() as folder:
         task, tokenizer = make_task(options, model, data, folder)
-        names = [name for name in SIDES if name in options.sides or name == "derta"]
-        sides = [Side(name, task, tokenizer) for name in names if name != "derta-2" or data == "safety"]
-        for _ in range(options.repeats):
+        sides = [Side(name, task, tokenizer) for name in sides_of(options, data)]
+        for _ in range(options.repeats if on_cpu else 1):
             for side in sides:
-                if side.fits:
-                    side.turn()
-    row = {"model": model, "data": data, "examples": len(task.rows), **report(sides, seconds)}
-    if options.device == "cpu":
+                if not side.problem:
+                    side.turn(1 if on_cpu else options.repeats)
+                if options.profile and side.name == "derta" and not side.problem:
+                    kernels = side.profile()
+                if not on_cpu:
+                    side.end()
+    row = {"model": model, "data": data, "examples": len(task.rows)}
+    row |= report(sides, "cpu_seconds" if on_cpu else "wall_seconds")
+    if on_cpu:
         for name in row["peak_bytes"]:
             arguments = ["--memory-of", name, "--models", model, "--data", data, "--device", "cpu"]
             arguments += [f"--batch={options.batch}", f"--accumulation={options.accumulation}"]
@@ -405,7 +451,16 @@ def measure(options: argparse.Namespace, model: str, data: str, peak: float | No
         flops = training_flops(task, tokenizer) / len(task.rows)
         rates = row["examples_per_second"].items()
         row["model_flops_utilisation"] = {name: rate * flops / peak for name, rate in rates if name != "derta-2"}
+    if kernels:
+        row["kernels"] = kernels
     return {**row, "runs": {side.name: side.runs for side in sides}}
+
+
+def sides_of(options: argparse.Namespace, data: str) -> list[str]:
+    """Return the names of the sides that are measured."""
+    left_out = set() if options.device == "cuda" else ON_GPUS_ONLY
+    left_out |= set() if data == "safety" else ON_SAFETY_ONLY
+    return [name for name in SIDES if name in {*options.sides, "derta"} - left_out]
 
 
 def make_task(options: argparse.Namespace, model: str, data: str, folder: str) -> tuple[Task, Any]:
@@ -414,15 +469,25 @@ def make_task(options: argparse.Namespace, model: str, data: str, folder: str) -
     triples = count if data == "safety" else count // 11
     rows = examples(triples, count - triples, vocabulary)
     bf16 = options.device != "cpu" or options.rehearse
-    task = Task(shape, rows, options.batch, options.accumulation, options.device, bf16, folder)
+    task = Task(
+        shape,
+        rows,
+        options.batch,
+        options.accumulation,
+        options.padded_batch or options.batch,
+        options.pack or (8 * LENGTH if options.device == "cuda" else LENGTH),
+        options.device,
+        bf16,
+        folder,
+    )
     return task, word_tokenizer(vocabulary)
 
 
 def show(row: dict[str, Any]) -> None:
     for name, runs in row["runs"].items():
         where = f"{row['model']:10}{row['data']:9}{name:9}"
-        if name not in row["peak_bytes"]:
-            print(f"{where} does not fit ({len(runs)} epochs)")
+        if name in row["problems"]:
+            print(f"{where} {row['problems'][name]} ({len(runs)} epochs)", flush=True)
             continue
         over = f"{row['derta_over'][name]:9.2f} x" if name in row["derta_over"] else ""
         rate, peak = row["examples_per_second"][name], row["peak_bytes"][name] / 1e6
@@ -431,6 +496,8 @@ def show(row: dict[str, Any]) -> None:
         print("second branch: {cost:.3f} of the time, {tokens:.3f} of the tokens".format(**row["second_branch"]))
     for name, share in row.get("model_flops_utilisation", {}).items():
         print(f"model FLOPs utilisation of {name}: {share:.3f}")
+    for kernel in row.get("kernels", [])[:20]:
+        print(f"{kernel['ms']:10.1f} ms {kernel.get('count', ''):>7} {kernel['name'][:90]}")
 
 
 def main() -> None:
@@ -440,6 +507,9 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=("safety", "mixture"), default=["safety", "mixture"])
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="derta is always one")
     parser.add_argument("--batch", type=int, default=8, help="examples of a micro-batch")
+    parser.add_argument("--padded-batch", type=int, help="the same of the padded side (default: that of all)")
+    parser.add_argument("--pack", type=int, help="tokens of a pack of trl (default: 1,024; on a GPU 8,192)")
+    parser.add_argument("--profile", action="store_true", help="add the kernels of an epoch of derta")
     parser.add_argument("--accumulation", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rehearse", action="store_true", help="the GPU part, small, on a CPU")
@@ -464,18 +534,25 @@ def main() -> None:
         for data in options.data:
             rows.append(measure(options, model, data, peak))
             show(rows[-1])
-    if options.out:
-        measured = {(row["model"], row["data"]) for row in rows}
-        before = json.loads(options.out.read_text(encoding="utf-8"))["rows"] if options.out.exists() else []
-        rows = [row for row in before if (row["model"], row["data"]) not in measured] + rows
-        settings = {"batch": options.batch, "accumulation": options.accumulation, "repeats": options.repeats}
-        result = {
-            "environment": environment(options.device, trl=trl.__version__),
-            "settings": {**settings, "seconds": "cpu" if options.device == "cpu" else "wall"},
-            "matmul_peak": peak,
-            "rows": rows,
-        }
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            if options.out:
+                write(options, rows, peak)
+
+
+def write(options: argparse.Namespace, rows: list[dict[str, Any]], peak: float | None) -> None:
+    """Write the raw results so far; rows of other models and data are kept."""
+    measured = {(row["model"], row["data"]) for row in rows}
+    before = json.loads(options.out.read_text(encoding="utf-8"))["rows"] if options.out.exists() else []
+    names = ("batch", "padded_batch", "accumulation", "pack", "repeats")
+    result = {
+        "environment": environment(options.device, trl=trl.__version__),
+        "settings": {
+            **{name: getattr(options, name) for name in names},
+            "seconds": "cpu" if options.device == "cpu" else "wall",
+        },
+        "matmul_peak": peak,
+        "rows": [row for row in before if (row["model"], row["data"]) not in measured] + rows,
+    }
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

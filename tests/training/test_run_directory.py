@@ -119,7 +119,7 @@ def test_checkpoints_that_a_launch_cannot_read(
 
 def test_unreadable_identity(tmp_path: Path) -> None:
     (tmp_path / "derta.json").write_text("{")
-    with pytest.raises(InputError, match=r"derta\.json: can't be read"):
+    with pytest.raises(InputError, match=r"derta\.json: not JSON"):
         read_identity(tmp_path)
 
 
