@@ -50,20 +50,14 @@ def script(name: str, *arguments: str) -> tuple[str, ...]:
 
 
 ORGANISM = ("-m", "derta.cli", "train", "--config", str(HERE.parent / "recipes" / "organism.yaml"))
+SIDES_OF_8B = ("padded", "trl", "trl-liger", "derta-liger")
+TRAIN = ("--batch=32", "--padded-batch=8", "--repeats=2")
 PARTS = {
     1: [
-        Job("tests", 150, ("-m", "pytest", "-m", "gpu", "tests/method/test_attention.py", "-p", "no:cacheprovider"), rehearsed=()),
-        Job(
-            "organism",
-            100,
-            (*ORGANISM, "--max_steps=60", "--save_steps=60", "--output_dir=runs/gpu-organism"),
-            ("--use_cpu=false", "--bf16=true", "--attn_implementation=flex_attention"),
-            ("--max_steps=2",),
-        ),
         Job(
             "train_1b",
-            200,
-            script("train_throughput", "--models=1b", "--batch=32", "--padded-batch=8", "--repeats=2", "--profile"),
+            290,
+            script("train_throughput", "--models=1b", "--data", "mixture", "safety", *TRAIN, "--profile"),
         ),
         Job(
             "loss_memory",
@@ -72,15 +66,19 @@ PARTS = {
             ("--dtype=bfloat16", "--hidden=2048", "--targets=8192", "--repeats=5"),
             ("--device=cpu", "--vocabulary=2000", "--hidden=64", "--targets=512", "--repeats=1"),
         ),
-        Job(
-            "train_8b",
-            220,
-            script("train_throughput", "--models=8b-lora", "--batch=32", "--padded-batch=8", "--repeats=1", "--profile"),
-        ),
+        Job("train_8b", 230, script("train_throughput", "--models=8b-lora", *TRAIN, "--sides", *SIDES_OF_8B)),
     ],
     2: [
-        Job("generation", 330, script("generation_throughput", "--rounds=2")),
-        Job("qlora", 200, script("qlora")),
+        Job("generation", 250, script("generation_throughput", "--rounds=2")),
+        Job("qlora", 170, script("qlora")),
+        Job("tests", 100, ("-m", "pytest", "-m", "gpu", "tests/method", "-p", "no:cacheprovider"), rehearsed=()),
+        Job(
+            "organism",
+            60,
+            (*ORGANISM, "--max_steps=60", "--save_steps=60", "--output_dir=runs/gpu-organism"),
+            ("--use_cpu=false", "--bf16=true", "--attn_implementation=flex_attention"),
+            ("--max_steps=2",),
+        ),
     ],
 }
 

@@ -12,10 +12,10 @@ log-likelihood and its gradient with respect to the hidden states and, where the
 - torch: `torch.nn.functional.linear_cross_entropy` with its own choice of chunks (torch 2.13 and later).
 - liger: `LigerFusedLinearCrossEntropyLoss`, where installed and on a GPU.
 
-Candidates take turns, on a CPU each run in a process of its own. Memory is what is held at most beyond the inputs; `loss MB`
-is without the gradients that every candidate has to return (the head's takes 525 MB at D = 1,024). On a CPU it is
-resident memory (Linux), and times are CPU seconds, which on one thread are those of a machine of one's own. Losses and
-gradient norms must agree. Full logits of the default size hold 7 GB on a CPU.
+Candidates take turns, on a CPU each run in a process of its own. Memory is what is held at most beyond the inputs;
+`loss MB` is without the gradients that every candidate has to return (the head's takes 525 MB at D = 1,024). On a
+CPU it is resident memory (Linux), and times are CPU seconds, which on one thread are those of a machine of one's own.
+Losses and gradient norms must agree. Full logits of the default size hold 7 GB on a CPU.
 """
 
 import argparse
@@ -30,8 +30,7 @@ import torch
 from measuring import PeakMemory, Stopwatch, environment, in_own_process
 from torch.nn import functional as F
 
-from derta.method.chunked_log_probs import Targets, target_log_probs
-from derta.method.objective import CHUNK_VALUES
+from derta.method.chunked_log_probs import CHUNK_VALUES, CHUNK_VALUES_ON_GPUS, Targets, target_log_probs
 
 Loss = Callable[[torch.Tensor, torch.nn.Linear, torch.Tensor], torch.Tensor]
 
@@ -114,7 +113,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--frozen", action="store_true", help="the head is not trained, as under LoRA")
-    parser.add_argument("--chunk-values", type=int, default=CHUNK_VALUES)
+    parser.add_argument("--chunk-values", type=int, help="default: derta's on this device")
     parser.add_argument(
         "--candidates", nargs="+", default=["recomputed", "derta", "torch", "liger"], help="besides full"
     )
@@ -122,6 +121,8 @@ def main() -> None:
     parser.add_argument("--only", help="one candidate, once, in this process")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.chunk_values is None:
+        options.chunk_values = CHUNK_VALUES if options.device == "cpu" else CHUNK_VALUES_ON_GPUS
     if options.only:
         print(json.dumps(measure(options, options.only)))
         return

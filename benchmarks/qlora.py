@@ -22,12 +22,11 @@ from train_throughput import SHAPES
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 
 
-def make_model(folder: Path, rehearse: bool, device: str) -> None:
+def make_model(folder: Path, layers: int, rehearse: bool, device: str) -> None:
     """Save a random model and its tokenizer."""
     shape = SHAPES["8b-lora"].small() if rehearse else SHAPES["8b-lora"]
-    config = LlamaConfig(
-        **shape.config, max_position_embeddings=1024, bos_token_id=0, eos_token_id=1, pad_token_id=2
-    )
+    layout = shape.config if rehearse else {**shape.config, "num_hidden_layers": layers}
+    config = LlamaConfig(**layout, max_position_embeddings=1024, bos_token_id=0, eos_token_id=1, pad_token_id=2)
     torch.manual_seed(0)
     with torch.device(device):
         AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
@@ -51,13 +50,14 @@ def logits_of(model: torch.nn.Module) -> torch.Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=32, help="of the 8 B shape")
     parser.add_argument("--rehearse", action="store_true", help="LoRA on a small model on a CPU")
     parser.add_argument("--out", type=Path, help="raw JSON")
     options = parser.parse_args()
     device = "cpu" if options.rehearse else "cuda"
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        make_model(folder / "base", options.rehearse, device)
+        make_model(folder / "base", options.layers, options.rehearse, device)
         torch.cuda.empty_cache()
         rows = examples(32, 32, 2000)
         lines = "".join(json.dumps({k: v for k, v in row.items() if v is not None}) + "\n" for row in rows)
@@ -79,6 +79,7 @@ def main() -> None:
     similarity = torch.nn.functional.cosine_similarity(trained, merged, dim=-1).mean().item()
     result = {
         "environment": environment(device),
+        "layers": options.layers,
         "seconds": seconds,
         "finite": bool(merged.isfinite().all()),
         "similarity_of_logits": similarity,

@@ -12,7 +12,8 @@ Each side trains the same random model on the same examples, an epoch at a time,
   time, as plain attention over several packs in one row, which is how it batches them, costs more.
 - derta: `DeRTaTrainer`, which packs the trees of a micro-batch into one row.
 - derta-2: the same with two cuts per triple, on safety data only: what a second branch costs.
-- trl-liger, derta-liger: with Liger Kernel (GPU only); trl's with its fused loss too.
+- trl-liger, derta-liger: with Liger Kernel's layers, where it is installed (GPU only).
+- derta-compiled: with `torch_compile` (GPU only).
 
 All use PyTorch's SDPA attention, AdamW, one precision, as many examples a step, and no worker processes. Cuts
 of the first two are drawn once; derta draws its own each epoch. Tokens are random ids; lengths are those of the paper's
@@ -30,8 +31,8 @@ attend with FlexAttention, trl's packs are as long as derta's rows, padded may h
 and a side that runs out of memory or fails says so. FLOPs are set against the measured peak of a matrix
 multiplication: 2 per weight and token in each of the forward pass, the gradient of the activations and, in full
 training, that of the weights; the output head counts at targets only, attention scores, padding and recomputation
-never. `--profile` adds which kernels an epoch of derta spends its time in. `--rehearse` runs the GPU part on a CPU, with
-small models of the same kinds, and its figures mean nothing.
+never. `--profile` adds which kernels an epoch of derta spends its time in. `--rehearse` runs the GPU part on a CPU,
+with small models of the same kinds, and its figures mean nothing.
 """
 
 import argparse
@@ -40,6 +41,7 @@ import json
 import logging
 import statistics
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -270,11 +272,10 @@ SIDES: dict[str, Callable[[Task, Any], Trainer]] = {
     "derta": derta,
     "derta-2": lambda task, tokenizer: derta(task, tokenizer, cuts_per_triple=2),
     "trl-liger": lambda task, tokenizer: packed_by_trl(task, tokenizer, use_liger_kernel=True),
-    "derta-liger": lambda task, tokenizer: derta(
-        task, tokenizer, use_liger_kernel=True, liger_kernel_config={"fused_linear_cross_entropy": False}
-    ),
+    "derta-liger": lambda task, tokenizer: derta(task, tokenizer, use_liger_kernel=True),
+    "derta-compiled": lambda task, tokenizer: derta(task, tokenizer, torch_compile=True),
 }
-ON_GPUS_ONLY = {"trl-liger", "derta-liger"}
+ON_GPUS_ONLY = {"trl-liger", "derta-liger", "derta-compiled"}
 ON_SAFETY_ONLY = {"derta-2", *ON_GPUS_ONLY}
 
 
@@ -315,8 +316,11 @@ class Side:
         """Train and note the figures of each epoch; one more before them, to warm up, after a start."""
         try:
             if self._trainer is None:
+                began = time.perf_counter()
                 self._start()
+                made = time.perf_counter()
                 self._epoch()
+                print(f"{self.name}: made in {made - began:.0f} s, warm after {time.perf_counter() - made:.0f} s")
             self.runs += [self._epoch() for _ in range(epochs)]
         except torch.OutOfMemoryError:
             self.problem = "does not fit"

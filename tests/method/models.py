@@ -56,10 +56,13 @@ def configs() -> dict[str, PreTrainedConfig]:
     }
 
 
-def tiny(name: str = "llama") -> PreTrainedModel:
+def tiny(name: str = "llama", **changes: object) -> PreTrainedModel:
     """Return a random model, the same at every call."""
     set_seed(0)
-    model = AutoModelForCausalLM.from_config(configs()[name])
+    config = configs()[name]
+    for field, value in changes.items():
+        setattr(config, field, value)
+    model = AutoModelForCausalLM.from_config(config)
     for parameter in model.parameters():
         if parameter.dim() == 1:  # norms that start at 0 or 1 would hide mistakes in what they scale
             parameter.data.add_(0.1)

@@ -138,3 +138,19 @@ def test_a_set_of_refusals_is_trained_on_its_probability_mass(
         total -= (probabilities[refusals].sum() if is_rto else probabilities[batch["targets"][row, index]]).log()
     loss = trainer.compute_loss(trainer.model, batch)
     assert loss.item() == pytest.approx(total.item() / len(where), rel=1e-5)
+
+
+def test_weights_of_terms_are_exact_under_autocast(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head's gradient of a chunked pass in bfloat16 is that of one piece, also where λ has no short binary form."""
+    results = []
+    for chunk_values in (2**25, 400 * 7):
+        monkeypatch.setattr("derta.method.objective.CHUNK_VALUES", chunk_values)
+        trainer = make_trainer(tiny(), tokenizer, tmp_path, rto_weight=0.3, bf16=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
+        loss.backward()
+        results.append((loss.item(), gradients(trainer.model)))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-3)
+    assert (results[0][1] - results[1][1]).norm() <= 1e-2 * results[0][1].norm()

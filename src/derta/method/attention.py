@@ -19,6 +19,8 @@ from derta.attention_masks import LayerMasks, additive
 from derta.errors import InputError
 from derta.names import SDPA_BY_TREE
 
+FLEX_BLOCK = 128
+"""FlexAttention's kernels for training work on rows of a multiple of this many tokens."""
 _KNOWN = ("sdpa", SDPA_BY_TREE, "eager", "flex_attention")
 
 

@@ -5,6 +5,9 @@ before the next chunk (the idea of Liger Kernel's fused linear cross-entropy, Hs
 torch and for log-probabilities of each target, of a token or of a set of tokens).
 """
 
+import functools
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,11 +15,14 @@ from typing import Any
 import torch
 from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional as F
+from torch.utils._triton import has_triton
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig
 
 CHUNK_VALUES = 2**25
 """Logits that may exist at a time: as float32, 128 MiB."""
+CHUNK_VALUES_ON_GPUS = 2**28
+"""The same on GPUs, which are slow at many small chunks of a large vocabulary: 1 GiB."""
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
@@ -224,39 +230,56 @@ def _project(
             if projection.transform is not None:
                 with torch.enable_grad():
                     logits = projection.transform(projected.requires_grad_())
-            log_probs[part], refusal[part], grad_logits = _log_probs_and_grad(logits.detach().float(), targets)
+            log_probs[part], refusal[part], grad_logits = _for_device(logits.device.type)(
+                logits.detach(), targets.ids, targets.use_refusal_set, targets.refusal_ids
+            )
             if not any(needed):
                 continue
-            grad_logits = grad_logits.to(logits.dtype)
             if logits is not projected:
                 (grad_logits,) = torch.autograd.grad(logits, projected, grad_logits)
             if gradients.hidden is not None:
                 gradients.hidden[part] = grad_logits @ matrix
             if gradients.weight is not None or gradients.bias is not None:
                 assert targets.weights is not None
-                grad_logits.mul_(targets.weights[:, None])
+                weights = targets.weights[:, None]
             if gradients.weight is not None and gradients.weight.dtype == states.dtype:
-                gradients.weight.addmm_(grad_logits.T, states)
+                gradients.weight.addmm_(grad_logits.T, (states * weights).to(states.dtype))
             elif gradients.weight is not None:
-                gradients.weight.add_(grad_logits.T @ states)
+                gradients.weight.add_(grad_logits.T @ (states * weights).to(states.dtype))
             if gradients.bias is not None:
-                gradients.bias.add_(grad_logits.sum(0))
+                gradients.bias.add_((grad_logits * weights).sum(0))
     return log_probs, refusal, gradients
 
 
-def _log_probs_and_grad(logits: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _log_probs_and_grad(
+    logits: torch.Tensor, ids: torch.Tensor, use_refusal_set: torch.Tensor, refusal_ids: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log-probabilities of the targets and of the refusal tokens, and the gradient of the first (n x V).
 
-    The gradient takes the place of the float32 logits: nothing else of their size exists.
+    Computed in float32; the gradient has the type of the logits and may take their place.
     """
-    of_token = logits.gather(-1, targets.ids[:, None])[:, 0]
-    of_refusals = logits[:, targets.refusal_ids]
+    dtype, ids, in_set = logits.dtype, ids[:, None], use_refusal_set[:, None]
+    logits = logits.float()
+    of_token = logits.gather(-1, ids)[:, 0]
+    of_refusals = logits[:, refusal_ids]
     largest = logits.amax(-1, keepdim=True)
     grad = logits.sub_(largest).exp_()
     total = grad.sum(-1, keepdim=True)
-    grad.div_(total.neg_())
-    normalizer = (largest + total.neg().log())[:, 0]
-    grad.scatter_add_(-1, targets.ids[:, None], (~targets.use_refusal_set)[:, None].to(grad.dtype))
-    grad.index_add_(-1, targets.refusal_ids, of_refusals.softmax(-1) * targets.use_refusal_set[:, None])
+    grad = grad.div_(total.neg())
+    normalizer = (largest + total.log())[:, 0]
+    # −p everywhere, rounded to the logits' type only after what the target adds.
+    at_token = (grad.gather(-1, ids) + ~in_set).to(dtype)
+    at_refusals = (grad[:, refusal_ids] + of_refusals.softmax(-1) * in_set).to(dtype)
+    grad = grad.to(dtype)
+    grad[:, refusal_ids] = at_refusals
+    grad.scatter_(-1, ids, torch.where(in_set, grad.gather(-1, ids), at_token))
     refusal = of_refusals.logsumexp(-1) - normalizer
-    return torch.where(targets.use_refusal_set, refusal, of_token - normalizer), refusal, grad
+    return torch.where(use_refusal_set, refusal, of_token - normalizer), refusal, grad
+
+
+@functools.cache
+def _for_device(device: str) -> Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Return `_log_probs_and_grad`, on GPUs as a few fused kernels: one by one, its passes over memory take longest."""
+    compilers = os.environ.get("CC", "cc"), "gcc", "clang"
+    can_compile = device == "cuda" and has_triton() and any(map(shutil.which, compilers))
+    return torch.compile(_log_probs_and_grad, dynamic=True) if can_compile else _log_probs_and_grad

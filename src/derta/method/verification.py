@@ -1,10 +1,14 @@
 """A check, before training starts, that a model computes on token trees what it computes on separate sequences."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from derta.errors import InputError
+from derta.method.attention import FLEX_BLOCK
 from derta.method.tree import Term, TokenTree, collate, context
 
 _PROMPT, _REJECTED, _RESPONSE = 4, 12, 6
@@ -32,6 +36,7 @@ def verify_objective(model: PreTrainedModel) -> None:
     model.eval()
     with torch.no_grad():
         got = float(model(**batch)["nll"][: Term.SAFE].sum())
+    with torch.no_grad(), _attending_plainly(model):
         expected = 0.0
         for row, index in ((batch["terms"] == Term.HELPFUL) | (batch["terms"] == Term.SAFE)).nonzero().tolist():
             sequence = batch["input_ids"][row, context(batch, row, index)]
@@ -46,6 +51,20 @@ def verify_objective(model: PreTrainedModel) -> None:
         )
 
 
+@contextmanager
+def _attending_plainly(model: PreTrainedModel) -> Iterator[None]:
+    """Set FlexAttention aside: its kernels are compiled anew for short sequences, and not all of them exist."""
+    used = model.config._attn_implementation
+    if used != "flex_attention":
+        yield
+        return
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(used)
+
+
 def _small_batch(vocabulary: int) -> dict[str, torch.Tensor]:
     """Make a batch with both terms of Eq. 2 and a helpful example, of random tokens."""
     generator = torch.Generator().manual_seed(0)
@@ -55,4 +74,5 @@ def _small_batch(vocabulary: int) -> dict[str, torch.Tensor]:
     tree.add_rto(range(_PROMPT - 1, len(tree)), [response[0]] * (_REJECTED + 1))
     tree.add_branch(_PROMPT, response)
     tree.add_branch(_PROMPT + _REJECTED // 2, response)
-    return collate([tree, TokenTree.response(prompt, response, Term.HELPFUL)], row_length=len(tree) + 12)
+    trees = [tree, TokenTree.response(prompt, response, Term.HELPFUL)]
+    return collate(trees, row_length=len(tree) + 12, pad_to_multiple_of=FLEX_BLOCK)

@@ -126,6 +126,13 @@ class DeRTaConfig(TrainingArguments):
             raise InputError(f"activation_checkpointing_kwargs: every_n_layers {every!r} is not a number of 1 or more")
         if self.label_smoothing_factor:
             raise InputError("label_smoothing_factor: Eq. 2 has no label smoothing; leave it at 0")
+        liger: dict[str, bool] = self.liger_kernel_config or {}
+        if self.use_liger_kernel:
+            if liger.get("fused_linear_cross_entropy"):
+                raise InputError(
+                    "liger_kernel_config: fused_linear_cross_entropy would take the place of Eq. 2; leave it out"
+                )
+            self.liger_kernel_config = {**liger, "fused_linear_cross_entropy": False}
         # Trees are built from token ids, not from columns that a model's forward names.
         self.remove_unused_columns = False
         self.label_names = ["targets"]

@@ -26,7 +26,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_check
 from derta.errors import InputError
 from derta.files import write_json
 from derta.inference.loading import load_tokenizer, load_weights
-from derta.method.attention import is_dense
+from derta.method.attention import FLEX_BLOCK, is_dense
 from derta.method.objective import TERMS, TermSums, combine, install_objective
 from derta.method.tree import Term, batch_sizes, check_batch, collate
 from derta.method.tree_builder import TreeBuilder
@@ -158,7 +158,7 @@ class DeRTaTrainer(Trainer):
                 _collate_trees,
                 row_length=row_length(args, causal_lm),
                 pad_token_id=pad,
-                pad_to_multiple_of=128 if causal_lm.config._attn_implementation == "flex_attention" else None,
+                pad_to_multiple_of=FLEX_BLOCK if causal_lm.config._attn_implementation == "flex_attention" else None,
             ),
             train_dataset=trees,
             eval_dataset=eval_trees,
