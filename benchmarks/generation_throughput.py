@@ -29,8 +29,6 @@ import torch
 from measuring import environment
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PreTrainedModel
 
-from derta.evaluation.attacks import ATTACKS, AttackContext, organism_phrases
-from derta.evaluation.inputs.behaviours import load_behaviours
 from derta.inference import encode, first_tokens, load_model
 from derta.inference.decoding import make_decoder
 from derta.inference.jobs import Job, end_tokens
@@ -80,6 +78,9 @@ class Workload:
 
 def organism(path: str, count: int) -> Workload:
     """Every attack of one question on behaviours of the organism, in the order of an evaluation."""
+    from derta.evaluation.attacks import ATTACKS, AttackContext, organism_phrases
+    from derta.evaluation.inputs.behaviours import load_behaviours
+
     model, tokenizer = load_model(path)
     static = [name for name, spec in ATTACKS.items() if not spec.interactive]
     context = AttackContext(organism_phrases(), lambda text, length: first_tokens(tokenizer, text, length))

@@ -22,6 +22,10 @@ RESULTS = {
     "scaling": "scaling",
     "start": "data_start",
     "generation": "generation_throughput",
+    "gpu_8b": "gpu/train_8b",
+    "gpu_1b": "gpu/train_1b",
+    "gpu_1b_baselines": "gpu/train_1b_baselines",
+    "gpu_loss": "gpu/loss_memory",
 }
 NAMES = {
     "organism": "organism shape, 0.9 M",
@@ -32,6 +36,14 @@ NAMES = {
     "recomputed": "chunks, computed again in the backward pass",
     "derta": "derta: chunks, gradients in the forward pass",
     "torch": "`torch.nn.functional.linear_cross_entropy`",
+    "liger": "Liger Kernel's `LigerFusedLinearCrossEntropyLoss`",
+}
+SIDES = {
+    "padded": "padded",
+    "trl": "TRL, packed",
+    "derta": "derta",
+    "trl-liger": "TRL, packed, Liger Kernel's layers",
+    "derta-liger": "derta, Liger Kernel's layers",
 }
 
 
@@ -50,7 +62,7 @@ def page() -> str:
         part: json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
         for part, name in RESULTS.items()
     }
-    return environment.get_template("performance.md.jinja").render(names=NAMES, **results)
+    return environment.get_template("performance.md.jinja").render(names=NAMES, sides=SIDES, **results)
 
 
 def main() -> None:

@@ -133,3 +133,15 @@ def test_bad_recipes(text: str, match: str, tmp_path: Path) -> None:
 def test_missing_recipe(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.yaml: can't read the recipe"):
         parse_options(["--config", str(tmp_path / "absent.yaml")])
+
+
+def test_liger_kernels_leave_the_loss_alone(tmp_path: Path) -> None:
+    config = DeRTaConfig(str(tmp_path), use_cpu=True, use_liger_kernel=True, liger_kernel_config={"rope": False})
+    assert config.liger_kernel_config == {"rope": False, "fused_linear_cross_entropy": False}
+    with pytest.raises(InputError, match="liger_kernel_config: fused_linear_cross_entropy would take the place"):
+        DeRTaConfig(
+            str(tmp_path),
+            use_cpu=True,
+            use_liger_kernel=True,
+            liger_kernel_config={"fused_linear_cross_entropy": True},
+        )
