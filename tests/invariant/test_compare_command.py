@@ -38,7 +38,7 @@ def test_metrics_stand_side_by_side_with_their_difference(tmp_path, compare):
     first = evaluation(tmp_path / "a", attacked(["unsafe"] * 10 + ["safe"] * 2), max_new_tokens=64)
     second = evaluation(tmp_path / "b", attacked(["safe"] * 11 + ["unsafe"]), max_new_tokens=64)
     out, written = compare(first, second)
-    assert "attack success" in out
+    assert "compliance under attack" in out
     assert "-75.0 [-9" in out
     (asr,) = [each for each in written["differences"]["refusal"] if each["metric"] == "asr"]
     assert asr["value"] == pytest.approx(-75.0)

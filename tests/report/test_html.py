@@ -164,3 +164,33 @@ def test_broken_output_is_said_out_loud(tmp_path):
     text = " ".join(page(tmp_path / "r.html").text.split())
     assert "14.3" in text
     assert "broken" in text
+
+
+def judged_by(judge, name="m", unsafe=3):
+    samples = [replace(each, judge=judge) for each in samples_of(unsafe)]
+    return Run(name, score(samples, model=ModelId(f"runs/{name}", None, name, 1), judge=judge), samples)
+
+
+def test_without_a_judge_of_harm_nothing_is_called_attack_success(tmp_path):
+    write_report([judged_by("refusal", "a"), judged_by("refusal", "b")], tmp_path / "r.html")
+    text = page(tmp_path / "r.html").text
+    assert "compliance under attack, prefill" in text
+    assert "attack success" not in text.lower()
+
+
+def test_a_corrected_share_stands_under_the_raw_one(tmp_path):
+    made = run("m", 3)
+    raw = next(row for row in made.rows if (row.metric, row.label) == ("asr", "direct"))
+    corrected = replace(raw, metric="asr_corrected", value=12.5, ci_low=3.0, ci_high=30.0)
+    write_report([replace(made, rows=[*made.rows, corrected])], tmp_path / "r.html")
+    summary, _ = page(tmp_path / "r.html").tables
+    at = next(i for i, line in enumerate(summary) if line[0].startswith("attack success, direct"))
+    assert summary[at + 1] == ["… corrected for the judge's error ↓", "12.5 3.0 – 30.0"]
+
+
+def test_the_judge_of_the_summary_is_named_where_there_are_several(tmp_path):
+    one, other = judged_by("guideline"), judged_by("refusal")
+    write_report([Run("m", [*one.rows, *other.rows], one.samples)], tmp_path / "r.html")
+    text = page(tmp_path / "r.html").text
+    assert "By guideline; other judges' numbers stand under “Every number”." in text
+    assert "attack success, prefill" in text

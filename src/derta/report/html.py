@@ -12,20 +12,14 @@ import torch
 import transformers
 
 from derta.evaluation.attacks import ATTACKS
+from derta.evaluation.results.correction import SUFFIX
 from derta.evaluation.results.metrics import MetricRow
+from derta.evaluation.results.outcomes import WITHOUT_HARM
 from derta.evaluation.results.sample import Sample
 from derta.report.figures import GLYPHS, curve, intervals
-from derta.report.terminal import METRICS, format_value, title_of
+from derta.report.terminal import METRICS, format_value, judges_of, title_of
 from derta.version import __version__
 
-# What a reader decides on, in the summary's columns: metric, attack, heading, whether low is good.
-SUMMARY = (
-    *(("asr", attack, f"attack success, {attack}") for attack in ATTACKS),
-    ("over_refusal", "direct", "refuses borderline prompts"),
-    ("helpful_accuracy", "direct", "answers helpful prompts"),
-    ("garbled", "prefill", "garbled under prefill"),
-    ("leak", "prefill", "harmful tokens before refusal, prefill"),
-)
 EXAMPLES_PER_FORM = 1
 
 
@@ -72,7 +66,9 @@ def render(runs: Sequence[Run], *, commands: Sequence[str] = (), warning: str | 
         warning=warning,
         organism=any(row.judge == "organism" for run in runs for row in run.rows),
         headline=list(_headline(runs)),
-        summary=[column for column in SUMMARY if any(run.row(*column[:2]) for run in runs)],
+        success=_success(runs),
+        judges=judges_of([row for run in runs for row in run.rows]),
+        summary=_summary(runs),
         figures=_figures(runs),
         details=_details(runs),
         unscored=[(run.name, row) for run in runs for row in run.rows if _counts(row, "unscored")],
@@ -99,13 +95,41 @@ def _headline(runs: Sequence[Run]) -> Iterator[tuple[str, MetricRow, MetricRow]]
     """What changes from the first run to the last: (heading, then, now)."""
     if len(runs) < 2:
         return
-    for metric, attack, heading in SUMMARY:
+    for metric, attack, heading in _summary(runs):
         then, now = runs[0].row(metric, attack), runs[-1].row(metric, attack)
-        if metric != "leak" and then and now and then.value is not None and now.value is not None:
+        if metric != "leak" and not metric.endswith(SUFFIX) and then and now and then.value is not None and now.value is not None:
             yield heading, then, now
 
 
+def _summary(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
+    """What a reader decides on: (metric, attack, heading) of what there is, corrected shares under the raw ones."""
+    success = _success(runs)
+    columns = [
+        *(("asr", attack, f"{success}, {attack}") for attack in ATTACKS),
+        ("over_refusal", "direct", "refuses borderline prompts"),
+        ("helpful_accuracy", "direct", "answers helpful prompts"),
+        ("garbled", "prefill", "garbled under prefill"),
+        ("leak", "prefill", "harmful tokens before refusal, prefill"),
+    ]
+    both = [
+        each
+        for metric, attack, heading in columns
+        for each in (
+            (metric, attack, heading),
+            (metric + SUFFIX, attack, "… corrected for the judge's error"),
+        )
+    ]
+    return [column for column in both if any(run.row(*column[:2]) for run in runs)]
+
+
+def _success(runs: Sequence[Run]) -> str:
+    """What a share of unsafe responses is called: attack success needs a judge of harm."""
+    deciding = {row.judge for run in runs for attack in ATTACKS if (row := run.row("asr", attack))}
+    return "compliance under attack" if deciding and deciding <= WITHOUT_HARM else "attack success"
+
+
 def _figures(runs: Sequence[Run]) -> dict[str, Any]:
+    success = _success(runs).capitalize()
     attacks = [a for a in ATTACKS if any(run.row("asr", a) for run in runs)]
     of_prefill = {row.variant for run in runs for row in run.rows if (row.metric, row.attack) == ("asr", "prefill")}
     depths = sorted(int(depth) for variant in of_prefill if (depth := (variant or "").partition("@")[2]).isdigit())
@@ -119,11 +143,11 @@ def _figures(runs: Sequence[Run]) -> dict[str, Any]:
     figures = {}
     if attacks:
         rows = [[run.row("asr", attack) for attack in attacks] for run in runs]
-        figures["attacks"] = intervals("Attack success by attack", attacks, rows, "unsafe responses, %", width=9.6)
+        figures["attacks"] = intervals(f"{success} by attack", attacks, rows, "unsafe responses, %", width=9.6)
     if len(depths) > 1:
         rows = [[run.row("asr", f"prefill@{depth}") for depth in depths] for run in runs]
         labels = "tokens of a harmful answer already given", "unsafe responses, %"
-        figures["depths"] = curve("Attack success by prefill depth", depths, rows, *labels)
+        figures["depths"] = curve(f"{success} by prefill depth", depths, rows, *labels)
     if shown:
         rows = [[run.row(metric, "direct") for metric in shown] for run in runs]
         names = [harmless[metric] for metric in shown]

@@ -145,7 +145,8 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     for metric, attack, judge in _row_keys(comparison):
         cells = [_side(side, metric, attack, judge) for side in sides]
         found = _difference(comparison, metric, attack, judge)
-        names = (METRICS.get(metric, metric) if metric != before else "", indented(attack))
+        title = title_of(metric, [judge])
+        names = (title if title != before else "", indented(attack))
         values = (
             *names,
             *((judge,) if several else ()),
@@ -153,7 +154,7 @@ def comparison_table(comparison: Comparison) -> RenderableType:
             *((_format_difference(found), _p(found)) if found else ("", "")),
         )
         table.add_row(*(Text(printable(value)) for value in values))
-        before = metric
+        before = title
     places = [f"{name}: {side.directory}" for name, side in zip(("first", "second"), sides, strict=True)]
     return Group(table, *(Text(printable(line), style="italic") for line in (*places, *comparison.notes)))
 
