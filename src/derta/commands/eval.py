@@ -67,7 +67,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="option of the provider; tokenizer=PATH for a server",
+        help="option of the provider; tokenizer=PATH and chat_template_kwargs=JSON for a server",
     )
     add("--limit", type=int, help="behaviours of each kind at most")
     add("--search-limit", type=int, help="behaviours at most for PAIR, AutoDAN and GCG (50 in the paper)")

@@ -97,7 +97,14 @@ def _headline(runs: Sequence[Run]) -> Iterator[tuple[str, MetricRow, MetricRow]]
         return
     for metric, attack, heading in _summary(runs):
         then, now = runs[0].row(metric, attack), runs[-1].row(metric, attack)
-        if metric != "leak" and not metric.endswith(SUFFIX) and then and now and then.value is not None and now.value is not None:
+        if (
+            metric != "leak"
+            and not metric.endswith(SUFFIX)
+            and then
+            and now
+            and then.value is not None
+            and now.value is not None
+        ):
             yield heading, then, now
 
 

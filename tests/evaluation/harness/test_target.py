@@ -107,3 +107,47 @@ def test_a_rendered_request_has_the_tokens_of_the_process():
     request = ChatRequest(({"role": "user", "content": "How do I open the vault ?"},), "Step 1 : Take the")
     (context,) = encode(tokenizer, [request])
     assert tokenizer(render(tokenizer, request))["input_ids"] == context.ids
+
+
+def test_what_the_template_gets_goes_along_to_a_server():
+    how = {"enable_thinking": False}
+    with serving(lambda path, body: "Hi.") as server:
+        model = load_model(
+            "openai-api/test/m", {"base_url": server.url, "api_key": "none", "chat_template_kwargs": how}
+        )
+        target = Target(model, lambda *args: None, max_tokens=9, chat_template_kwargs=how)
+        for request in (ChatRequest(CHAT), ChatRequest(CHAT, "Here"), RawRequest("Step 1:")):
+            anyio.run(target.respond, request)
+    chat, begun, raw = (body for _, body in server.sent)
+    assert chat["chat_template_kwargs"] == how
+    assert (begun["chat_template_kwargs"], begun["continue_final_message"]) == (how, True)
+    assert "chat_template_kwargs" not in raw
+
+
+def test_a_prompt_rendered_for_a_server_is_rendered_as_the_user_asked():
+    tokenizer = load_tokenizer("organism")
+    tokenizer.chat_template = "{% if quiet %}Quietly. {% endif %}" + tokenizer.chat_template
+    with serving(lambda path, body: " is how.", owned_by="somebody") as server:
+        target = Target(
+            server_model(server),
+            lambda *args: None,
+            max_tokens=9,
+            tokenizer=tokenizer,
+            chat_template_kwargs={"quiet": True},
+        )
+        anyio.run(target.respond, ChatRequest(CHAT, "Here"))
+    path, body = server.sent[-1]
+    assert path == "/v1/completions"
+    assert body["prompt"].startswith("Quietly.")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "match"),
+    [
+        ("openai-api/test/m", "quiet", r"chat_template_kwargs: 'quiet' is no mapping"),
+        ("anthropic/m", {"quiet": True}, r"chat_template_kwargs: anthropic has no place for it"),
+    ],
+)
+def test_options_of_a_template_that_go_nowhere_are_bad_input(name, given, match):
+    with pytest.raises(InputError, match=match):
+        load_model(name, {"chat_template_kwargs": given})

@@ -46,7 +46,10 @@ PROVIDERS = {
 
 
 TOKENIZER = "tokenizer"
-"""The model option that is ours whatever the provider: the tokenizer of the model behind a server."""
+"""A model option that is ours whatever the provider: the tokenizer of the model behind a server."""
+TEMPLATE = "chat_template_kwargs"
+"""Another: what a server's chat template gets, as `{"enable_thinking": False}` for Qwen3."""
+_TEMPLATES_ON_REQUEST = ("vllm", "sglang", "openai-api")
 
 
 def load_model(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
@@ -56,7 +59,9 @@ def load_model(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
         InputError: It can't be loaded, or the provider lacks something.
     """
     full = _full_name(name)
-    args = {key: value for key, value in (model_args or {}).items() if key != TOKENIZER}
+    template_kwargs(name, model_args)
+    ours = (TOKENIZER,) if full.startswith("derta/") else (TOKENIZER, TEMPLATE)
+    args = {key: value for key, value in (model_args or {}).items() if key not in ours}
     if full.startswith("hf/"):
         # Greedy: at a temperature of 0 this provider fails.
         args.setdefault("do_sample", False)
@@ -72,6 +77,26 @@ def load_model(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
     except Exception as error:
         hint = "" if full.startswith("derta/") else f" (for weights from the hub: derta/{name})"
         raise InputError(f"`model` {name}: {_reason(error)}{hint}") from error
+
+
+def template_kwargs(name: str, model_args: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """Return what the user gives to the chat template; at a server it goes along with every request.
+
+    Raises:
+        InputError: It isn't a mapping, or the provider has no place for it.
+    """
+    given = (model_args or {}).get(TEMPLATE)
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise InputError(f"`model_arg` {TEMPLATE}: {given!r} is no mapping; give '{{\"enable_thinking\": false}}'")
+    provider = _full_name(name).partition("/")[0]
+    if provider not in ("derta", *_TEMPLATES_ON_REQUEST):
+        known = ", ".join(_TEMPLATES_ON_REQUEST)
+        raise InputError(
+            f"`model_arg` {TEMPLATE}: {provider} has no place for it; it is for models here and at {known}"
+        )
+    return given
 
 
 def _reason(error: Exception) -> str:

@@ -46,9 +46,12 @@ class Target:
         temperature: float = 0.0,
         helpers: Mapping[Role, Helper] | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
+        # A model of this process has its own.
+        self._chat_template_kwargs = None if isinstance(model.api, DertaAPI) else chat_template_kwargs
         self._judge = judge
         self._max_tokens = max_tokens
         self._temperature = temperature
@@ -64,12 +67,16 @@ class Target:
     async def respond(self, request: Request, *, temperature: float | None = None, seed: int = 0) -> Generation:
         """Let the model answer; where its server can't go on with a begun answer, it gets the rendered text."""
         text = self.rendered(request)
+        as_chat = isinstance(request, ChatRequest) and text is None
+        template = {"chat_template_kwargs": self._chat_template_kwargs}
+        more: dict[str, Any] = {"extra_body": template} if as_chat and self._chat_template_kwargs else {}
         generation = await generate(
             self._model,
             request if text is None else RawRequest(text),
             max_tokens=self._max_tokens,
             temperature=self._temperature if temperature is None else temperature,
             seed=seed,
+            **more,
         )
         return generation if text is None else replace(generation, prefix=cast(ChatRequest, request).prefix)
 
@@ -78,7 +85,7 @@ class Target:
         begun = isinstance(request, ChatRequest) and request.prefix
         if not begun or self._tokenizer is None or continues(self._model) or not has_raw(self._model):
             return None
-        return render(self._tokenizer, cast(ChatRequest, request))
+        return render(self._tokenizer, cast(ChatRequest, request), self._chat_template_kwargs)
 
     async def judge(self, behaviour: Behaviour, attempt: Attempt, generation: Generation) -> Verdict:
         """Decide on a response as the evaluation will."""
@@ -118,7 +125,7 @@ async def generate(
     if temperature:
         sampling["seed"] = seed
     if isinstance(request, ChatRequest) and request.prefix and provider(model) == "openai-api":
-        more["extra_body"] = _CONTINUE
+        more["extra_body"] = more.get("extra_body", {}) | _CONTINUE
     config = GenerateConfig(max_tokens=max_tokens, **sampling, **(_PATIENCE | more))
     through = _raw_sibling(model) if isinstance(request, RawRequest) else model
     output = await through.generate(to_messages(request), config=config)
@@ -234,7 +241,9 @@ def _probe(model: str, base: str, api_key: str) -> str:
         return ""
 
 
-def render(tokenizer: PreTrainedTokenizerBase, request: ChatRequest) -> str:
+def render(
+    tokenizer: PreTrainedTokenizerBase, request: ChatRequest, chat_template_kwargs: dict[str, Any] | None = None
+) -> str:
     """Return the whole text of a request with a begun answer, as a server has to get it to see the model's own tokens.
 
     The server puts the tokenizer's beginning-of-sequence token in front, as it does for any text: it is left out here.
@@ -242,10 +251,11 @@ def render(tokenizer: PreTrainedTokenizerBase, request: ChatRequest) -> str:
     Raises:
         InputError: The tokenizer has no chat template, or it refuses the messages.
     """
-    (context,) = encode(tokenizer, [request])
+    (context,) = encode(tokenizer, [request], chat_template_kwargs)
     text = str(tokenizer.decode(context.ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
     messages: Any = list(request.messages)
-    spelt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)) + request.prefix
+    how: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, **(chat_template_kwargs or {})}
+    spelt = str(tokenizer.apply_chat_template(messages, **how)) + request.prefix
     same = [each for each in (spelt, text) if tokenizer(each, add_special_tokens=False)["input_ids"] == context.ids]
     text = same[0] if same else spelt
     adds_bos = tokenizer.bos_token_id is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]

@@ -22,6 +22,7 @@ from derta.evaluation.attacks import ATTACKS, AttackResult, Attempt
 from derta.evaluation.attacks.base import Role
 from derta.evaluation.config import MAX_TOKENS
 from derta.evaluation.harness.log import SampleError
+from derta.evaluation.harness.models import TEMPLATE
 from derta.evaluation.harness.provider import to_messages
 from derta.evaluation.harness.target import Helper, Target
 from derta.evaluation.judges import Judge, decide
@@ -89,6 +90,7 @@ def _play(
             # The scripted attacker speaks PAIR only.
             helpers=helpers if sample.attack == "pair" else None,
             tokenizer=plan.tokenizer,
+            chat_template_kwargs=options.model_args.get(TEMPLATE),
         )
         try:
             if sample.attempt:
