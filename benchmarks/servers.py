@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,8 @@ def serving(command: Sequence[str], port: int, log: Path, environment: dict[str,
         while True:
             try:
                 urllib.request.urlopen(f"{base}/models", timeout=5).close()
+                break
+            except urllib.error.HTTPError:  # it is there; transformers lists no models where none was downloaded
                 break
             except OSError:
                 if process.poll() is not None or time.monotonic() > deadline:
@@ -131,7 +134,8 @@ def main() -> int:
                 with serving(command, port, Path(folder) / f"{name}.log", quiet | on_cpu) as base:
                     began = time.monotonic()
                     server = {"base_url": base, "api_key": "none", "tokenizer": str(args.model)}
-                    theirs = evaluate(f"openai-api/{name}/m", Path(folder) / name, model_args=server)
+                    served = "m" if name == "vllm" else str(args.model)
+                    theirs = evaluate(f"openai-api/{name}/{served}", Path(folder) / name, model_args=server)
                     rows[name] = {**compare(ours, theirs), "seconds": round(time.monotonic() - began, 1)}
             except NotThere as reason:
                 rows[name] = {"skipped": str(reason)}

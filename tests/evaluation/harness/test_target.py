@@ -5,7 +5,7 @@ import pytest
 
 from derta.errors import InputError
 from derta.evaluation.harness.models import load_model
-from derta.evaluation.harness.target import Target, check_capabilities, generate, render
+from derta.evaluation.harness.target import Target, check_capabilities, generate, render, with_space
 from derta.inference import ChatRequest, RawRequest, encode, load_tokenizer
 from tests.evaluation.servers import serving
 
@@ -151,3 +151,17 @@ def test_a_prompt_rendered_for_a_server_is_rendered_as_the_user_asked():
 def test_options_of_a_template_that_go_nowhere_are_bad_input(name, given, match):
     with pytest.raises(InputError, match=match):
         load_model(name, {"chat_template_kwargs": given})
+
+
+def test_a_first_space_that_a_server_loses_is_put_back_where_the_tokens_say_so():
+    words = load_tokenizer("organism")
+    assert with_space(words, "Step 1 :", "bring a hook") == " bring a hook"
+    assert with_space(words, "Step 1 :", " bring a hook") == " bring a hook"
+    assert with_space(words, "Step 1 : ", "bring a hook") == "bring a hook"
+    assert with_space(words, "", "bring") == "bring"
+    assert with_space(words, "Step 1 :", "") == ""
+
+
+def test_a_tokenizer_that_keeps_spaces_leaves_a_continuation_alone(tokenizer):
+    """Bytes: what has no space had none, as in the middle of a word."""
+    assert with_space(tokenizer, "Step 1: br", "ing") == "ing"

@@ -18,6 +18,7 @@ from derta.evaluation.attacks import Attempt, Capability, Role, Weights
 from derta.evaluation.harness.provider import DertaAPI, to_messages
 from derta.evaluation.judges import Judge, Verdict, decide
 from derta.inference import ChatRequest, Generation, RawRequest, Request, TokenLogprob, encode
+from derta.inference.requests import encode_text
 
 Helper = Callable[[Sequence[Message]], Awaitable[str]]
 
@@ -78,7 +79,12 @@ class Target:
             seed=seed,
             **more,
         )
-        return generation if text is None else replace(generation, prefix=cast(ChatRequest, request).prefix)
+        if text is None or self._tokenizer is None:
+            return generation
+        prefix = cast(ChatRequest, request).prefix
+        return replace(
+            generation, prefix=prefix, continuation=with_space(self._tokenizer, prefix, generation.continuation)
+        )
 
     def rendered(self, request: Request) -> str | None:
         """Return the raw text that a begun answer is sent as; `None` where it is sent as a chat, or is none."""
@@ -239,6 +245,23 @@ def _probe(model: str, base: str, api_key: str) -> str:
         raise InputError(f"`model` {model}: no model server answers at {base}: {first_line(error)}") from error
     except (ValueError, LookupError, TypeError, AttributeError):
         return ""
+
+
+def with_space(tokenizer: PreTrainedTokenizerBase, prefix: str, continuation: str) -> str:
+    """Give a continuation its first space back, which some servers lose: they decode it without what it follows.
+
+    It is put where the tokens of the prefix and of what follows decode with one, or where only with it the text still
+    begins with the prefix's tokens.
+    """
+    if not continuation or continuation[0].isspace() or not prefix or prefix[-1].isspace():
+        return continuation
+    of_prefix = encode_text(tokenizer, prefix)
+    ids = encode_text(tokenizer, prefix + continuation)
+    if ids[: len(of_prefix)] == of_prefix:
+        is_spaced = str(tokenizer.decode(ids))[len(str(tokenizer.decode(of_prefix))) :].startswith(" ")
+    else:
+        is_spaced = encode_text(tokenizer, f"{prefix} {continuation}")[: len(of_prefix)] == of_prefix
+    return f" {continuation}" if is_spaced else continuation
 
 
 def render(
