@@ -10,7 +10,8 @@ long; otherwise it survives. Mutants are drawn from all that the operators can m
 counted apart.
 
 Each mutant lives in a process forked from one that has run the tests once and imported the libraries: it costs what
-its tests cost. Tests that start processes of their own see the code as it is, so only the area's own folder counts.
+its tests cost. Tests that start processes of their own see the code as it is: only an area's own folder counts, and
+those of the commands that run in the process.
 """
 
 import argparse
@@ -42,7 +43,12 @@ EQUIVALENT = Path(__file__).with_name("equivalent_mutants.yaml")
 AREAS = {
     "method": ("src/derta/method", "tests/method"),
     "judges": ("src/derta/evaluation/judges", "tests/evaluation/judges"),
-    "results": ("src/derta/evaluation/results", "tests/evaluation/results"),
+    "results": (
+        "src/derta/evaluation/results",
+        "tests/evaluation/results",
+        "tests/invariant/test_gate_command.py",
+        "tests/invariant/test_compare_command.py",
+    ),
 }
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -285,8 +291,10 @@ def fate(mutant: Mutant, tests: Sequence[str], seconds: float) -> str:
 
 def measure(area: str, count: int, seed: int, console: Console) -> dict[str, Any]:
     """Return what became of a sample of an area's mutants."""
-    folder, tests_folder = AREAS[area]
-    tests = sorted(str(path.relative_to(ROOT)) for path in (ROOT / tests_folder).rglob("test_*.py"))
+    folder, *places = AREAS[area]
+    paths = [ROOT / place for place in places]
+    found = [file for path in paths for file in ([path] if path.is_file() else path.rglob("test_*.py"))]
+    tests = sorted(str(path.relative_to(ROOT)) for path in found)
     possible = mutants(folder)
     sample = random.Random(f"{seed} {area}").sample(possible, min(count, len(possible)))
     seconds = warm_up(tests)
