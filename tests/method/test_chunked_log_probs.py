@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from derta.method.chunked_log_probs import Targets, target_log_probs
+from derta.method.chunked_log_probs import Targets, _log_probs_and_grad, target_log_probs
 
 N, D, V = 23, 8, 50
 REFUSALS = torch.tensor([3, 7, 11])
@@ -183,3 +183,16 @@ def test_logits_of_one_chunk_exist_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("torch.nn.functional.linear", counting)
     target_log_probs(hidden, targets, head, None, chunk=5)[0].sum().backward()
     assert projected == [5, 5, 5, 5, 3], "each target is projected once, also for its gradient"
+
+
+@pytest.mark.parametrize("in_set", [False, True])
+def test_in_half_precision_the_gradient_is_rounded_after_the_target_is_added(in_set: bool) -> None:
+    """1 − p of a nearly certain token: rounding p first would leave nothing of it."""
+    logits = torch.zeros(1, V, dtype=torch.bfloat16)
+    logits[0, 3] = 12.0
+    exact = logits.double().requires_grad_()
+    log_probs = exact.log_softmax(-1)
+    (expected,) = torch.autograd.grad(log_probs[0, REFUSALS].logsumexp(-1) if in_set else log_probs[0, 3], exact)
+    _, _, got = _log_probs_and_grad(logits, torch.tensor([3]), torch.tensor([in_set]), REFUSALS)
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.double(), expected, rtol=1e-2, atol=0.0)
