@@ -79,14 +79,16 @@ def main() -> None:
             alike = "same responses and verdicts" if now == said else "OTHER RESPONSES"
             print(f"{trial + 1:2}: killed at {moment:.1f} s, {logs} logs begun: {verdict}, {alike}", flush=True)
 
-    good = sum(trial["once"] and trial["same"] and trial["killed"] for trial in trials)
+    killed = [trial for trial in trials if trial["killed"]]
+    good = sum(trial["once"] and trial["same"] for trial in killed)
     print(
-        f"{good} of {len(trials)} killed evaluations end with {len(expected)} samples, each once, as the unbroken one"
+        f"{good} of {len(killed)} killed evaluations end with {len(expected)} samples, each once, as the unbroken one; "
+        f"{len(trials) - len(killed)} ended before they were killed"
     )
     versions = {"python": platform.python_version(), "torch": torch.__version__, "inspect_ai": inspect_ai.__version__}
     result = {"versions": versions, "machine": platform.machine(), "samples": len(expected), "trials": trials}
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    sys.exit(0 if good == len(trials) else 1)
+    sys.exit(0 if killed and good == len(killed) else 1)
 
 
 if __name__ == "__main__":
