@@ -47,7 +47,7 @@ def test_every_command_shows_its_help_and_only_its_own(command: str, capsys: pyt
     assert f"usage: derta {command} " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"], *([command, "--help"] for command in ("train", "eval", "gate"))])
 def test_help_waits_for_no_library(arguments: list[str]) -> None:
     code = (
         f"import sys\nfrom derta.cli import main\ntry: main({arguments})\nexcept SystemExit: pass\n"

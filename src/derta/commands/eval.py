@@ -14,10 +14,7 @@ from rich.text import Text
 
 from derta.data.readers import printable
 from derta.errors import InputError, did_you_mean
-from derta.evaluation.attacks import Search, attack_names
 from derta.evaluation.config import JudgeName, Options, require_inspect
-from derta.evaluation.inputs.questions import TASKS, check_task
-from derta.evaluation.judges import find_judge
 from derta.terminal import screen
 
 REPORT = "report.html"
@@ -166,6 +163,10 @@ def parse_options(args: Namespace) -> Options:
     Raises:
         InputError: a name is unknown, or a value is no number.
     """
+    # They import torch, which --help can do without.
+    from derta.evaluation.attacks import attack_names
+    from derta.evaluation.inputs.questions import TASKS, check_task
+
     tasks = _pairs("--task", args.task)
     for name in tasks:
         check_task(name, TASKS)
@@ -222,6 +223,8 @@ def _pairs(flag: str, given: Iterable[str]) -> dict[str, str]:
 
 
 def _judges(given: str | None) -> tuple[JudgeName, ...]:
+    from derta.evaluation.judges import find_judge
+
     judges = tuple(JudgeName.parse(each) for each in (given or "").split(",") if each.strip())
     for judge in judges:
         find_judge(judge.name)
@@ -241,6 +244,8 @@ def _depths(given: str | None) -> tuple[int, ...] | None:
 
 
 def _search(given: Iterable[str]) -> dict[str, Any]:
+    from derta.evaluation.attacks import Search
+
     types = {name: type(default) for name, default in vars(Search()).items()}
     chosen = {}
     for name, value in _pairs("--search", given).items():
