@@ -30,6 +30,7 @@ COMMANDS = {
     "lm-eval": "standard benchmarks through lm-eval (extra: lm-eval)",
     "organism build": "train the organism's base weights again from their seed",
     "organism data": "write the organism's data sets as JSON lines",
+    "recipes": "list, print and copy the recipes that come with derta",
     "demo": "tune the organism with vanilla and derta, evaluate both, report",
 }
 """Every command and its help. `data check` is the module `derta.commands.data_check`, which declares its own arguments
