@@ -32,7 +32,7 @@ FLOORS_OF_EVALUATION: Sequence[set[str]] = (
     {"judges"},
     {"attacks"},
     {"inputs"},
-    {"plan", "rejudge"},
+    {"failures", "plan", "rejudge"},
     {"harness"},
     {"callback", "quality", "run"},
     {"registry"},

@@ -18,6 +18,7 @@ COMMANDS = {
     "merge": "merge a LoRA adapter into its base model",
     "data check": "count, measure and find problems by file and line",
     "data convert": "write data in the canonical form",
+    "data from-eval": "make training data of an evaluation's unsafe answers and wrong refusals",
     "data schemas": "list the columns that are understood, with an example of each",
     "data show": "print examples as a model will be trained on them",
     "eval": "attack a model and judge its responses",
@@ -29,12 +30,13 @@ COMMANDS = {
     "lm-eval": "standard benchmarks through lm-eval (extra: lm-eval)",
     "organism build": "train the organism's base weights again from their seed",
     "organism data": "write the organism's data sets as JSON lines",
+    "recipes": "list, print and copy the recipes that come with derta",
     "demo": "tune the organism with vanilla and derta, evaluate both, report",
 }
 """Every command and its help. `data check` is the module `derta.commands.data_check`, which declares its own arguments
 with `add_arguments(parser)` and consumes them with `run(args)`."""
 _GROUPS = {
-    "data": "check, convert and show training data",
+    "data": "check, convert, show and make training data",
     "judge": "measure judges",
     "organism": "the embedded miniature world and base model",
 }

@@ -180,15 +180,31 @@ def test_dry_run_counts_what_training_sees(capsys: pytest.CaptureFixture[str]) -
 def test_merge_gives_a_model_that_answers_as_the_adapter_does(capsys: pytest.CaptureFixture[str]) -> None:
     from peft import AutoPeftModelForCausalLM
 
-    assert train("adapter", "--use_peft", "true", "--lora_r", "4", "--learning_rate", "0.1") == 0
+    template = ["--chat_template_kwargs", '{"enable_thinking": false}']
+    assert train("adapter", "--use_peft", "true", "--lora_r", "4", "--learning_rate", "0.1", *template) == 0
     assert main(["merge", "--adapter", "adapter", "--out", "merged"]) == 0
     ids = torch.tensor([[5, 6, 7, 8]])
     merged = LlamaForCausalLM.from_pretrained("merged")(ids).logits
     assert torch.allclose(merged, AutoPeftModelForCausalLM.from_pretrained("adapter")(ids).logits, atol=1e-5)
     assert not torch.allclose(merged, LlamaForCausalLM.from_pretrained("model")(ids).logits, atol=1e-3)
-    assert json.loads(Path("merged/derta.json").read_text())["method"] == "derta"
+    identity = json.loads(Path("merged/derta.json").read_text())
+    assert (identity["method"], identity["settings"]["chat_template_kwargs"]) == ("derta", {"enable_thinking": False})
+    card, of_run = Path("merged/README.md").read_text(), Path("adapter/README.md").read_text()
+    assert "The LoRA adapter `adapter`, tuned with method `derta` of derta, merged into its base model." in card
+    assert '```json\n{"enable_thinking": false}\n```' in card
+    assert card.strip().endswith(of_run[of_run.index("## Training") :].strip())
     assert "holds no adapter" in refused(capsys, "merge", "--adapter", "model", "--out", "x")
     assert "is not empty" in refused(capsys, "merge", "--adapter", "adapter", "--out", "merged")
+
+
+def test_the_card_of_a_strangers_merged_adapter_claims_nothing() -> None:
+    assert train("adapter", "--use_peft", "true", "--lora_r", "4", "--max_steps", "1") == 0
+    Path("adapter/derta.json").unlink()
+    assert main(["merge", "--adapter", "adapter", "--out", "merged"]) == 0
+    card = Path("merged/README.md").read_text()
+    assert "The adapter doesn't say how its prompts were rendered" in card
+    assert "## Training" not in card
+    assert "derta" not in card.partition("# merged")[0]
 
 
 def test_show_prints_trunk_cuts_and_targets(capsys: pytest.CaptureFixture[str]) -> None:

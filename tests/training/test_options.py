@@ -131,7 +131,9 @@ def test_bad_recipes(text: str, match: str, tmp_path: Path) -> None:
 
 
 def test_missing_recipe(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent\.yaml: can't read the recipe"):
+    with pytest.raises(
+        InputError, match=r"absent\.yaml: no such file and no recipe has this name; derta recipes lists them"
+    ):
         parse_options(["--config", str(tmp_path / "absent.yaml")])
 
 

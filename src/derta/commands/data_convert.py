@@ -33,7 +33,7 @@ def run(args: Namespace) -> int:
         InputError: a file can't be read, or `out` can't be written or is one of the files.
     """
     files, out = args.files, args.out
-    _check_out(out, files)
+    check_out(out, files)
     console = Console(highlight=False)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     try:
@@ -65,7 +65,12 @@ def json_line(example: Example, *, conversational: bool) -> str:
     return json.dumps(kept, ensure_ascii=False) + "\n"
 
 
-def _check_out(out: Path, files: Sequence[str]) -> None:
+def check_out(out: Path, files: Sequence[str] = ()) -> None:
+    """Stop at a place that JSON lines can't be written to.
+
+    Raises:
+        InputError: it has another extension, is a directory, or is one of `files`.
+    """
     name = printable(str(out))
     if out.suffix.lower() != ".jsonl":
         raise InputError(f"--out: {name}: JSON lines are written; give it the extension .jsonl")

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from derta.errors import InputError
 from derta.evaluation.results.metrics import MetricRow
+from derta.names import ORGANISM, named_recipe
 from derta.terminal import screen
 
 METHODS = ("vanilla", "derta")
@@ -99,17 +100,16 @@ def train_and_evaluate(
         raise InputError(
             f"--out: {directory} holds the run of {whose}, not of {method} with seed {seed}; choose another"
         )
-    options = ["--config", str(_recipe()), "--method", method, "--seed", str(seed), "--output_dir", str(directory)]
+    options = [
+        "--config",
+        str(named_recipe(ORGANISM)),
+        "--method",
+        method,
+        "--seed",
+        str(seed),
+        "--output_dir",
+        str(directory),
+    ]
     train_command(options + (["--max_steps", str(steps)] if steps else []))
     asked = Options(ATTACKS, limit=behaviours)
     return evaluate_directory(str(directory), out=directory / "evaluation", options=asked).rows
-
-
-def _recipe() -> Path:
-    """Return the organism's recipe: in the package once it is installed, in the repository before."""
-    package = Path(__file__).parents[1]
-    places = package / "recipes" / "organism.yaml", package.parents[1] / "recipes" / "organism.yaml"
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise InputError(f"{places[0]}: the organism's recipe is missing from this installation; install derta again")
-    return found

@@ -7,6 +7,7 @@ from derta.errors import InputError
 from derta.files import write_json
 from derta.inference.loading import adapter_base, load_model
 from derta.run_identity import IDENTITY, read_identity
+from derta.training.model_card import write_merged_card
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,7 +28,9 @@ def run(args: Namespace) -> int:
 
 
 def merge_adapter(adapter: Path, out: Path) -> str:
-    """Merge the adapter into its base model, save the result with its tokenizer, and return the base's name.
+    """Merge the adapter into its base model, save the result with its tokenizer and a card, and return the base's name.
+
+    What training recorded of the run goes along, the options of its chat template among it.
 
     Raises:
         InputError: `adapter` holds no adapter, its base can't be loaded, or `out` is not empty.
@@ -42,4 +45,6 @@ def merge_adapter(adapter: Path, out: Path) -> str:
     identity = read_identity(adapter)
     if identity is not None:
         write_json(out / IDENTITY, identity)
-    return str(adapter_base(str(adapter)))
+    base = str(adapter_base(str(adapter)))
+    write_merged_card(out / "README.md", adapter=adapter, base=base, identity=identity or {})
+    return base

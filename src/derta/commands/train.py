@@ -41,7 +41,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def add_options(parser: ArgumentParser) -> None:
     """Declare derta's own options and the most used others as their docstrings describe them, without loading them."""
-    parser.add_argument("--config", metavar="FILE", help="YAML recipe; options on the command line win over it")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="YAML recipe, or a name that derta recipes lists; options on the command line win over it",
+    )
     for title, place in _OWN.items():
         _add_options(parser.add_argument_group(title), place)
     others = parser.add_argument_group("of transformers and PEFT, the most used")

@@ -1,5 +1,7 @@
 """The model card: what was trained, on what, with the run's own numbers."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import yaml
 from jinja2 import Template
 from transformers import TrainerState
 
+from derta.names import model_path
 from derta.training.config import DeRTaConfig
 from derta.version import __version__
 
@@ -61,6 +64,35 @@ high, at helpful positions (the false alarm) low.
 """
 )
 
+_MERGED = Template(
+    """\
+---
+{{ metadata }}---
+
+# {{ name }}
+
+The LoRA adapter `{{ adapter }}`{% if method %}, tuned with method `{{ method }}` of derta,{% endif %} merged into \
+{% if base %}[{{ base }}](https://huggingface.co/{{ base }}){% else %}its base model{% endif %}.
+
+## Prompts
+
+{% if options -%}
+Training rendered prompts with the chat template that lies here and these options. `derta eval` and others that read
+`derta.json` use them by themselves; a server is told with every request (`derta eval -M chat_template_kwargs=…`):
+
+```json
+{{ options }}
+```
+{%- elif method -%}
+Training rendered prompts with the chat template that lies here, without options.
+{%- else -%}
+The adapter doesn't say how its prompts were rendered in training.
+{%- endif %}
+{% if training %}
+{{ training }}{% endif %}"""
+)
+_TRAINING = "## Training\n"
+
 _SETTINGS = (
     "cuts_per_triple",
     "cut_policy",
@@ -70,6 +102,8 @@ _SETTINGS = (
     "refusal_text",
     "refusal_form",
     "loss_normalization",
+    "prompt_format",
+    "chat_template_kwargs",
     "max_length",
     "learning_rate",
     "num_train_epochs",
@@ -90,7 +124,7 @@ def write_model_card(path: Path, *, args: DeRTaConfig, state: TrainerState, base
         examples: Counts the training examples.
     """
     base = "" if Path(base).exists() else base  # a path of this machine means nothing to a reader
-    metadata: dict[str, Any] = {"library_name": "transformers", "tags": ["derta", "safety", args.method]}
+    metadata: dict[str, Any] = {"library_name": "transformers", "tags": _tags(args.method)}
     if base:
         metadata["base_model"] = base
     finished = [log for log in state.log_history if "train_runtime" in log]
@@ -112,6 +146,39 @@ def write_model_card(path: Path, *, args: DeRTaConfig, state: TrainerState, base
         ],
     )
     path.write_text(card, encoding="utf-8")
+
+
+def write_merged_card(path: Path, *, adapter: Path, base: str, identity: Mapping[str, Any]) -> None:
+    """Write the card of a merged model to `path`: its parts, how prompts were rendered, and the run's own numbers.
+
+    Args:
+        path: Names the file to write.
+        adapter: Holds the adapter and, if derta trained it, the card of its run.
+        base: Names the base model.
+        identity: Says whose run the adapter is; empty if nothing does.
+    """
+    base = "" if Path(model_path(base)).exists() else base
+    method = identity.get("method")
+    metadata: dict[str, Any] = {"library_name": "transformers", **({"tags": _tags(method)} if method else {})}
+    if base:
+        metadata["base_model"] = base
+    options = identity.get("settings", {}).get("chat_template_kwargs")
+    of_run = adapter / "README.md"
+    text = of_run.read_text("utf-8") if method and of_run.is_file() else ""
+    card = _MERGED.render(
+        metadata=yaml.safe_dump(metadata, sort_keys=False),
+        name=path.parent.name,
+        adapter=adapter.name,
+        base=base,
+        method=method,
+        options=options and json.dumps(options),
+        training="".join(text.partition(_TRAINING)[1:]),
+    )
+    path.write_text(card.rstrip() + "\n", encoding="utf-8")
+
+
+def _tags(method: str) -> list[str]:
+    return list(dict.fromkeys(("derta", "safety", method)))
 
 
 def _spread(history: list[dict[str, Any]], rows: int = 10) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from transformers import HfArgumentParser
 from trl import ModelConfig
 
 from derta.errors import InputError, did_you_mean
+from derta.names import recipe_path
 from derta.training.config import DeRTaConfig
 
 
@@ -105,13 +106,15 @@ class _Parser(HfArgumentParser):
 
 
 def parse_options(argv: Sequence[str]) -> TrainOptions:
-    """Parse `--config FILE` and options.
+    """Parse `--config FILE|NAME` and options.
 
     Raises:
         InputError: an unknown key or option, a value of the wrong type, or options that contradict each other.
     """
     parser = _Parser(list(_DATACLASSES), prog="derta train", allow_abbrev=False)
-    parser.add_argument("--config", type=Path, help="YAML recipe; options on the command line win over it")
+    parser.add_argument(
+        "--config", help="YAML recipe, or the name of one of derta's; options on the command line win over it"
+    )
     config_path, on_command_line = _split_config(list(argv))
     arguments = [*(_recipe_arguments(config_path) if config_path else []), *on_command_line]
     try:
@@ -144,11 +147,11 @@ def option_names() -> list[str]:
 def _split_config(argv: list[str]) -> tuple[Path | None, list[str]]:
     for index, argument in enumerate(argv):
         if argument.startswith("--config="):
-            return Path(argument.removeprefix("--config=")), argv[:index] + argv[index + 1 :]
+            return recipe_path(argument.removeprefix("--config=")), argv[:index] + argv[index + 1 :]
         if argument == "--config":
             if index + 1 == len(argv):
-                raise InputError("derta train: --config needs a file")
-            return Path(argv[index + 1]), argv[:index] + argv[index + 2 :]
+                raise InputError("derta train: --config needs a file or a recipe's name")
+            return recipe_path(argv[index + 1]), argv[:index] + argv[index + 2 :]
     return None, argv
 
 
