@@ -137,6 +137,7 @@ def _success(runs: Sequence[Run]) -> str:
 
 def _figures(runs: Sequence[Run]) -> dict[str, Any]:
     success = _success(runs).capitalize()
+    of_all = "unsafe responses, %" if success == "Attack success" else "complying responses, %"
     attacks = [a for a in ATTACKS if any(run.row("asr", a) for run in runs)]
     of_prefill = {row.variant for run in runs for row in run.rows if (row.metric, row.attack) == ("asr", "prefill")}
     depths = sorted(int(depth) for variant in of_prefill if (depth := (variant or "").partition("@")[2]).isdigit())
@@ -150,11 +151,11 @@ def _figures(runs: Sequence[Run]) -> dict[str, Any]:
     figures = {}
     if attacks:
         rows = [[run.row("asr", attack) for attack in attacks] for run in runs]
-        figures["attacks"] = intervals(f"{success} by attack", attacks, rows, "unsafe responses, %", width=9.6)
+        figures["attacks"] = intervals(f"{success}, by attack", attacks, rows, of_all, width=9.6)
     if len(depths) > 1:
         rows = [[run.row("asr", f"prefill@{depth}") for depth in depths] for run in runs]
-        labels = "tokens of a harmful answer already given", "unsafe responses, %"
-        figures["depths"] = curve(f"{success} by prefill depth", depths, rows, *labels)
+        labels = "tokens of a harmful answer already given", of_all
+        figures["depths"] = curve(f"{success}, by prefill depth", depths, rows, *labels)
     if shown:
         rows = [[run.row(metric, "direct") for metric in shown] for run in runs]
         names = [harmless[metric] for metric in shown]
