@@ -140,7 +140,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         after_interrupt = getattr(args, "after_interrupt", after_interrupt)
         return int(args.run(args))
     except InputError as error:
-        print(f"derta: error: {with_flags(str(error))}", file=sys.stderr)
+        from derta.data.readers import printable
+
+        # Names and texts of others may hold what moves a terminal's cursor.
+        print(f"derta: error: {printable(with_flags(str(error)))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"derta: interrupted{after_interrupt and '; '}{after_interrupt}", file=sys.stderr)

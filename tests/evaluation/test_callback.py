@@ -58,7 +58,7 @@ def test_a_run_ends_with_the_same_weights_whether_it_was_attacked_or_not(attacke
     ("options", "message"),
     [
         (["--attack-limit", "3"], "attack_limit: nothing is attacked while training"),
-        (["--attack-steps", "0"], "attack_steps: 0 is not 1 or more"),
+        (["--attack-steps", "0"], "attack_steps: 0 is not a whole number from 1"),
         (["--attack-steps", "1", "--attacks", "gcg"], "gcg looks at answers before it asks again"),
         (["--attack-steps", "1", "--attacks", "nonsense"], "unknown attack 'nonsense'"),
     ],

@@ -119,7 +119,10 @@ def test_unknown_keys_name_line_and_neighbour(tmp_path: Path) -> None:
         ("", "a recipe is a YAML mapping"),
         ("max_length: many\n", "--max_length.*invalid int value: 'many'"),
         ("method: derto\n", "method: no 'derto'"),
-        ("rto_dropout: 2\n", "rto_dropout: 2.0 is not in"),
+        (
+            "rto_dropout: 2\n",
+            "rto_dropout: 2.0 is not a finite number from 0 and below 1; for no RTO use method harmful-prefix",
+        ),
     ],
 )
 def test_bad_recipes(text: str, match: str, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def load_weights(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
         model, info = load(path, **kwargs, **_NO_CODE, output_loading_info=True, ignore_mismatched_sizes=True)
     # transformers and its file formats raise nearly anything on a damaged checkpoint; the cause stays chained.
     except Exception as error:
-        raise _unreadable(name_or_path, error) from error
+        raise unreadable(name_or_path, error) from error
     finally:
         logging.set_verbosity(verbosity)
     shapes = [f"{name} {list(found)} for {list(expected)}" for name, found, expected in info["mismatched_keys"]]
@@ -102,7 +102,7 @@ def adapter_base(name_or_path: str) -> str | None:
     try:
         base = json.loads(config.read_text("utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unreadable(name_or_path, error) from error
+        raise unreadable(name_or_path, error) from error
     if not isinstance(base, str) or not base:
         raise InputError(f"{config}: base_model_name_or_path names no model; write the base's directory or name there")
     return base
@@ -121,7 +121,7 @@ def load_adapter(directory: str, base: PreTrainedModel) -> PeftModel:
             model = PeftModel.from_pretrained(cast(Any, base), path, ignore_mismatched_sizes=True)
         saved = {name: list(value.shape) for name, value in load_peft_weights(path, device="cpu").items()}
     except Exception as error:
-        raise _unreadable(directory, error) from error
+        raise unreadable(directory, error) from error
     of_adapter = get_peft_model_state_dict(model, save_embedding_layers=False)
     # PEFT also saves the model's own embeddings where tokens were added.
     known = {name: list(value.shape) for name, value in {**model.state_dict(), **of_adapter}.items()}
@@ -148,7 +148,7 @@ def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrained
     except InputError:
         raise
     except Exception as error:
-        raise _unreadable(name_or_path, error, "its tokenizer") from error
+        raise unreadable(name_or_path, error, "its tokenizer") from error
 
 
 def load_config(name_or_path: str, revision: str | None = None) -> PreTrainedConfig:
@@ -164,7 +164,7 @@ def load_config(name_or_path: str, revision: str | None = None) -> PreTrainedCon
     except InputError:
         raise
     except Exception as error:
-        raise _unreadable(name_or_path, error, "its configuration") from error
+        raise unreadable(name_or_path, error, "its configuration") from error
 
 
 def _checkpoint_path(name_or_path: str) -> str:
@@ -175,7 +175,23 @@ def _checkpoint_path(name_or_path: str) -> str:
     return path
 
 
-def _unreadable(name_or_path: str, error: Exception, what: str = "this model") -> InputError:
+def needs_code(error: Exception) -> bool:
+    """Whether a library can load something only by running code that lies beside it."""
+    return "trust_remote_code" in str(error)
+
+
+def brings_code(name_or_path: str) -> InputError:
+    """Return the error of a model that needs code of its own."""
+    return InputError(
+        f"model: {name_or_path} brings code of its own, which derta doesn't run; "
+        "name a model whose architecture and tokenizer transformers itself has"
+    )
+
+
+def unreadable(name_or_path: str, error: Exception, what: str = "this model") -> InputError:
+    """Return the error of a model, or of that part of it, that can't be loaded because of `error`."""
+    if needs_code(error):
+        return brings_code(name_or_path)
     where = "" if Path(model_path(name_or_path)).is_dir() else "no such directory, and not from the hub either: "
     return InputError(f"{name_or_path}: {what} can't be loaded: {where}{first_line(error)}")
 

@@ -3,15 +3,21 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from transformers import TrainingArguments
+import torch
+from transformers import SchedulerType, TrainingArguments, get_scheduler
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-from derta.errors import InputError
+from derta.errors import InputError, did_you_mean, first_line
 from derta.method.objective import LossNormalization
 from derta.method.tree_builder import check_names
 from derta.tokens.encoder import RefusalForm
+from derta.training.ranges import check_ranges
 
 DENSE_ROW_LENGTH = 1024
 """Tokens of a row where every token attends to every other: attention's cost per token grows with it."""
+
+_NEVER_LISTED = ("azure_ml", "flyte")
+"""Places to report to that transformers leaves out of its list of those that are there."""
 
 
 @dataclass
@@ -107,18 +113,16 @@ class DeRTaConfig(TrainingArguments):
         """
         if str(self.fsdp).lower() in ("true", "false"):
             self.fsdp: Any = str(self.fsdp).lower() == "true"  # the parser leaves it a string
+        check_ranges(self)
+        _check_places(self.report_to)
         super().__post_init__()  # type: ignore[no-untyped-call]
+        for name in ("model_init_kwargs", "chat_template_kwargs", "lr_scheduler_kwargs"):
+            if not isinstance(getattr(self, name) or {}, dict):
+                raise InputError(f"{name}: {getattr(self, name)!r} is no mapping of names to values")
+        self._check_scheduler()
         texts: Any = self.refusal_text
         self.refusal_text = [texts] if isinstance(texts, str) else list(texts)
         check_names(self.method, self.cut_policy)
-        if not 0 <= self.rto_dropout < 1:
-            raise InputError(f"rto_dropout: {self.rto_dropout} is not in [0, 1); use method harmful-prefix for no RTO")
-        if self.rto_weight < 0:
-            raise InputError(f"rto_weight: {self.rto_weight} is negative; λ is 0 or more")
-        for name in ("cuts_per_triple", "max_length", "row_length"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name}: {value} is not 1 or more")
         if self.train_sampling_strategy != "random":
             raise InputError(f"train_sampling_strategy: {self.train_sampling_strategy!r} is not supported; use random")
         every = cast(dict[str, Any], self.activation_checkpointing_kwargs or {}).get("every_n_layers", 1)
@@ -140,6 +144,28 @@ class DeRTaConfig(TrainingArguments):
             # Every parameter takes part in every batch, even in one without targets.
             self.ddp_find_unused_parameters = False
 
+    def _check_scheduler(self) -> None:
+        """Make the schedule of one step, so that what it doesn't take is told before anything is read."""
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=self.learning_rate)
+        how = dict(cast(dict[str, Any], self.lr_scheduler_kwargs or {}))
+        try:
+            get_scheduler(self.lr_scheduler_type, optimizer, 0, 1, scheduler_specific_kwargs=how)
+        except Exception as error:
+            schedule = SchedulerType(self.lr_scheduler_type).value
+            raise InputError(f"lr_scheduler_kwargs: {schedule} doesn't take {how}: {first_line(error)}") from error
+
     def tokens_of_a_row(self, dense: bool) -> int | None:
         """Return `row_length`, or what attention works best with; `None`: a micro-batch is one row."""
         return DENSE_ROW_LENGTH if self.row_length is None and dense else self.row_length
+
+
+def _check_places(report_to: str | list[str] | None) -> None:
+    """Stop if a place to report to doesn't exist, or needs a package that isn't installed."""
+    for name in [report_to] if isinstance(report_to, str) else report_to or ():
+        if name in ("none", "all"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = did_you_mean(name, INTEGRATION_TO_CALLBACK)
+            raise InputError(f"report_to: no {name!r}{known}; there are none, {', '.join(INTEGRATION_TO_CALLBACK)}")
+        if name not in (*get_available_reporting_integrations(), *_NEVER_LISTED):
+            raise InputError(f"report_to: {name} isn't installed; pip install {name}, or report to none")

@@ -1,6 +1,7 @@
 """Options of `derta train`: a YAML recipe, and command-line options that win over it."""
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,9 +12,13 @@ import yaml
 from transformers import HfArgumentParser
 from trl import ModelConfig
 
-from derta.errors import InputError, did_you_mean
+from derta.errors import InputError, did_you_mean, first_line
 from derta.names import recipe_path
 from derta.training.config import DeRTaConfig
+from derta.training.ranges import check_ranges
+
+_DEEPEST, _MOST_NODES = 20, 100_000
+"""Levels and entries of a recipe at most."""
 
 
 @dataclass
@@ -121,6 +126,8 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
         namespace, unknown = parser.parse_known_args(arguments)
         if unknown:
             name = unknown[0]
+            if not name.startswith("-"):
+                raise InputError(f"derta train: {name!r} is one value too many for the option before it")
             nearest = did_you_mean(name.lstrip("-").replace("-", "_"), option_names())
             raise InputError(f"derta train: unknown option {name}{nearest}")
         values = vars(namespace)
@@ -130,8 +137,10 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
         config, data, model, run, attack = parser.parse_dict(values, allow_extra_keys=True)
     except InputError:
         raise
-    except (ValueError, TypeError, ImportError) as error:
+    except (ValueError, TypeError, ImportError, OSError) as error:
         raise InputError("derta train: " + " ".join(str(error).split())) from error
+    for options in (data, model, run, attack):
+        check_ranges(options)
     names = option_names()
     changed = {name: value for name, value in vars(namespace).items() if value != parser.get_default(name)}
     for name in set(config._VALID_DICT_FIELDS) & changed.keys():
@@ -161,11 +170,11 @@ def _recipe_arguments(path: Path) -> list[str]:
     for key, value in read_recipe(path).items():
         if value is None:
             continue
-        arguments.append(f"--{key}")
         if isinstance(value, list):
-            arguments += [str(entry) for entry in value]
+            arguments += [f"--{key}", *map(str, value)]
         else:
-            arguments.append(json.dumps(value) if isinstance(value, dict) else str(value))
+            # In one word: a value may begin with a dash.
+            arguments.append(f"--{key}={json.dumps(value) if isinstance(value, dict) else value}")
     return arguments
 
 
@@ -181,10 +190,21 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: can't read the recipe: {getattr(error, 'strerror', None) or error}") from error
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None:
+            _check_nodes(node, path)
         recipe = yaml.safe_load(text)
+    except InputError:
+        raise
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{path}:{line}: not YAML: {error.problem}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise InputError(f"{path}:{line}: not YAML: the control character {chr(error.character)!r}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: not a recipe: nested too deeply") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not YAML: {first_line(error)}") from error
     if not isinstance(recipe, dict) or not isinstance(node, yaml.MappingNode):
         raise InputError(f"{path}: a recipe is a YAML mapping of options to values")
     names = option_names()
@@ -194,3 +214,29 @@ def read_recipe(path: Path) -> dict[str, Any]:
             line = key_node.start_mark.line + 1
             raise InputError(f"{path}:{line}: unknown key {key!r}{did_you_mean(key, names)}")
     return recipe
+
+
+def _check_nodes(root: yaml.Node, path: Path) -> None:
+    """Stop at what a recipe can't mean: a key that stands twice, a control character, nesting without end."""
+    waiting, count = [(root, 0)], 0
+    while waiting:
+        (node, depth), count = waiting.pop(), count + 1
+        place = f"{path}:{node.start_mark.line + 1}"
+        # Aliases of aliases grow without bound.
+        if depth > _DEEPEST or count > _MOST_NODES:
+            raise InputError(f"{place}: not a recipe: nested too deeply")
+        if isinstance(node, yaml.ScalarNode):
+            control = [c for c in node.value if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n"]
+            if control:
+                raise InputError(f"{place}: the control character {control[0]!r} in a value; leave it out")
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += [(each, depth + 1) for each in node.value]
+        elif isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                name = str(key.value)
+                if name in seen:
+                    line = key.start_mark.line + 1
+                    raise InputError(f"{path}:{line}: the key {name!r} stands twice; leave one out")
+                seen.add(name)
+                waiting += [(key, depth + 1), (value, depth + 1)]

@@ -14,7 +14,7 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config
 
-from derta.inference.loading import load_config
+from derta.inference.loading import load_config, unreadable
 from derta.method.attention import TreeAttention, is_dense
 from derta.method.tree import Term, collate
 from derta.terminal import screen
@@ -72,7 +72,11 @@ def empty_model(name: str, options: ModelConfig) -> tuple[torch.nn.Module, int, 
     attention = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
     with init_empty_weights():
         dtype = _weight_dtype(options.dtype, model_config)
-        model = AutoModelForCausalLM.from_config(model_config, dtype=dtype, trust_remote_code=False, **attention)
+        try:
+            model = AutoModelForCausalLM.from_config(model_config, dtype=dtype, trust_remote_code=False, **attention)
+        # A nonsensical configuration makes a model's own code raise nearly anything; the cause stays chained.
+        except Exception as error:
+            raise unreadable(name, error) from error
         TreeAttention(model.config)
         adapter = get_peft_config(options)
         if adapter is not None:

@@ -125,6 +125,10 @@ def _check_together(options: TrainOptions) -> None:
         raise InputError("train_data: name files or data sets to train on (--train_data, or in the recipe)")
     if getattr(model, "trust_remote_code", False):  # not every version of TRL has it
         raise InputError("trust_remote_code: code beside a checkpoint is never run; leave it out")
+    if options.config.resume_from_checkpoint:
+        raise InputError(
+            "resume_from_checkpoint: a run goes on from the newest checkpoint of its output_dir by itself; leave it out"
+        )
     quantized = model.load_in_4bit or model.load_in_8bit
     if quantized and not model.use_peft:
         raise InputError("load_in_4bit / load_in_8bit: quantised weights can't be trained; add --use_peft (QLoRA)")
@@ -190,6 +194,8 @@ def _train(trainer: DeRTaTrainer, run: RunDirectory) -> None:
         trainer.save_model()
         trainer.save_state()
         trainer.create_model_card()
+    except ImportError as error:
+        raise InputError(f"optim: {first_line(error)}") from error
     except Exception as error:
         if is_disk_full(error, run.path):
             raise InputError(

@@ -60,6 +60,8 @@ def load_model(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
     """
     full = _full_name(name)
     template_kwargs(name, model_args)
+    if "trust_remote_code" in (model_args or {}):
+        raise InputError("`model_arg` trust_remote_code: code beside a model is never run; leave it out")
     ours = (TOKENIZER,) if full.startswith("derta/") else (TOKENIZER, TEMPLATE)
     args = {key: value for key, value in (model_args or {}).items() if key not in ours}
     if full.startswith("hf/"):
@@ -75,6 +77,8 @@ def load_model(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
     except InputError:
         raise
     except Exception as error:
+        if inference.needs_code(error):
+            raise inference.brings_code(name) from error
         hint = "" if full.startswith("derta/") else f" (for weights from the hub: derta/{name})"
         raise InputError(f"`model` {name}: {_reason(error)}{hint}") from error
 
