@@ -137,6 +137,8 @@ class DeRTaConfig(TrainingArguments):
                     "liger_kernel_config: fused_linear_cross_entropy would take the place of Eq. 2; leave it out"
                 )
             self.liger_kernel_config = {**liger, "fused_linear_cross_entropy": False}
+        # transformers would log an earlier mean for a loss that isn't finite; the trainer stops at it.
+        self.logging_nan_inf_filter = False
         # Trees are built from token ids, not from columns that a model's forward names.
         self.remove_unused_columns = False
         self.label_names = ["targets"]

@@ -1,11 +1,13 @@
 """`DeRTaTrainer`: Decoupled Refusal Training on top of `transformers.Trainer`."""
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +15,7 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
@@ -21,7 +24,7 @@ from transformers import (
     TrainerCallback,
     set_seed,
 )
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_checkpoints
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint, rotate_checkpoints
 
 from derta.errors import InputError
 from derta.files import write_json
@@ -41,6 +44,8 @@ from derta.training.sampling import EpochSampler, StepShape
 
 logger = logging.getLogger(__name__)
 
+_ORIGINS = 8
+"""Examples of a broken step that are named."""
 _MODEL_INPUTS = ("input_ids", "position_ids", "visible_ranges", "targets", "terms")
 
 
@@ -149,6 +154,8 @@ class DeRTaTrainer(Trainer):
             term_weights=(1.0, 1.0, args.rto_weight) if pooled else None,
         )
         self._meter = _Meter()
+        self._losses: list[torch.Tensor] = []
+        """The losses of the optimizer step so far."""
 
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         super().__init__(
@@ -233,6 +240,80 @@ class DeRTaTrainer(Trainer):
         if model.training:
             self._meter.add(sums, inputs)
         return (loss, outputs) if return_outputs else loss
+
+    # Broken steps
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Do what the base class does, and keep the loss until the optimizer steps."""
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        self._losses.append(loss)
+        return loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """Return the gradient norm, just before the optimizer steps.
+
+        Raises:
+            InputError: It isn't finite, or a loss of the step isn't.
+        """
+        norm: Any = cast(Any, super())._get_grad_norm(model, grad_norm)
+        losses, self._losses = torch.stack(self._losses), []
+        # All ranks stop or none: one that stopped alone would leave the others waiting.
+        loss = float(self.accelerator.reduce(losses.sum(), reduction="sum"))
+        # In float16 gradients overflow now and then: the scaler leaves that step out and scales less.
+        scaled = self.accelerator.scaler is not None or self.is_deepspeed_enabled
+        total = 0.0 if scaled or norm is None else float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        if not math.isfinite(loss):
+            batches = (~losses.isfinite()).nonzero().flatten().tolist()
+            ranks, rank = self.args.world_size, self.args.process_index
+            broken = sorted(gather_object([batch * ranks + rank for batch in batches]))
+            raise self._broken(f"the loss is {loss}", self.state.global_step, broken)
+        if not math.isfinite(total):
+            raise self._broken(f"the norm of the gradient is {total}", self.state.global_step)
+        return norm
+
+    def _broken(self, what: str, step: int, batches: Sequence[int] | None = None) -> InputError:
+        """Return the error of a step that must not be kept; steps and their batches over all ranks count from 0."""
+        origins = self._origins(step, batches)
+        some = ", ".join(origins[:_ORIGINS]) + (f" and {len(origins) - _ORIGINS} more" * (len(origins) > _ORIGINS))
+        directory = str(self.args.output_dir)
+        last = get_last_checkpoint(directory) if Path(directory).is_dir() else None
+        return InputError(
+            f"step {step + 1}: {what}, on {some}; nothing of this step is saved, and "
+            f"{f'{last} stands' if last else 'there is no checkpoint before it'}; mend these examples, or lower "
+            "learning_rate"
+        )
+
+    def _origins(self, step: int, batches: Sequence[int] | None) -> list[str]:
+        """Say where the examples of an optimizer step come from, or those of some of its batches.
+
+        They are drawn again: batches don't carry what the model doesn't read.
+        """
+        sampler = self._get_train_sampler()
+        size, ranks, accumulated = self._train_batch_size, self.args.world_size, self.args.gradient_accumulation_steps
+        per_rank = len(sampler) / (size * ranks)
+        per_epoch = math.ceil((math.floor if self.args.dataloader_drop_last else math.ceil)(per_rank) / accumulated)
+        epoch, step = divmod(step, per_epoch)
+        sampler.set_epoch(epoch)
+        of_step = size * ranks * accumulated
+        keys = list(islice(sampler, step * of_step, (step + 1) * of_step))
+        if batches is not None:
+            keys = [key for batch in batches for key in keys[batch * size : (batch + 1) * size]]
+        encoded = cast(TreeDataset, self.train_dataset).encoded
+        return [str(encoded[index]["origin"]) for _, index in keys if index is not None]
+
+    def _require_finite_weights(self) -> None:
+        """Stop before weights are saved that aren't numbers: a finite gradient may have moved them there.
+
+        Raises:
+            InputError: A trained weight isn't finite.
+        """
+        broken = 0
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+                broken += int(not local.isfinite().all())
+        if sum(gather_object([broken])):
+            raise self._broken("weights aren't finite after it", max(0, self.state.global_step - 1))
 
     # Evaluation
 
@@ -351,7 +432,12 @@ class DeRTaTrainer(Trainer):
     # Saving
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the whole model, of a sharded run as well."""
+        """Save the whole model, of a sharded run as well.
+
+        Raises:
+            InputError: Its weights aren't finite.
+        """
+        self._require_finite_weights()
         super().save_model(output_dir, _internal_call)
         if self.is_fsdp_enabled and not self.args.save_only_model and not _internal_call:
             self._save(output_dir, state_dict=whole_weights(self.model))
