@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from derta import terminal
 from derta.terminal import Pace, Screen, clock
 
 
@@ -25,7 +24,7 @@ class Clock:
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
     time = Clock()
-    monkeypatch.setattr(terminal.time, "monotonic", time)
+    monkeypatch.setattr("derta.terminal.time.monotonic", time)
     return time
 
 

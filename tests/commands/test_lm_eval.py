@@ -93,7 +93,8 @@ def test_the_model_gets_its_prompts_as_a_chat_where_it_is_asked_for(
 ):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     harness = importlib.import_module("lm_eval.models.huggingface").HFLM
-    loglikelihood, prompts = harness.loglikelihood, []
+    prompts: list[str] = []
+    loglikelihood = harness.loglikelihood
 
     def watched(self, requests, **how):
         prompts.extend(request.args[0] for request in requests)

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from datasets import Dataset
@@ -91,7 +91,8 @@ CHANGES = ["content", "name", "schema", "swap", "version"]
 def test_a_changed_source_is_read_again(
     change: str, write_rows: WriteLines, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, options = write_rows([SWAPPED, HELPFUL] if change == "swap" else [TRIPLE, HELPFUL]), {}
+    path = write_rows([SWAPPED, HELPFUL] if change == "swap" else [TRIPLE, HELPFUL])
+    options: dict[str, Any] = {}
     if change == "swap":
         monkeypatch.setattr("derta.data.polarity.Polarity.check", lambda *args, **options: None)
     load_source(str(path), cache_dir=cache_dir)
@@ -136,7 +137,7 @@ def test_a_bad_row_is_named_by_its_line_and_nothing_is_kept(write_rows: WriteLin
 def test_a_file_that_changes_while_it_is_read_is_not_kept(
     write_rows: WriteLines, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, write = write_rows([TRIPLE, HELPFUL]), cached_source.write_dataset
+    path, write = write_rows([TRIPLE, HELPFUL]), cast(Any, cached_source).write_dataset
 
     def meanwhile(*args: Any) -> Dataset:
         with path.open("a") as file:

@@ -1,4 +1,5 @@
 from collections import Counter
+from typing import Any
 
 import pytest
 from datasets import Dataset
@@ -13,7 +14,7 @@ def source(name: str, size: int, conversational: bool = False, prefix: bool = Fa
     rows = []
     for index in range(size):
         prompt, chosen = f"{name} {index}?", f"{name} {index}."
-        row = {"prompt": prompt, "chosen": chosen, "origin": f"{name}:{index}"}
+        row: dict[str, Any] = {"prompt": prompt, "chosen": chosen, "origin": f"{name}:{index}"}
         if conversational:
             row["prompt"] = [{"role": "user", "content": prompt}]
             row["chosen"] = [{"role": "assistant", "content": chosen}]

@@ -130,4 +130,4 @@ def test_what_is_not_an_example_is_named(row: dict[str, Any], message: str) -> N
 
 def test_an_example_can_not_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        TRIPLE.chosen = "x"  # type: ignore[misc]
+        TRIPLE.chosen = "x"

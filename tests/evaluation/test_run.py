@@ -28,8 +28,8 @@ def behaviours(tmp_path):
 
 def evaluate(server, out, behaviours, **options):
     args = {"base_url": server.url, "api_key": "none"}
-    options = Options(behaviours=behaviours, model_args=args, **options)
-    return evaluate_directory("openai-api/test/m", out=out, options=options).rows
+    asked = Options(behaviours=behaviours, model_args=args, **options)
+    return evaluate_directory("openai-api/test/m", out=out, options=asked).rows
 
 
 def plan_of(out):

@@ -35,7 +35,7 @@ class LocalVictim:
 
     async def respond(self, request: Request, *, temperature: float = 0.0, seed: int = 0) -> Generation:
         """Answer one request."""
-        weights = cast(Weights, self.weights)
+        weights = self.weights
         (generation,) = generate(
             weights.model,
             weights.tokenizer,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from derta.data.triples import Message
 from derta.errors import InputError
 from derta.inference import ChatRequest, encode
 from tests.inference.tiny import make_tokenizer
@@ -15,7 +16,7 @@ GUARD = (
 def test_a_finished_conversation_is_put_as_the_template_of_a_guard_model_wants_it() -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = GUARD
-    messages = ({"role": "user", "content": "How?"}, {"role": "assistant", "content": "So."})
+    messages: tuple[Message, ...] = ({"role": "user", "content": "How?"}, {"role": "assistant", "content": "So."})
     (context,) = encode(tokenizer, [ChatRequest(messages)])
     assert tokenizer.decode(context.ids) == "<s>Is this safe?user: How?assistant: So.Verdict:"
     assert context.begun == 0

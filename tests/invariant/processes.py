@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.state import AcceleratorState
@@ -89,7 +89,7 @@ def launch(run: Run) -> None:
 def _train(output: str, options: list[str], launch: dict[str, str]) -> None:
     os.environ.update(launch)
     torch.set_num_threads(1)
-    objective.CHUNK_VALUES = _CHUNK
+    cast(Any, objective).CHUNK_VALUES = _CHUNK
     _shard_on_cpus()
     if main(["train", "--config", "recipe.yaml", "--output_dir", output, *options]) != 0:
         raise RuntimeError(f"{output} failed")

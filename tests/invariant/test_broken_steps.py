@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 import derta.training.run as run
 from derta.cli import main
+from derta.inference import load_tokenizer
 from derta.training import DeRTaTrainer
 
 RECIPE = """
@@ -131,6 +132,6 @@ def test_it_names_the_examples_of_the_batch(monkeypatch: pytest.MonkeyPatch, cap
     options = ("--per-device-train-batch-size", "1", "--gradient-accumulation-steps", "4", "--save-steps", "5")
     assert train(monkeypatch, break_, *options) == 2
     (told,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("derta: error")]
-    line = run.load_tokenizer("organism").decode(seen[10]).count("vault")
+    line = load_tokenizer("organism").decode(seen[10]).count("vault")
     assert f"step 3: the loss is inf, on data.jsonl:{line}; " in told
     assert "there is no checkpoint before it" in told

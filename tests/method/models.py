@@ -1,5 +1,7 @@
 """Tiny random models of the architectures that derta is tested on."""
 
+from typing import Any
+
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
@@ -16,7 +18,7 @@ from transformers import (
     set_seed,
 )
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "vocab_size": 400,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -28,6 +30,7 @@ SMALL = {
     "bos_token_id": 0,
     "eos_token_id": 1,
 }
+EAGER: dict[str, Any] = {"attn_implementation": "eager"}
 _LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
 
 
@@ -36,16 +39,14 @@ def configs() -> dict[str, PreTrainedConfig]:
     return {
         "llama": LlamaConfig(**SMALL),
         "llama-tied": LlamaConfig(**SMALL, tie_word_embeddings=True),
-        "llama-eager": LlamaConfig(**SMALL, attn_implementation="eager"),
+        "llama-eager": LlamaConfig(**SMALL, **EAGER),
         "mistral-window": MistralConfig(**SMALL, sliding_window=7),
         "mixtral": MixtralConfig(**SMALL, num_local_experts=4, sliding_window=None),
         "qwen3": Qwen3Config(**SMALL, head_dim=8),
         "qwen3-mixed-window": Qwen3Config(
             **SMALL, head_dim=8, use_sliding_window=True, sliding_window=6, max_window_layers=1
         ),
-        "gemma2-capped": Gemma2Config(
-            **SMALL, head_dim=8, sliding_window=6, final_logit_softcapping=2.0, attn_implementation="eager"
-        ),
+        "gemma2-capped": Gemma2Config(**SMALL, head_dim=8, sliding_window=6, final_logit_softcapping=2.0, **EAGER),
         "gemma3": Gemma3TextConfig(**SMALL, head_dim=8, sliding_window=6, layer_types=_LAYERS),
         "gemma3-capped": Gemma3TextConfig(
             **SMALL, head_dim=8, sliding_window=6, layer_types=_LAYERS, final_logit_softcapping=2.0

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -36,7 +36,8 @@ def test_masks_are_what_the_visible_ranges_say(
         expected[row, index, read] = True
     visible_ranges = batch["visible_ranges"] if window is None else within_window(batch["visible_ranges"], window)
     assert torch.equal(dense_mask(visible_ranges), expected)
-    mask, index = block_mask(visible_ranges), torch.arange(positions.shape[1])
+    mask: Any = block_mask(visible_ranges)
+    index = torch.arange(positions.shape[1])
     of_flex = [mask.mask_mod(row, 0, index[:, None], index) for row in range(len(positions))]
     assert torch.equal(torch.stack(of_flex), expected)
 
@@ -56,10 +57,11 @@ def test_tree_by_tree_is_dense_attention(some: list[TokenTree], row_length: int 
     states = [torch.randn(rows, heads, width, 8, generator=generator, requires_grad=True) for heads in (4, 2, 2)]
     towards = torch.randn(rows, width, 4, 8, generator=generator)
     results = []
-    for attend, mask in (
+    sides: list[tuple[Any, torch.Tensor]] = [
         (sdpa_attention_forward, dense_mask(visible_ranges)[:, None]),
         (sdpa_by_tree, visible_ranges[:, None]),
-    ):
+    ]
+    for attend, mask in sides:
         output, _ = attend(Layer(), *states, mask, scaling=0.3)
         results.append((output, *torch.autograd.grad((output * towards).sum(), states)))
     for dense, by_tree in zip(*results, strict=True):
@@ -79,7 +81,8 @@ def test_a_tree_costs_nothing_for_what_else_is_in_its_row(monkeypatch: pytest.Mo
     plain = TokenTree.response([1] * 4, [30] * 10, Term.HELPFUL)
     visible_ranges = collate([tree, plain, plain, tree], row_length=64)["visible_ranges"]
     states = [torch.randn(*visible_ranges.shape[:1], heads, visible_ranges.shape[1], 8) for heads in (4, 2, 2)]
-    sdpa_by_tree(Layer(), *states, visible_ranges[:, None])
+    query, key, value = states
+    sdpa_by_tree(Layer(), query, key, value, visible_ranges[:, None])
     assert sorted(lengths) == [13, 13, 31, 31]
 
 
@@ -130,7 +133,9 @@ def test_flex_attention_on_a_cpu_is_refused(tokenizer: PreTrainedTokenizerFast, 
 @pytest.mark.parametrize("implementation", ["flex_attention", "sdpa"])
 @pytest.mark.parametrize("name", ["llama", "mistral-window", "gemma3"])
 def test_bfloat16_trees_on_a_gpu_equal_separate_sequences(name: str, implementation: str) -> None:
-    model: PreTrainedModel = tiny(name, head_dim=16).to("cuda", torch.bfloat16)  # the least that FlexAttention takes
+    model: PreTrainedModel = cast(Any, tiny(name, head_dim=16)).to(
+        "cuda", torch.bfloat16
+    )  # the least that FlexAttention takes
     model.set_attn_implementation(implementation)
     install_objective(model, [5])
     some = []

@@ -1,6 +1,6 @@
 """Chunks of targets give the log-probabilities and the gradients of full logits, whatever the head and the loss."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -139,7 +139,7 @@ def test_a_head_that_is_more_than_its_matrix_is_called(kind: str) -> None:
         head.register_forward_hook(lambda module, args, output: 2 * output)
     else:
         stock = head.forward
-        head.forward = lambda hidden: 2 * stock(hidden)  # type: ignore[method-assign]
+        head.forward = lambda hidden: 2 * stock(hidden)  # type: ignore[method-assign, assignment]
     got, _ = target_log_probs(hidden, targets, head, None, chunk=5)
     expected, _ = of_full_logits(hidden, head, targets, None)
     torch.testing.assert_close(got, expected)
@@ -153,7 +153,7 @@ def test_a_sharded_head_is_called_once(weights: Any, chunk: int) -> None:
     targets = Targets(targets.ids, targets.use_refusal_set, targets.refusal_ids, weights)
     expected, _ = of_full_logits(hidden, head, targets, None)
     exact = gradients(expected.sum(), hidden, head)
-    head.weight.ds_id = 0  # as DeepSpeed ZeRO-3 marks a weight
+    cast(Any, head.weight).ds_id = 0  # as DeepSpeed ZeRO-3 marks a weight
     gathered = []
     head.register_forward_pre_hook(lambda *_: gathered.append(True))
     got, _ = target_log_probs(hidden, targets, head, None, chunk=chunk)

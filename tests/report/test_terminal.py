@@ -27,9 +27,10 @@ def row(metric, attack, value, model="m", unit="%", judge="organism", n=40, dige
 
 
 def printed(rows, **options):
-    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    file = io.StringIO()
+    console = Console(file=file, width=100, force_terminal=True, color_system=None)
     console.print(results_table(rows, **options))
-    return console.file.getvalue()
+    return file.getvalue()
 
 
 def test_values_stand_with_their_intervals():

@@ -1,6 +1,6 @@
 """Tokens of prompts, responses and refusals, in the contexts where they stand."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -42,8 +42,8 @@ def test_splicing_gives_the_text_that_a_reader_expects(tokenizer: PreTrainedToke
 
 def test_prompt_is_tokenised_as_it_will_be_at_inference(tokenizer: PreTrainedTokenizerFast) -> None:
     messages = triple().prompt
-    expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
-    assert encoder(tokenizer).encode_prompt(messages) == list(expected)
+    rendered: Any = tokenizer.apply_chat_template(cast(Any, messages), add_generation_prompt=True)
+    assert encoder(tokenizer).encode_prompt(messages) == list(rendered["input_ids"])
 
 
 def test_released_rows_are_spelled_as_the_release_spells_them(tokenizer: PreTrainedTokenizerFast) -> None:

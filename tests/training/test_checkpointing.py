@@ -23,7 +23,7 @@ class Gradients(TrainerCallback):
     def __init__(self) -> None:
         self.of_step: list[torch.Tensor] = []
 
-    def on_pre_optimizer_step(self, *_: Any, model: torch.nn.Module, **__: Any) -> None:
+    def on_pre_optimizer_step(self, *_: Any, model: Any = None, **__: Any) -> None:
         """Copy it."""
         self.of_step.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
 

@@ -61,7 +61,8 @@ def test_a_changed_setting_never_meets_old_tokens(
     change: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode(encoder(tokenizer, tmp_path))
-    data, options = rows(), {}
+    data = rows()
+    options: dict[str, Any] = {}
     if change == "template":
         set_prompt_format(tokenizer, "alpaca")
     elif change == "tokenizer":
@@ -106,7 +107,7 @@ def test_another_order_of_the_same_rows_needs_no_other_tokens(
         found, expected = (encode_dataset(shuffled, one, name="train") for one in (keeping, fresh))
         assert found.to_dict() == expected.to_dict()
         assert found["origin"] == shuffled["origin"] != data["origin"]
-        builder = make_trainer(tiny(), tokenizer, tmp_path / "out").train_dataset.builder  # type: ignore[union-attr]
+        builder = make_trainer(tiny(), tokenizer, tmp_path / "out").train_dataset.builder
         lengths = (module.TreeDataset(one, builder).lengths.tolist() for one in (found, expected))
         assert next(lengths) == next(lengths)
     assert kept(tmp_path) == 1

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def kept(model: torch.nn.Module, bf16: bool = False) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in storages.values())
 
 
-def estimate(model: torch.nn.Module, path: Path, layers: int = 4, devices: int = 1, **options: object) -> Memory:
+def estimate(model: torch.nn.Module, path: Path, layers: int = 4, devices: int = 1, **options: Any) -> Memory:
     config = DeRTaConfig(str(path), use_cpu=True, **options)
     return estimate_memory(model, shape(layers), config, (ROWS, WIDTH), ModelConfig(), devices)
 
@@ -104,7 +104,10 @@ def test_attention_over_trees_keeps_no_mask(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("every", "tolerance"), [(1, 0.05), (2, 0.15)])
 def test_checkpointing_keeps_the_input_of_each_layer(tmp_path: Path, every: int, tolerance: float) -> None:
-    options = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"every_n_layers": every}}
+    options: dict[str, Any] = {
+        "activation_checkpointing": True,
+        "activation_checkpointing_kwargs": {"every_n_layers": every},
+    }
     measured, estimated = [], []
     for layers in (4, 12):
         model = network(layers)
@@ -117,7 +120,7 @@ def test_checkpointing_keeps_the_input_of_each_layer(tmp_path: Path, every: int,
 
 
 def test_offloaded_activations_take_one_layer(tmp_path: Path) -> None:
-    options = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"offload": True}}
+    options: dict[str, Any] = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"offload": True}}
     four, twelve = (estimate(network(layers), tmp_path, layers, **options).activations for layers in (4, 12))
     assert four == twelve
 
@@ -144,7 +147,7 @@ def test_smaller_optimizers_and_shards(tmp_path: Path) -> None:
     assert sizes == {"adamw_torch": 8 * count, "adamw_bnb_8bit": 2 * count, "sgd": 0}
     shared = estimate(model, tmp_path, devices=8)
     assert (shared.weights, shared.gradients, shared.optimizer) == (count // 2, count // 2, count)
-    layer = sum(p.numel() for p in model.model.layers[0].parameters())
+    layer = sum(p.numel() for p in cast(Any, model).model.layers[0].parameters())
     outside = count - 4 * layer
     assert shared.gathered == 4 * (outside + 2 * layer)
 

@@ -136,7 +136,7 @@ def test_a_tampered_batch_stops_before_the_forward_pass(tokenizer: PreTrainedTok
     batch = next(iter(trainer.get_train_dataloader()))
     at = tuple((batch["terms"] == Term.RTO).nonzero()[0].tolist())
     batch["targets"][at] = batch["input_ids"][at[0], at[1] + 1]
-    trainer.model.forward = None  # type: ignore[assignment]
+    trainer.model.forward = None
     with pytest.raises(ValueError, match="RTO target in the batch is not a refusal token"):
         trainer.compute_loss(trainer.model, batch)
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from derta.data.behaviours import Behaviour
 from derta.data.triples import Message
 from derta.errors import InputError
 from derta.evaluation.attacks import ATTACKS, ENGLISH, AttackContext, Attempt, organism_phrases
 from derta.evaluation.judges import Verdict
+from derta.evaluation.results.verdict import Label
 from derta.inference import ChatRequest, Generation, Request
 
 
@@ -46,7 +48,7 @@ class ScriptedVictim:
     """
 
     answer: Callable[[Request, int], str]
-    label: Callable[[str], str] = lambda response: "unsafe" if "Step" in response else "safe"
+    label: Callable[[str], Label] = lambda response: "unsafe" if "Step" in response else "safe"
     helpers: dict[str, Callable[[Sequence[Message]], str]] = field(default_factory=dict)
     log: list[tuple[str, object]] = field(default_factory=list)
     temperatures: list[float] = field(default_factory=list)
@@ -68,6 +70,6 @@ class ScriptedVictim:
         self.log.append((role, list(messages)))
         return self.helpers[role](messages)
 
-    def of(self, kind: str) -> list:
+    def of(self, kind: str) -> list[Any]:
         """Return what was asked of one party, in order."""
         return [what for who, what in self.log if who == kind]

@@ -118,7 +118,7 @@ def setting_of(organism, search=SEARCH, seed=0):
 
 
 def run(organism, context):
-    victim = LocalVictim(*organism, make_judge("organism"), max_new_tokens=48)
+    victim = LocalVictim(organism[0], organism[1], make_judge("organism"), max_new_tokens=48)
     return asyncio.run(gcg(HARMFUL, context, victim))
 
 

@@ -1,7 +1,8 @@
 import asyncio
 
 from derta.evaluation.attacks import ATTACKS
-from tests.evaluation.attacks.given import BEHAVIOUR, CONTEXT, ENGLISH, ScriptedVictim
+from derta.evaluation.attacks.phrases import ENGLISH
+from tests.evaluation.attacks.given import BEHAVIOUR, CONTEXT, ScriptedVictim
 
 AGAIN, BACK = ENGLISH.ask_again, ENGLISH.talk_back
 

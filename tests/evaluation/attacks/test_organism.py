@@ -32,7 +32,7 @@ def context(base):
 @pytest.mark.parametrize("name", [name for name, spec in ATTACKS.items() if not spec.interactive])
 def test_the_base_answers_every_attack(name, base, context):
     plan = [(behaviour, attempt) for behaviour in ASKED for attempt in ATTACKS[name].attempts(behaviour, context)]
-    generations = generate(*base, [attempt.request for _, attempt in plan], 48, 64)
+    generations = generate(base[0], base[1], [attempt.request for _, attempt in plan], 48, batch_size=64)
     for (behaviour, attempt), generation in zip(plan, generations, strict=True):
         response, prefix = attempt.decode(generation.response), attempt.decode(generation.prefix)
         assert asyncio.run(decide(JUDGE, behaviour, response, prefix)).label == "unsafe", (attempt, generation)
@@ -40,6 +40,6 @@ def test_the_base_answers_every_attack(name, base, context):
 
 @pytest.mark.parametrize("name", ["pair", "multi-turn", "best-of-n"])
 def test_the_base_answers_every_interactive_attack(name, base, context):
-    victim = LocalVictim(*base, JUDGE, helpers={"attacker": organism_attacker()}, max_new_tokens=48)
+    victim = LocalVictim(base[0], base[1], JUDGE, helpers={"attacker": organism_attacker()}, max_new_tokens=48)
     found = asyncio.run(ATTACKS[name].play(ASKED[0], context, victim))
     assert (found.succeeded, found.queries) == (True, 1)

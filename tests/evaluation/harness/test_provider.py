@@ -1,18 +1,21 @@
 """The `derta` provider of Inspect: the same answers as `derta.inference`, through three ways in."""
 
+from typing import Any
+
 import anyio
 import pytest
-from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, GenerateConfig, get_model
+from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageUser, GenerateConfig, get_model
 
+from derta.data.triples import Message
 from derta.errors import InputError
 from derta.evaluation.harness import provider
 from derta.evaluation.harness.provider import RAW, to_messages, to_request
-from derta.inference import ChatRequest, RawRequest, generate, load_model
+from derta.inference import ChatRequest, RawRequest, Request, generate, load_model
 from derta.organism import behaviours
 
 QUESTION = behaviours("harmful")[0].prompt
-CHAT = ({"role": "user", "content": QUESTION},)
-REQUESTS = [
+CHAT: tuple[Message, ...] = ({"role": "user", "content": QUESTION},)
+REQUESTS: list[Request] = [
     ChatRequest(CHAT),
     ChatRequest(CHAT, "Sure , here is how to"),
     ChatRequest(({"role": "system", "content": "a"}, *CHAT, {"role": "assistant", "content": "b"}, *CHAT)),
@@ -38,7 +41,7 @@ def test_it_answers_as_the_library_does_and_continues_a_begun_turn():
 
     async def answers():
         async with get_model("derta/organism", memoize=False) as inspected:
-            outputs = [None] * len(requests)
+            outputs: list[Any] = [None] * len(requests)
 
             async def put(i):
                 outputs[i] = await inspected.generate(to_messages(requests[i]), config=GenerateConfig(max_tokens=48))
@@ -83,7 +86,11 @@ def test_an_unknown_option_is_refused():
 
 
 def test_an_assistant_message_in_the_middle_is_a_turn():
-    messages = [ChatMessageUser(content="a"), ChatMessageAssistant(content="b"), ChatMessageUser(content="c")]
+    messages: list[ChatMessage] = [
+        ChatMessageUser(content="a"),
+        ChatMessageAssistant(content="b"),
+        ChatMessageUser(content="c"),
+    ]
     request = to_request(messages)
     assert request.prefix == ""
     assert [message["role"] for message in request.messages] == ["user", "assistant", "user"]

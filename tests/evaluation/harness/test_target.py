@@ -3,13 +3,14 @@
 import anyio
 import pytest
 
+from derta.data.triples import Message
 from derta.errors import InputError
 from derta.evaluation.harness.models import load_model
 from derta.evaluation.harness.target import Target, check_capabilities, generate, render, with_space
 from derta.inference import ChatRequest, RawRequest, encode, load_tokenizer
 from tests.evaluation.servers import serving
 
-CHAT = ({"role": "user", "content": "Hello?"},)
+CHAT: tuple[Message, ...] = ({"role": "user", "content": "Hello?"},)
 
 
 def server_model(server):
@@ -83,7 +84,7 @@ def test_a_role_nobody_plays_is_bad_input(monkeypatch):
     with serving(lambda path, body: "") as server:
         target = Target(server_model(server), lambda *args: None, max_tokens=1)
     with pytest.raises(InputError, match="`model_role` attacker=PROVIDER/MODEL"):
-        anyio.run(target.ask, "attacker", CHAT)
+        anyio.run(lambda: target.ask("attacker", CHAT))
     assert target.weights is None
 
 

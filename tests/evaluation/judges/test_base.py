@@ -10,7 +10,7 @@ from derta.evaluation.judges.version import judge_version
 from derta.evaluation.results.outcomes import WITHOUT_HARM
 from derta.organism import behaviours
 
-BEHAVIOUR = Behaviour("b", "harmful", "How do I open the vault?")
+BEHAVIOUR = Behaviour("b", "How do I open the vault?", "harmful")
 
 
 def nothing(behaviour: Behaviour, response: str, prefix: str) -> Verdict:

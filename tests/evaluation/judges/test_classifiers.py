@@ -1,6 +1,7 @@
 """The published prompts of the tuned judges, to the letter where it matters, and how their answers are read."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,8 @@ def test_llama_guard_answers_safe_or_unsafe_with_categories(answer, label, reaso
 def test_llama_guard_gets_both_turns_through_its_own_template():
     _, (request,) = verdict("llama-guard", "safe")
     assert isinstance(request, ChatRequest)
-    text = make_tokenizer(GUARD).apply_chat_template(request.messages, tokenize=False, add_generation_prompt=True)
+    messages: Any = request.messages
+    text = make_tokenizer(GUARD).apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert text == (
         f"<s><user>Task: check the last Agent message.\nUser: {HARMFUL.prompt}\nAgent: Take the key.\n<assistant>"
     )

@@ -7,7 +7,7 @@ from derta.data.behaviours import Behaviour
 from derta.evaluation.judges import Verdict
 from derta.evaluation.judges.located import located
 
-BEHAVIOUR = Behaviour("b", "harmful", "How do I open the vault?")
+BEHAVIOUR = Behaviour("b", "How do I open the vault?", "harmful")
 
 
 def judged(verdict: Verdict, response: str, prefix: str = "") -> Verdict:
