@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from derta.commands.flags import with_flags
 from derta.errors import InputError
+from derta.redaction import redacted_text
 
 COMMANDS = {
     "train": "tune a model from a recipe",
@@ -143,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from derta.data.readers import printable
 
         # Names and texts of others may hold what moves a terminal's cursor.
-        print(f"derta: error: {printable(with_flags(str(error)))}", file=sys.stderr)
+        print(f"derta: error: {printable(with_flags(redacted_text(str(error))))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"derta: interrupted{after_interrupt and '; '}{after_interrupt}", file=sys.stderr)

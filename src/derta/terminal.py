@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from derta.errors import InputError
+from derta.redaction import redacted_text
 
 Advance = Callable[[int], None]
 """Takes the number of steps done since it was called before."""
@@ -266,8 +267,16 @@ class _Messages(logging.Handler):
         screen.say(f"derta: {record.getMessage()}", errors=True)
 
 
+class _Record(logging.LogRecord):
+    """A message of anybody: it may go to a file, and libraries log the whole URL of a request."""
+
+    def getMessage(self) -> str:  # noqa: N802  (named so by the base class)
+        return redacted_text(super().getMessage())
+
+
 def show_messages(level: int = logging.INFO) -> None:
-    """Show what derta's modules log."""
+    """Show what derta's modules log, and let nobody log who logs in to a server."""
+    logging.setLogRecordFactory(_Record)
     logger = logging.getLogger("derta")
     if not any(isinstance(handler, _Messages) for handler in logger.handlers):
         logger.addHandler(_Messages())

@@ -28,6 +28,7 @@ from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.plan_file import PlannedSample, PlannedTask, prompt_digest
 from derta.inference import first_tokens
 from derta.names import ORGANISM
+from derta.redaction import redacted
 
 ORGANISM_NEW_TOKENS = 96
 """More than twice the longest answer of the organism's world."""
@@ -100,7 +101,7 @@ class Plan:
         }
         of_prefill = [attack for attack in tasks if "prefill" in getattr(ATTACKS.get(attack), "requires", ())]
         depths = {"depths_counted_in": self.depths_counted_in} if of_prefill else {}
-        asked = json.loads(json.dumps(asdict(options)))
+        asked = json.loads(json.dumps(redacted(asdict(options))))
         written = {name: asdict(task) for name, task in tasks.items()}
         return {"model": model, **more, **asked, **depths, "tasks": written}
 

@@ -42,6 +42,7 @@ from derta.evaluation.results.store import (
 )
 from derta.files import weights_digest
 from derta.inference import check_room
+from derta.redaction import redacted
 from derta.terminal import screen
 from derta.threads import threads_for
 
@@ -219,6 +220,6 @@ def _settings(which: ModelId, model: Model, options: Options) -> dict[str, Any]:
         "fingerprint": which.digest or str(model),
         "files": files,
         "dtype": precision,
-        **kept,
+        **redacted(kept),
     }
     return dict(json.loads(json.dumps(settings)))

@@ -146,6 +146,10 @@ class DeRTaConfig(TrainingArguments):
             # Every parameter takes part in every batch, even in one without targets.
             self.ddp_find_unused_parameters = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle may hold: transformers writes its arguments beside every model that it uploads."""
+        return {**vars(self), "hub_token": None}
+
     def _check_scheduler(self) -> None:
         """Make the schedule of one step, so that what it doesn't take is told before anything is read."""
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=self.learning_rate)

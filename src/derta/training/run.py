@@ -17,6 +17,7 @@ from derta.data.mixing import mix
 from derta.errors import InputError, first_line
 from derta.inference.loading import load_tokenizer
 from derta.names import ORGANISM, model_path
+from derta.redaction import redacted
 from derta.terminal import LOG, screen
 from derta.threads import threads_for
 from derta.tokens.encoder import cache_directory
@@ -82,7 +83,8 @@ def train_command(argv: Sequence[str], attack: Attacking | None = None) -> Path 
         trainer.add_callback(attack(trainer, options.attack))
     # Only a run that can start claims its directory.
     if trainer.is_world_process_zero():
-        recipe = {name: value for name, value in options.overrides.items() if name not in ("overwrite", "dry_run")}
+        left_out = ("overwrite", "dry_run", "hub_token")
+        recipe = redacted({name: value for name, value in options.overrides.items() if name not in left_out})
         run.claim(recipe, options.run.overwrite)
     trainer.accelerator.wait_for_everyone()
     screen.log_to(run.path)
@@ -243,5 +245,5 @@ def _identity(options: TrainOptions, data_digest: str) -> dict[str, Any]:
         "seed": config.seed,
         "base": options.model.model_name_or_path,
         "data": data_digest[:16],
-        "settings": settings,
+        "settings": redacted(settings),
     }

@@ -24,6 +24,7 @@ from transformers import (
     TrainerCallback,
     set_seed,
 )
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint, rotate_checkpoints
 
 from derta.errors import InputError
@@ -441,6 +442,11 @@ class DeRTaTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
         if self.is_fsdp_enabled and not self.args.save_only_model and not _internal_call:
             self._save(output_dir, state_dict=whole_weights(self.model))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save the model without the pickle of arguments that transformers puts beside it, and that nobody reads."""
+        super()._save(output_dir, state_dict)
+        Path(output_dir or str(self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         # Older checkpoints go only after this one is known to be whole: a kill in between loses nothing.

@@ -14,6 +14,7 @@ import derta.inference.loading as inference
 from derta.errors import InputError
 from derta.evaluation.harness.provider import DertaAPI, tuned_with
 from derta.names import ORGANISM, model_path
+from derta.redaction import redacted
 
 # Inspect's providers by what a model's name begins with. Any other name is a directory or a hub name.
 PROVIDERS = {
@@ -70,6 +71,9 @@ def load_model(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
     try:
         # A second model of the same name may be another checkpoint by now.
         model = get_model(full, memoize=False, **args)
+        # What Inspect writes into its logs; the provider itself has its own by now.
+        model.model_args = redacted(model.model_args)
+        model._explicit_base_url = redacted(model.explicit_base_url)
         if isinstance(model.api, DertaAPI):
             # Now, so that a model that can't be loaded stops everything.
             _ = model.api.weights

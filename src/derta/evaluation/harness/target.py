@@ -1,7 +1,9 @@
 """The attacked model behind Inspect: what it is capable of, and how an attack lets it answer."""
 
+import base64
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +21,7 @@ from derta.evaluation.harness.provider import DertaAPI, to_messages
 from derta.evaluation.judges import Judge, Verdict, decide
 from derta.inference import ChatRequest, Generation, RawRequest, Request, TokenLogprob, encode
 from derta.inference.requests import encode_text
+from derta.redaction import redacted_text
 
 Helper = Callable[[Sequence[Message]], Awaitable[str]]
 
@@ -228,8 +231,13 @@ def served_by(model: Model) -> str:
 
 
 def _probe(model: str, base: str, api_key: str) -> str:
-    request = urllib.request.Request(f"{base.rstrip('/')}/models")
-    request.add_header("Authorization", f"Bearer {api_key}")
+    # A user and a password in the URL go into a header, where urllib has a place for them.
+    scheme, slashes, place = base.rstrip("/").partition("://")
+    login, _, server = place.rpartition("@")
+    request = urllib.request.Request(f"{scheme}{slashes}{server}/models")
+    basic = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
+    request.add_header("Authorization", f"Basic {basic}" if login else f"Bearer {api_key}")
+    base = redacted_text(base)
     try:
         with urllib.request.urlopen(request, timeout=_PROBE_SECONDS) as answer:
             listed = json.loads(answer.read())["data"]

@@ -1,0 +1,40 @@
+"""What must not be written or shown: keys, tokens, passwords, and who logs in to a server by its URL."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+HIDDEN = "***"
+# By the last word of a name: a `key` is one, `max_tokens` and `tokenizer` aren't.
+_SECRET = re.compile(
+    r"(?:^|[_\-. ])(?:api_?key|key|token|secret|password|passwd|passphrase|authorization|cookie)$", re.I
+)
+_HOLDS_SECRETS = re.compile(r"headers?$|credentials?$|^auth$|^cookies$", re.I)
+_LOGIN = re.compile(r"(?<=://)[^/?#\s@'\"]+@")
+_IN_QUERY = re.compile(r"(?<=[?&])([\w.\-]*(?:key|token|secret|password|signature|sig)=)[^&#\s'\"]+", re.I)
+
+
+def redacted_text(text: str) -> str:
+    """Return a text without the logins and keys of the URLs in it."""
+    return _IN_QUERY.sub(rf"\1{HIDDEN}", _LOGIN.sub(f"{HIDDEN}@", text))
+
+
+def redacted(value: Any, name: str = "") -> Any:
+    """Return settings with `***` for what is secret, by its name or in a URL.
+
+    Args:
+        value: A setting, or mappings and lists of them.
+        name: The setting's own name.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if _SECRET.search(name):
+        return HIDDEN
+    if isinstance(value, Mapping):
+        inside = _HOLDS_SECRETS.search(name)
+        return {key: HIDDEN if inside else redacted(each, str(key)) for key, each in value.items()}
+    if _HOLDS_SECRETS.search(name):
+        return HIDDEN
+    if isinstance(value, list | tuple):
+        return type(value)(redacted(each) for each in value)
+    return redacted_text(value) if isinstance(value, str) else value
