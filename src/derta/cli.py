@@ -1,9 +1,11 @@
 """The command line: its commands, and what their exit codes mean.
 
-Exit codes: 0 done, 1 a gate was not met, 2 the input or the configuration is wrong, 130 interrupted.
+Exit codes: 0 done, 1 a gate was not met, 2 the input or the configuration is wrong, 130 interrupted, 141 nobody reads
+the output any more.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
@@ -41,6 +43,8 @@ _GROUPS = {
     "judge": "measure judges",
     "organism": "the embedded miniature world and base model",
 }
+
+_NO_READER = 128 + 13  # as a shell shows SIGPIPE
 
 
 class _Parser(argparse.ArgumentParser):
@@ -139,16 +143,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         screen.quiet = args.quiet
         show_messages()
         after_interrupt = getattr(args, "after_interrupt", after_interrupt)
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()
+        return code
     except InputError as error:
         from derta.data.readers import printable
 
         # Names and texts of others may hold what moves a terminal's cursor.
         print(f"derta: error: {printable(with_flags(redacted_text(str(error))))}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has gone: nobody is left to tell anything.
+        if not _has_no_reader():
+            raise
+        return _NO_READER
+    except SystemExit as ended:
+        # rich ends with 1 where nobody reads what it prints, which would say that a gate was not met.
+        if ended.code != 1:
+            raise
+        return _NO_READER
     except KeyboardInterrupt:
         print(f"derta: interrupted{after_interrupt and '; '}{after_interrupt}", file=sys.stderr)
         return 130
+
+
+def _has_no_reader() -> bool:
+    """Whether nobody reads standard output any more; what is left to write then goes nowhere."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _with_dashes(word: str) -> str:

@@ -9,11 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from derta.errors import InputError
 from derta.files import write_json
 from derta.run_identity import read_identity
-from derta.training.run_directory import RunDirectory, check_resume, is_disk_full, require_disk_space
+from derta.training.run_directory import (
+    RunDirectory,
+    check_readable,
+    check_resume,
+    checkpoints_in,
+    is_disk_full,
+    remove_old_checkpoints,
+    require_disk_space,
+)
 
 
 def run(path: Path, **changes: Any) -> RunDirectory:
@@ -71,10 +81,69 @@ def test_newest_complete_checkpoint_and_no_torn_one(tmp_path: Path) -> None:
     for step in (9, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
         write_json(tmp_path / f"checkpoint-{step}" / "derta.json", {**directory.identity, "step": step})
+        write_json(tmp_path / f"checkpoint-{step}" / "trainer_state.json", {})
     (tmp_path / "checkpoint-11").mkdir()
     (tmp_path / "checkpoint-11" / "model.safetensors").write_text("torn")
     assert directory.newest_checkpoint() == tmp_path / "checkpoint-10"
     assert not (tmp_path / "checkpoint-11").exists()
+
+
+def checkpoint(directory: RunDirectory, step: int) -> Path:
+    path = directory.path / f"checkpoint-{step}"
+    path.mkdir()
+    (path / "trainer_state.json").write_text("{}")
+    save_file({"w": torch.zeros(3)}, path / "model.safetensors")
+    torch.save({"state": 1}, path / "optimizer.pt")
+    write_json(path / "derta.json", {**directory.identity, "step": step})
+    return path
+
+
+@pytest.mark.parametrize("name", ["trainer_state.json", "model.safetensors", "optimizer.pt", "derta.json"])
+@pytest.mark.parametrize("content", [b"", b"{", None])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
+    name: str, content: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = run(tmp_path)
+    prepare(directory)
+    before, newest = checkpoint(directory, 9), checkpoint(directory, 10)
+    file = newest / name
+    file.write_bytes(file.read_bytes()[:-2] if content is None else content)
+    assert directory.newest_checkpoint() == before
+    assert f"checkpoint-10/{name}: " in caplog.text
+    assert newest.exists()
+    shutil.rmtree(before)
+    with pytest.raises(InputError, match=rf"output_dir: .*checkpoint-10/{name}: .*there is no other checkpoint"):
+        directory.newest_checkpoint()
+
+
+def test_a_shard_that_is_gone(tmp_path: Path) -> None:
+    directory = run(tmp_path)
+    prepare(directory)
+    newest = checkpoint(directory, 10)
+    write_json(newest / "model.safetensors.index.json", {"weight_map": {"w": "model-1.safetensors"}})
+    with pytest.raises(InputError, match="No such file"):
+        check_readable(newest)
+
+
+def test_old_checkpoints_go_and_what_a_user_named_so_stays(tmp_path: Path) -> None:
+    directory = run(tmp_path)
+    prepare(directory)
+    for step in (2, 9, 10, 11):
+        checkpoint(directory, step)
+    (tmp_path / "checkpoint-best").mkdir()
+    (tmp_path / "checkpoint-last").write_text("11")
+    (tmp_path / "checkpoint-12").symlink_to(tmp_path / "checkpoint-9", target_is_directory=True)
+    remove_old_checkpoints(tmp_path, None, None)
+    assert [each.name for each in checkpoints_in(tmp_path)] == [f"checkpoint-{step}" for step in (11, 10, 9, 2)]
+    remove_old_checkpoints(tmp_path, 3, str(tmp_path / "checkpoint-2"))
+    assert [each.name for each in checkpoints_in(tmp_path)] == ["checkpoint-11", "checkpoint-10", "checkpoint-2"]
+    remove_old_checkpoints(tmp_path, 1, None)
+    assert [each.name for each in checkpoints_in(tmp_path)] == ["checkpoint-11"]
+    with pytest.raises(InputError, match="checkpoint-12 stands where a checkpoint belongs, and is none; move it away"):
+        directory.check(overwrite=False)
+    (tmp_path / "checkpoint-12").unlink()
+    prepare(directory, overwrite=True)
+    assert sorted(each.name for each in tmp_path.glob("checkpoint-*")) == ["checkpoint-best", "checkpoint-last"]
 
 
 def test_checkpoint_of_another_configuration(tmp_path: Path) -> None:

@@ -310,8 +310,10 @@ def _dataset_reader(dataset: Any, name: str) -> Read:
 
 
 def _must_exist(path: Path) -> None:
-    if path.exists():
+    if path.is_file():
         return
+    if path.exists():  # reading it might never end
+        raise InputError(f"{printable(str(path))}: is a pipe or a device; write what comes out of it to a file")
     siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = printable(did_you_mean(path.name if path.suffix else f"{path.name}.jsonl", siblings))
     raise InputError(f"{printable(str(path))}: file not found{hint}")

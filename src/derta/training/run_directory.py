@@ -2,16 +2,23 @@
 
 import errno
 import json
+import logging
+import re
 import shutil
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError, safe_open
+from transformers.trainer import TRAINER_STATE_NAME
 
-from derta.errors import InputError
+from derta.errors import InputError, first_line
 from derta.files import write_json, write_text
 from derta.run_identity import IDENTITY, read_identity
+
+logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 
@@ -40,10 +47,12 @@ class RunDirectory:
             InputError: It holds another run (unless `overwrite`), or something that is no run.
         """
         found = read_identity(self.path)
-        if found is not None:
-            if not overwrite:
-                self._require_same(found, self.path, "holds another run")
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if found is not None and not overwrite:
+            self._require_same(found, self.path, "holds another run")
+        for path in self.path.glob("checkpoint-*"):
+            if _is_of_a_step(path) and (path.is_symlink() or not path.is_dir()):
+                raise InputError(f"output_dir: {path} stands where a checkpoint belongs, and is none; move it away")
+        if found is None and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise InputError(f"output_dir: {self.path} holds something else than a run; give another --output_dir")
 
     def claim(self, config: dict[str, Any], overwrite: bool) -> None:
@@ -75,18 +84,33 @@ class RunDirectory:
     def newest_checkpoint(self) -> Path | None:
         """Return the newest complete checkpoint, and remove those that a kill left incomplete.
 
+        One that can't be read any more is named and left alone, and the one before it is taken.
+
         Raises:
-            InputError: The checkpoint belongs to another configuration.
+            InputError: A checkpoint belongs to another configuration, or none of them can be read.
         """
-        checkpoints = sorted(self.path.glob("checkpoint-*"), key=_step, reverse=True)
         complete: list[Path] = []
-        for checkpoint in checkpoints:
-            found = read_identity(checkpoint)
+        damaged: list[str] = []
+        for checkpoint in checkpoints_in(self.path):
+            try:
+                found = read_identity(checkpoint)
+            except InputError as error:
+                damaged.append(str(error))
+                continue
             if found is None:
                 shutil.rmtree(checkpoint)
+                continue
+            self._require_same(found, checkpoint, "is a checkpoint of another configuration")
+            try:
+                check_readable(checkpoint)
+            except InputError as error:
+                damaged.append(str(error))
             else:
-                self._require_same(found, checkpoint, "is a checkpoint of another configuration")
                 complete.append(checkpoint)
+        if damaged and not complete:
+            raise InputError(f"output_dir: {damaged[0]}; there is no other checkpoint: --overwrite starts anew")
+        for told in damaged:
+            logger.warning("%s; it is left out", told)
         return complete[0] if complete else None
 
     def _require_same(self, found: dict[str, Any], where: Path, what: str) -> None:
@@ -100,13 +124,54 @@ class RunDirectory:
     def _clear(self) -> None:
         """Remove what makes the directory a run; a model in it is written over at the end."""
         (self.path / IDENTITY).unlink()
-        for checkpoint in self.path.glob("checkpoint-*"):
+        for checkpoint in checkpoints_in(self.path):
             shutil.rmtree(checkpoint)
 
 
+def checkpoints_in(directory: Path) -> list[Path]:
+    """Return the checkpoints of a run directory, the newest first; what else a user named so isn't ours."""
+    found = [path for path in directory.glob("checkpoint-*") if _is_of_a_step(path) and path.is_dir()]
+    return sorted((path for path in found if not path.is_symlink()), key=_step, reverse=True)
+
+
+def remove_old_checkpoints(directory: Path, limit: int | None, best: str | None) -> None:
+    """Remove the oldest checkpoints until `limit` of them are left; never the newest, nor the best."""
+    checkpoints = checkpoints_in(directory)
+    kept = {each for each in checkpoints if each == checkpoints[0] or (best and each.name == Path(best).name)}
+    surplus = len(checkpoints) - max(limit, len(kept)) if limit is not None else 0
+    for checkpoint in [each for each in reversed(checkpoints) if each not in kept][: max(0, surplus)]:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def check_readable(checkpoint: Path) -> None:
+    """Stop at a checkpoint whose files were cut off or lost after it was complete.
+
+    Raises:
+        InputError: One of its files can't be read.
+    """
+    path = checkpoint / TRAINER_STATE_NAME
+    try:
+        json.loads(path.read_text("utf-8"))
+        for index in checkpoint.glob("*.safetensors.index.json"):
+            path = index
+            for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values())):
+                (checkpoint / name).stat()
+        for path in sorted(checkpoint.glob("*.safetensors")):
+            with safe_open(path, "pt"):
+                pass
+        for path in sorted([*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]):
+            if not zipfile.is_zipfile(path):  # as torch saves
+                raise ValueError("cut off")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        raise InputError(f"{path}: can't be read: {getattr(error, 'strerror', None) or first_line(error)}") from error
+
+
+def _is_of_a_step(path: Path) -> bool:
+    return re.fullmatch(r"checkpoint-[0-9]+", path.name) is not None
+
+
 def _step(checkpoint: Path) -> int:
-    suffix = checkpoint.name.removeprefix("checkpoint-")
-    return int(suffix) if suffix.isdigit() else -1
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint, rotate_checkpoints
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from derta.errors import InputError
 from derta.files import write_json
@@ -40,7 +40,7 @@ from derta.training.config import DeRTaConfig
 from derta.training.dataset import TreeDataset, encode_dataset, encoder_and_builder, tree_dataset
 from derta.training.fsdp_checkpoint import holds_shards, load_model_shards, load_optimizer_shards, whole_weights
 from derta.training.model_card import write_model_card
-from derta.training.run_directory import check_resume
+from derta.training.run_directory import check_resume, checkpoints_in, remove_old_checkpoints
 from derta.training.sampling import EpochSampler, StepShape
 
 logger = logging.getLogger(__name__)
@@ -276,8 +276,7 @@ class DeRTaTrainer(Trainer):
         """Return the error of a step that must not be kept; steps and their batches over all ranks count from 0."""
         origins = self._origins(step, batches)
         some = ", ".join(origins[:_ORIGINS]) + (f" and {len(origins) - _ORIGINS} more" * (len(origins) > _ORIGINS))
-        directory = str(self.args.output_dir)
-        last = get_last_checkpoint(directory) if Path(directory).is_dir() else None
+        last = next(iter(checkpoints_in(Path(str(self.args.output_dir)))), None)
         return InputError(
             f"step {step + 1}: {what}, on {some}; nothing of this step is saved, and "
             f"{f'{last} stands' if last else 'there is no checkpoint before it'}; mend these examples, or lower "
@@ -460,12 +459,7 @@ class DeRTaTrainer(Trainer):
             directory = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             saved_by = {"processes": self.args.world_size, "sharding": self._sharding}
             write_json(directory / IDENTITY, {**self.run_identity, "step": self.state.global_step, **saved_by})
-            rotate_checkpoints(
-                output_dir=str(directory.parent),
-                save_total_limit=limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
+            remove_old_checkpoints(directory.parent, limit, self.state.best_model_checkpoint)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write `README.md` with the run's own configuration and numbers."""
