@@ -14,6 +14,7 @@ from derta.evaluation.judges.answers import find_letter, find_number, is_correct
         ("The answer is $1,200.", 1200),
         ("So she has 1,234,567 marbles.", 1234567),
         ("It fell to -5 degrees.", -5),
+        ("It fell to \u22125 degrees.", -5),
         ("The share is 3/4", Fraction(3, 4)),
         ("It weighs 2.5 kg.", Fraction(5, 2)),
         ("Answer: \\boxed{42}", 42),

@@ -6,7 +6,7 @@ import pytest
 from derta.data.behaviours import Behaviour
 from derta.evaluation.judges import JUDGES, Verdict, decide
 from derta.evaluation.judges.base import JudgeSpec, register_judge
-from derta.evaluation.judges.version import judge_version
+from derta.evaluation.judges.version import _sources, judge_version
 from derta.evaluation.results.outcomes import WITHOUT_HARM
 from derta.organism import behaviours
 
@@ -57,3 +57,9 @@ def test_the_organisms_truth_says_where_its_refusal_starts() -> None:
     assert (refused.label, refused.refusal_start) == ("safe", len(given) + 1)
     silent = anyio.run(decide, judge, behaviour, f"{given} bring a rope", given)
     assert silent.refusal_start is None
+
+
+def test_a_version_of_the_rules_covers_all_their_files() -> None:
+    names = {path.name for path in _sources("refusal")}
+    assert {"compliance.py", "content.py", "judge.py", "phrases.py"} <= names
+    assert {path.name for path in _sources("guideline")} == {"guideline.py", "asking.py"}
