@@ -1,5 +1,6 @@
 """Keys, tokens and passwords stay out of everything that a command writes or prints."""
 
+import pickle
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from derta.cli import main
 from derta.redaction import redacted, redacted_text
+from derta.training import DeRTaConfig
 from tests.evaluation.servers import Answer, serving
 
 MARK = "PLANTED"
@@ -53,6 +55,12 @@ def test_training_keeps_tokens_to_itself(capfd: pytest.CaptureFixture[str]) -> N
     # Another token is no other run.
     assert main([*TRAIN, "--model-init-kwargs", f'{{"token": "{MARK}-new"}}']) == 0
     assert "this run is finished" in assert_nothing_leaked(capfd)
+
+
+def test_a_pickled_configuration_has_no_token(tmp_path: Path) -> None:
+    config = DeRTaConfig(str(tmp_path), use_cpu=True, hub_token=MARK)
+    assert MARK.encode() not in pickle.dumps(config)
+    assert config.hub_token == MARK
 
 
 def url(server_url: str) -> str:
