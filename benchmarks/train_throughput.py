@@ -31,7 +31,7 @@ attend with FlexAttention, trl's packs are as long as derta's rows, padded may h
 and a side that runs out of memory or fails says so. FLOPs are set against the measured peak of a matrix
 multiplication: 2 per weight and token in each of the forward pass, the gradient of the activations and, in full
 training, that of the weights; the output head counts at targets only, attention scores, padding and recomputation
-never. `--profile` adds which kernels an epoch of derta spends its time in. `--rehearse` runs the GPU part on a CPU,
+never. `--profile` adds which kernels a step of derta spends its time in. `--rehearse` runs the GPU part on a CPU,
 with small models of the same kinds, and its figures mean nothing.
 """
 
@@ -336,11 +336,15 @@ class Side:
         torch.cuda.empty_cache()
 
     def profile(self) -> list[dict[str, Any]]:
-        """Return the kernels of one more epoch that took the most time, and the sum of all."""
+        """Return the kernels of one more optimizer step that took the most time, and the sum of all."""
+        assert self._trainer is not None
         activities = [torch.profiler.ProfilerActivity.CPU]
         activities += [torch.profiler.ProfilerActivity.CUDA] if self._task.device == "cuda" else []
+        self._trainer.args.max_steps = 1  # reading the events of a whole epoch takes minutes
         with torch.profiler.profile(activities=activities) as profiler:
-            run = self._epoch()
+            self._trainer.train()
+        self._trainer.args.max_steps = -1
+        wall, _ = self._watch.seconds
         kernels = [
             {"name": event.key[:120], "count": event.count, "ms": event.self_device_time_total / 1e3}
             for event in profiler.key_averages()
@@ -348,7 +352,7 @@ class Side:
         ]
         kernels.sort(key=lambda kernel: -kernel["ms"])
         total = sum(kernel["ms"] for kernel in kernels)
-        return [{"name": "all", "ms": total, "wall_ms": 1e3 * run["wall_seconds"]}, *kernels[:40]]
+        return [{"name": "all", "ms": total, "wall_ms": 1e3 * wall}, *kernels[:40]]
 
     def first_epoch(self) -> dict[str, float]:
         """Return the figures of an epoch in a fresh process."""
@@ -513,7 +517,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="examples of a micro-batch")
     parser.add_argument("--padded-batch", type=int, help="the same of the padded side (default: that of all)")
     parser.add_argument("--pack", type=int, help="tokens of a pack of trl (default: 1,024; on a GPU 8,192)")
-    parser.add_argument("--profile", action="store_true", help="add the kernels of an epoch of derta")
+    parser.add_argument("--profile", action="store_true", help="add the kernels of a step of derta")
     parser.add_argument("--accumulation", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rehearse", action="store_true", help="the GPU part, small, on a CPU")
