@@ -147,3 +147,13 @@ def test_check_stops_at_shifted_response_targets() -> None:
     batch["targets"][tuple(learnt)] = 39
     with pytest.raises(ValueError, match="next token"):
         check_batch(batch, REFUSALS)
+
+
+def test_separate_sequences_are_counted_by_hand() -> None:
+    tree = TokenTree.trunk([10, 11], [20, 21, 22])
+    assert tree.naive_tokens == 5
+    tree.add_branch(3, [30, 31])  # q, one token of r̂, and r up to what its last target reads
+    assert tree.naive_tokens == 5 + (2 + 1 + 1)
+    tree.add_branch(5, [30])
+    assert tree.naive_tokens == 5 + 4 + 5
+    assert TokenTree.response([10, 11], [30, 31, 32], Term.HELPFUL).naive_tokens == 4
