@@ -466,8 +466,7 @@ def measure(options: argparse.Namespace, model: str, data: str, peak: float | No
 
 def sides_of(options: argparse.Namespace, data: str) -> list[str]:
     """Return the names of the sides that are measured."""
-    left_out = set() if options.device == "cuda" else ON_GPUS_ONLY
-    left_out |= set() if data == "safety" else ON_SAFETY_ONLY
+    left_out = (set() if options.device == "cuda" else ON_GPUS_ONLY) | (set() if data == "safety" else ON_SAFETY_ONLY)
     return [name for name in SIDES if name in {*options.sides, "derta"} - left_out]
 
 
