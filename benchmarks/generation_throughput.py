@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 from measuring import environment
+from synthetic import LLAMAS
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PreTrainedModel
 
 from derta.inference import encode, first_tokens, load_model
@@ -38,11 +39,7 @@ from derta.threads import threads_for
 SHAPES = {
     "100m": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 12}
     | {"num_key_value_heads": 12, "vocab_size": 32_000},
-    "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32}
-    | {"num_key_value_heads": 8, "vocab_size": 128_256},
-    "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}
-    | {"num_key_value_heads": 8, "vocab_size": 128_256},
-}
+} | LLAMAS
 SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 

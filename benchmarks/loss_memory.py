@@ -30,7 +30,7 @@ import torch
 from measuring import PeakMemory, Stopwatch, environment, in_own_process
 from torch.nn import functional as F
 
-from derta.method.chunked_log_probs import CHUNK_VALUES, CHUNK_VALUES_ON_GPUS, Targets, target_log_probs
+from derta.method.chunked_log_probs import Targets, chunk_values, target_log_probs
 
 Loss = Callable[[torch.Tensor, torch.nn.Linear, torch.Tensor], torch.Tensor]
 
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.chunk_values is None:
-        options.chunk_values = CHUNK_VALUES if options.device == "cpu" else CHUNK_VALUES_ON_GPUS
+        options.chunk_values = chunk_values(torch.device(options.device).type)
     if options.only:
         print(json.dumps(measure(options, options.only)))
         return

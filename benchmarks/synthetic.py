@@ -10,6 +10,26 @@ from derta.tokens.prompt_formats import PROMPT_FORMATS
 SPECIAL = ["<s>", "</s>", "<pad>", "<unk>"]
 REFUSAL = "Sorry"
 
+LLAMAS: dict[str, dict[str, int]] = {
+    "1b": {
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+    "8b": {
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+}
+"""Llama's shapes."""
+
 # Mean tokens, and the standard deviation of their logarithm.
 PROMPT, REJECTED, CHOSEN, HELPFUL = (25, 0.4), (180, 0.6), (60, 0.3), (350, 0.6)
 

@@ -55,7 +55,7 @@ import trl
 from datasets import Dataset
 from measuring import PeakMemory, Stopwatch, environment, in_own_process
 from peft import LoraConfig, get_peft_model
-from synthetic import examples, word_tokenizer
+from synthetic import LLAMAS, examples, word_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
@@ -105,30 +105,8 @@ SHAPES = {
         },
         {"safety": 16, "mixture": 22},
     ),
-    "1b": Shape(
-        {
-            "vocab_size": 128256,
-            "hidden_size": 2048,
-            "intermediate_size": 8192,
-            "num_hidden_layers": 16,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "tie_word_embeddings": True,
-        },
-        {"safety": 256, "mixture": 176},
-    ),
-    "8b-lora": Shape(
-        {
-            "vocab_size": 128256,
-            "hidden_size": 4096,
-            "intermediate_size": 14336,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-        },
-        {"safety": 128, "mixture": 88},
-        lora=True,
-    ),
+    "1b": Shape({**LLAMAS["1b"], "tie_word_embeddings": True}, {"safety": 256, "mixture": 176}),
+    "8b-lora": Shape(dict(LLAMAS["8b"]), {"safety": 128, "mixture": 88}, lora=True),
 }
 
 

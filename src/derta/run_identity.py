@@ -1,5 +1,6 @@
 """`derta.json`: what training leaves beside weights to say whose run they are."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +23,9 @@ def read_identity(directory: Path) -> dict[str, Any] | None:
         return read_json(path)
     except InputError as error:
         raise InputError(f"{error}; mend the file, or name another directory") from error
+
+
+def template_options(identity: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what the chat template got in training, if that was anything and is known."""
+    options: dict[str, Any] | None = (identity or {}).get("settings", {}).get("chat_template_kwargs")
+    return options

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
@@ -24,7 +24,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import derta.training.run  # noqa: F401  (imported before the forks)
 from derta.cli import main
-from derta.method import objective
+from derta.method import chunked_log_probs
 
 RECIPE = """
 model_name_or_path: organism
@@ -89,7 +89,7 @@ def launch(run: Run) -> None:
 def _train(output: str, options: list[str], launch: dict[str, str]) -> None:
     os.environ.update(launch)
     torch.set_num_threads(1)
-    cast(Any, objective).CHUNK_VALUES = _CHUNK
+    chunked_log_probs.CHUNK_VALUES = _CHUNK
     _shard_on_cpus()
     if main(["train", "--config", "recipe.yaml", "--output_dir", output, *options]) != 0:
         raise RuntimeError(f"{output} failed")

@@ -108,16 +108,25 @@ def test_a_compiled_model_takes_the_same_steps(tokenizer: PreTrainedTokenizerFas
     assert eager[0] != eager[1]
 
 
+def in_one_piece_and_in_chunks(
+    name: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> list[tuple[float, torch.Tensor]]:
+    """Return loss and gradients of the first batch, once with all logits in one piece and once in chunks of a few."""
+    results = []
+    for chunk_values in (2**25, 400 * 7):
+        monkeypatch.setattr("derta.method.chunked_log_probs.CHUNK_VALUES", chunk_values)
+        trainer = make_trainer(tiny(name), tokenizer, tmp_path, **options)
+        with torch.autocast("cpu", torch.bfloat16, enabled=trainer.args.bf16):
+            loss = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
+        loss.backward()
+        results.append((loss.item(), gradients(trainer.model)))
+    return results
+
+
 def test_chunked_projection_equals_one_piece(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = []
-    for chunk_values in (2**25, 400 * 7):
-        monkeypatch.setattr("derta.method.objective.CHUNK_VALUES", chunk_values)
-        trainer = make_trainer(tiny("gemma3-capped"), tokenizer, tmp_path)
-        loss = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
-        loss.backward()
-        results.append((loss.item(), gradients(trainer.model)))
+    results = in_one_piece_and_in_chunks("gemma3-capped", tokenizer, tmp_path, monkeypatch)
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
     assert (results[0][1] - results[1][1]).norm() <= 1e-6 * results[0][1].norm()
 
@@ -144,13 +153,7 @@ def test_weights_of_terms_are_exact_under_autocast(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The head's gradient of a chunked pass in bfloat16 is that of one piece, also where λ has no short binary form."""
-    results = []
-    for chunk_values in (2**25, 400 * 7):
-        monkeypatch.setattr("derta.method.objective.CHUNK_VALUES", chunk_values)
-        trainer = make_trainer(tiny(), tokenizer, tmp_path, rto_weight=0.3, bf16=True)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
-        loss.backward()
-        results.append((loss.item(), gradients(trainer.model)))
+    options = {"rto_weight": 0.3, "bf16": True}
+    results = in_one_piece_and_in_chunks("llama", tokenizer, tmp_path, monkeypatch, **options)
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-3)
     assert (results[0][1] - results[1][1]).norm() <= 1e-2 * results[0][1].norm()

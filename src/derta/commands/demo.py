@@ -100,16 +100,8 @@ def train_and_evaluate(
         raise InputError(
             f"--out: {directory} holds the run of {whose}, not of {method} with seed {seed}; choose another"
         )
-    options = [
-        "--config",
-        str(named_recipe(ORGANISM)),
-        "--method",
-        method,
-        "--seed",
-        str(seed),
-        "--output_dir",
-        str(directory),
-    ]
+    recipe = str(named_recipe(ORGANISM))
+    options = ["--config", recipe, "--method", method, "--seed", str(seed), "--output_dir", str(directory)]
     train_command(options + (["--max_steps", str(steps)] if steps else []))
     asked = Options(ATTACKS, limit=behaviours)
     return evaluate_directory(str(directory), out=directory / "evaluation", options=asked).rows

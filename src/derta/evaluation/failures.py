@@ -23,7 +23,7 @@ from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import Evaluation
 from derta.inference import ChatRequest, generate, load_model
 from derta.names import ORGANISM, model_path
-from derta.run_identity import read_identity
+from derta.run_identity import read_identity, template_options
 
 REFUSALS = (
     "Sorry, I can't help with that.",
@@ -314,7 +314,7 @@ def _load_answers(file: Path) -> Mapping[str, Answer]:
 def _generate(name: str, samples: Sequence[Sample], evaluation: Evaluation, most: int | None) -> list[Answer]:
     """Answer with a model as `derta eval` would ask it."""
     model, tokenizer = load_model(name)
-    tuned = (read_identity(Path(name)) or {}).get("settings", {}).get("chat_template_kwargs")
+    tuned = template_options(read_identity(Path(name)))
     asked = (evaluation.settings.get("model_args") or {}).get("chat_template_kwargs")
     most = most or evaluation.settings.get("max_new_tokens") or MAX_TOKENS
     requests = [ChatRequest(tuple(prompt_of(sample))) for sample in samples]

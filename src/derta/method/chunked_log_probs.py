@@ -27,6 +27,11 @@ CHUNK_VALUES_ON_GPUS = 2**28
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
+def chunk_values(device: str) -> int:
+    """Return how many logits may exist at a time on a kind of device."""
+    return CHUNK_VALUES if device == "cpu" else CHUNK_VALUES_ON_GPUS
+
+
 @dataclass(frozen=True)
 class Targets:
     """What to predict at each of N positions.
@@ -242,10 +247,11 @@ def _project(
             if gradients.weight is not None or gradients.bias is not None:
                 assert targets.weights is not None
                 weights = targets.weights[:, None]
+                weighted = (states * weights).to(states.dtype)
             if gradients.weight is not None and gradients.weight.dtype == states.dtype:
-                gradients.weight.addmm_(grad_logits.T, (states * weights).to(states.dtype))
+                gradients.weight.addmm_(grad_logits.T, weighted)
             elif gradients.weight is not None:
-                gradients.weight.add_(grad_logits.T @ (states * weights).to(states.dtype))
+                gradients.weight.add_(grad_logits.T @ weighted)
             if gradients.bias is not None:
                 gradients.bias.add_((grad_logits * weights).sum(0))
     return log_probs, refusal, gradients

@@ -18,13 +18,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from derta.method.attention import TreeAttention, attend_by_tree
-from derta.method.chunked_log_probs import (
-    CHUNK_VALUES,
-    CHUNK_VALUES_ON_GPUS,
-    Targets,
-    logit_transform,
-    target_log_probs,
-)
+from derta.method.chunked_log_probs import Targets, chunk_values, logit_transform, target_log_probs
 from derta.method.tree import NO_TARGET, Term
 
 LossNormalization = Literal["pooled", "per-term"]
@@ -89,7 +83,6 @@ def sum_terms(
         term_weights: See `install_objective`.
     """
     at = targets != NO_TARGET
-    values = CHUNK_VALUES if hidden.device.type == "cpu" else CHUNK_VALUES_ON_GPUS
     term_of_target = F.one_hot(terms[at] - 1, len(TERMS)).float()
     # Not a matrix product, which autocast would round.
     weights = None if term_weights is None else (term_of_target * term_of_target.new_tensor(list(term_weights))).sum(1)
@@ -103,7 +96,7 @@ def sum_terms(
         ),
         model.get_output_embeddings(),
         logit_transform(model.config),
-        chunk=max(1, values // model.config.get_text_config().vocab_size),
+        chunk=max(1, chunk_values(hidden.device.type) // model.config.get_text_config().vocab_size),
     )
     return {
         # A rank without targets of its own gets zero gradients, not none.

@@ -14,7 +14,6 @@ import transformers
 from derta.evaluation.attacks import ATTACKS
 from derta.evaluation.results.correction import SUFFIX
 from derta.evaluation.results.metrics import MetricRow
-from derta.evaluation.results.outcomes import WITHOUT_HARM
 from derta.evaluation.results.sample import Sample
 from derta.report.figures import GLYPHS, curve, intervals
 from derta.report.terminal import METRICS, format_value, judges_of, title_of
@@ -96,15 +95,10 @@ def _headline(runs: Sequence[Run]) -> Iterator[tuple[str, MetricRow, MetricRow]]
     if len(runs) < 2:
         return
     for metric, attack, heading in _summary(runs):
+        if metric == "leak" or metric.endswith(SUFFIX):
+            continue
         then, now = runs[0].row(metric, attack), runs[-1].row(metric, attack)
-        if (
-            metric != "leak"
-            and not metric.endswith(SUFFIX)
-            and then
-            and now
-            and then.value is not None
-            and now.value is not None
-        ):
+        if then and now and then.value is not None and now.value is not None:
             yield heading, then, now
 
 
@@ -118,21 +112,15 @@ def _summary(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
         ("garbled", "prefill", "garbled under prefill"),
         ("leak", "prefill", "harmful tokens before refusal, prefill"),
     ]
-    both = [
-        each
-        for metric, attack, heading in columns
-        for each in (
-            (metric, attack, heading),
-            (metric + SUFFIX, attack, "… corrected for the judge's error"),
-        )
-    ]
+    corrected = "… corrected for the judge's error"
+    both = [each for m, a, heading in columns for each in ((m, a, heading), (m + SUFFIX, a, corrected))]
     return [column for column in both if any(run.row(*column[:2]) for run in runs)]
 
 
 def _success(runs: Sequence[Run]) -> str:
     """What a share of unsafe responses is called: attack success needs a judge of harm."""
-    deciding = {row.judge for run in runs for attack in ATTACKS if (row := run.row("asr", attack))}
-    return "compliance under attack" if deciding and deciding <= WITHOUT_HARM else "attack success"
+    deciding = [row.judge for run in runs for attack in ATTACKS if (row := run.row("asr", attack))]
+    return title_of("asr", deciding).removesuffix(" ↓")
 
 
 def _figures(runs: Sequence[Run]) -> dict[str, Any]:

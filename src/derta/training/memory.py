@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from trl import ModelConfig
 
 from derta.method.attention import is_dense
-from derta.method.chunked_log_probs import CHUNK_VALUES, CHUNK_VALUES_ON_GPUS
+from derta.method.chunked_log_probs import chunk_values
 from derta.training.config import DeRTaConfig
 
 # Blocks of 64 values share a float32 scale (QLoRA, arXiv 2305.14314, without double quantisation).
@@ -72,7 +72,7 @@ def estimate_memory(
     of_layer = max(map(_values, _layers(model, layers))) * compute
     outside = (_values(model) - sum(map(_values, _layers(model, layers)))) * compute
     copies = sum(2 * p.numel() for p in model.parameters() if mixed and p.dim() > 1 and p.element_size() > 2)
-    chunk = CHUNK_VALUES if config.device.type == "cpu" else CHUNK_VALUES_ON_GPUS
+    logits = batch_shape[0] * batch_shape[1] * model_config.get_text_config().vocab_size
     return Memory(
         weights=math.ceil(weights / devices) if devices > 1 else weights + copies,
         # One layer at work and the next on its way.
@@ -80,7 +80,7 @@ def estimate_memory(
         gradients=math.ceil(trainable / devices),
         optimizer=math.ceil(_optimizer_bytes(model, str(getattr(config.optim, "value", config.optim))) / devices),
         activations=_activation_bytes(model, model_config, config, batch_shape, compute),
-        logits=3 * 4 * min(batch_shape[0] * batch_shape[1] * model_config.get_text_config().vocab_size, chunk),
+        logits=3 * 4 * min(logits, chunk_values(config.device.type)),
     )
 
 

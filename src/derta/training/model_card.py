@@ -10,6 +10,7 @@ from jinja2 import Template
 from transformers import TrainerState
 
 from derta.names import model_path
+from derta.run_identity import template_options
 from derta.training.config import DeRTaConfig
 from derta.version import __version__
 
@@ -162,7 +163,7 @@ def write_merged_card(path: Path, *, adapter: Path, base: str, identity: Mapping
     metadata: dict[str, Any] = {"library_name": "transformers", **({"tags": _tags(method)} if method else {})}
     if base:
         metadata["base_model"] = base
-    options = identity.get("settings", {}).get("chat_template_kwargs")
+    options = template_options(identity)
     of_run = adapter / "README.md"
     text = of_run.read_text("utf-8") if method and of_run.is_file() else ""
     card = _MERGED.render(

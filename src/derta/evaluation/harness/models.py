@@ -60,7 +60,7 @@ def load_model(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
         InputError: It can't be loaded, or the provider lacks something.
     """
     full = _full_name(name)
-    template_kwargs(name, model_args)
+    _check_template(full, (model_args or {}).get(TEMPLATE))
     if "trust_remote_code" in (model_args or {}):
         raise InputError("`model_arg` trust_remote_code: code beside a model is never run; leave it out")
     ours = (TOKENIZER,) if full.startswith("derta/") else (TOKENIZER, TEMPLATE)
@@ -87,24 +87,18 @@ def load_model(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
         raise InputError(f"`model` {name}: {_reason(error)}{hint}") from error
 
 
-def template_kwargs(name: str, model_args: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """Return what the user gives to the chat template; at a server it goes along with every request.
-
-    Raises:
-        InputError: It isn't a mapping, or the provider has no place for it.
-    """
-    given = (model_args or {}).get(TEMPLATE)
+def _check_template(full: str, given: Any) -> None:
+    """Stop at options of a chat template that aren't a mapping, or that the provider has no place for."""
     if given is None:
-        return None
+        return
     if not isinstance(given, dict):
         raise InputError(f"`model_arg` {TEMPLATE}: {given!r} is no mapping; give '{{\"enable_thinking\": false}}'")
-    provider = _full_name(name).partition("/")[0]
+    provider = full.partition("/")[0]
     if provider not in ("derta", *_TEMPLATES_ON_REQUEST):
         known = ", ".join(_TEMPLATES_ON_REQUEST)
         raise InputError(
             f"`model_arg` {TEMPLATE}: {provider} has no place for it; it is for models here and at {known}"
         )
-    return given
 
 
 def _reason(error: Exception) -> str:

@@ -38,7 +38,7 @@ from derta.evaluation.attacks import Weights
 from derta.evaluation.config import MAX_TOKENS
 from derta.inference import ChatRequest, Engine, Generation, RawRequest, Request, load_model
 from derta.names import model_path
-from derta.run_identity import read_identity
+from derta.run_identity import read_identity, template_options
 
 RAW = {"raw": True}
 """Metadata of a user message that isn't to be formatted as a chat."""
@@ -108,7 +108,7 @@ class DertaAPI(ModelAPI):
         with self._starting:
             if self._started is None:
                 model, tokenizer = load_model(self.model_name, self._device, self._dtype)
-                tuned = tuned_with(self.model_name).get("settings", {}).get("chat_template_kwargs")
+                tuned = template_options(tuned_with(self.model_name))
                 template_kwargs = self._chat_template_kwargs or tuned
                 engine = Engine(model, tokenizer, chat_template_kwargs=template_kwargs)
                 self._started = Weights(model, tokenizer, template_kwargs, engine.exclusive), engine

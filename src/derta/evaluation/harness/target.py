@@ -20,7 +20,8 @@ from derta.evaluation.attacks import Attempt, Capability, Role, Weights
 from derta.evaluation.harness.provider import DertaAPI, to_messages
 from derta.evaluation.judges import Judge, Verdict, decide
 from derta.inference import ChatRequest, Generation, RawRequest, Request, TokenLogprob, encode
-from derta.inference.requests import encode_text
+from derta.inference.requests import Context, encode_text
+from derta.inference.requests import continuation as decode_after
 from derta.redaction import redacted_text
 
 Helper = Callable[[Sequence[Message]], Awaitable[str]]
@@ -71,9 +72,9 @@ class Target:
     async def respond(self, request: Request, *, temperature: float | None = None, seed: int = 0) -> Generation:
         """Let the model answer; where its server can't go on with a begun answer, it gets the rendered text."""
         text = self.rendered(request)
-        as_chat = isinstance(request, ChatRequest) and text is None
-        template = {"chat_template_kwargs": self._chat_template_kwargs}
-        more: dict[str, Any] = {"extra_body": template} if as_chat and self._chat_template_kwargs else {}
+        more: dict[str, Any] = {}
+        if self._chat_template_kwargs and isinstance(request, ChatRequest) and text is None:
+            more["extra_body"] = {"chat_template_kwargs": self._chat_template_kwargs}
         generation = await generate(
             self._model,
             request if text is None else RawRequest(text),
@@ -266,7 +267,8 @@ def with_space(tokenizer: PreTrainedTokenizerBase, prefix: str, continuation: st
     of_prefix = encode_text(tokenizer, prefix)
     ids = encode_text(tokenizer, prefix + continuation)
     if ids[: len(of_prefix)] == of_prefix:
-        is_spaced = str(tokenizer.decode(ids))[len(str(tokenizer.decode(of_prefix))) :].startswith(" ")
+        follows = decode_after(tokenizer, Context(of_prefix, len(of_prefix)), ids[len(of_prefix) :])
+        is_spaced = follows.startswith(" ")
     else:
         is_spaced = encode_text(tokenizer, f"{prefix} {continuation}")[: len(of_prefix)] == of_prefix
     return f" {continuation}" if is_spaced else continuation
