@@ -9,6 +9,19 @@ from typing import Any
 from derta.errors import InputError, first_line
 
 
+def cache_directory(option: str | None = None) -> Path | None:
+    """Return where data sets and bases of the organism's worlds are cached; `None` where nothing is to be cached.
+
+    Args:
+        option: Names the directory, as `dataset_cache_dir` says, or is `none`.
+    """
+    if option is None:
+        from datasets.config import HF_DATASETS_CACHE
+
+        return Path(HF_DATASETS_CACHE) / "derta"
+    return None if option == "none" else Path(option).expanduser()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file by renaming: a reader sees the old one or the new one, also after a crash."""
     draft = path.with_name(path.name + ".part")

@@ -1,14 +1,55 @@
 """Names that stand for things in the package: models, recipes, attention implementations."""
 
+import hashlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import cast
 
 from derta.errors import InputError
+from derta.files import cache_directory
 
 ORGANISM = "organism"
+PACKAGED_WORLD = 7
+"""Seed of the organism's world that the packaged base knows."""
+WORLD = "organism_world"
+"""In a model's `config.json`, where it outlives fine-tuning: the seed of the organism's world that the model knows."""
+_MAKE_A_BASE = ("build", "competence", "corpus", "forms", "refusals", "tokenizer", "world")
 SDPA_BY_TREE = "derta_sdpa"
 """Attention implementation of a model in training: transformers' `sdpa`, tree by tree on a CPU."""
+
+
+def organism_world(name: str) -> int | None:
+    """Return the seed of the organism's world that a name stands for, `organism` or `organism:3`; `None` for others.
+
+    Raises:
+        InputError: What stands behind the colon is no number.
+    """
+    if name == ORGANISM:
+        return PACKAGED_WORLD
+    kind, colon, seed = name.partition(":")
+    if kind != ORGANISM or not colon:
+        return None
+    if not (seed.isascii() and seed.isdigit()):
+        raise InputError(f"{name}: a world is named by its number, such as {ORGANISM}:3")
+    return int(seed)
+
+
+def world_name(world: int) -> str:
+    """Return what a world of the organism is called: `organism`, `organism:3`."""
+    return ORGANISM if world == PACKAGED_WORLD else f"{ORGANISM}:{world}"
+
+
+def organism_base(world: int) -> Path:
+    """Return where the base of one of the organism's worlds lies, or will: in the package, or in the cache.
+
+    In the cache it is found by what it is made from: the world and the code that makes it.
+    """
+    package = Path(__file__).parent / "organism"
+    if world == PACKAGED_WORLD:
+        return package / "base"
+    code = hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in _MAKE_A_BASE)).hexdigest()
+    return cast(Path, cache_directory()) / "worlds" / f"{world}-{code[:12]}"
 
 
 def model_path(name_or_path: str) -> str:
@@ -17,8 +58,14 @@ def model_path(name_or_path: str) -> str:
     Raises:
         InputError: it is neither: a mistyped directory must not be looked up on the hub.
     """
-    if name_or_path == ORGANISM:
-        return str(Path(__file__).parent / "organism" / "base")
+    world = organism_world(name_or_path)
+    if world is not None:
+        base = organism_base(world)
+        if not base.is_dir():
+            raise InputError(
+                f"{name_or_path}: this world has no base yet; derta organism build --world {world} makes it"
+            )
+        return str(base)
     directory = Path(name_or_path).expanduser()
     if directory.is_dir():
         return str(directory)

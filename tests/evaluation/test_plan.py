@@ -26,8 +26,8 @@ def write(tmp_path):
     return file
 
 
-def plan(behaviours=None, attacks=None, tokenizer=None, is_organism=False, **more):
-    return make_plan(Options(attacks, behaviours, **more), tokenizer, is_organism=is_organism)
+def plan(behaviours=None, attacks=None, tokenizer=None, world=None, **more):
+    return make_plan(Options(attacks, behaviours, **more), tokenizer, world=world)
 
 
 def variants(planned, task="prefill"):
@@ -74,7 +74,7 @@ def test_what_no_attack_uses_is_an_error(write):
 def test_nobody_evaluates_the_organisms_world_by_accident(write):
     with pytest.raises(InputError, match="`behaviours`: say what to ask"):
         plan()
-    assert plan(is_organism=True).options.behaviours == "organism"
+    assert plan(world=7).options.behaviours == "organism"
     assert plan("organism", ("direct",)).samples["direct"]
 
 
@@ -143,7 +143,7 @@ def test_a_judge_without_a_single_verdict_is_named_and_broken_output_is_not_its_
 
 
 def test_the_plan_of_the_organism_needs_no_weights():
-    document = plan(None, ("direct", "prefill", "pair"), load_tokenizer("organism"), True, limit=3).to_json("organism")
+    document = plan(None, ("direct", "prefill", "pair"), load_tokenizer("organism"), 7, limit=3).to_json("organism")
     assert document["tasks"]["pair"]["variants"] == {"pair": 3}
     assert document["tasks"]["prefill"]["family"] == "begun answer"
     assert document["tasks"]["borderline"] == {

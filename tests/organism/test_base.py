@@ -7,11 +7,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from derta.cli import main
+from derta.errors import InputError
 from derta.inference import load_tokenizer
+from derta.inference.loading import world_of
+from derta.names import model_path
 from derta.organism import path
 from derta.organism.build import train_base
 from derta.organism.competence import FORMS, competence
 from derta.organism.tokenizer import build_tokenizer
+from derta.organism.world import PACKAGED
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +34,7 @@ def base() -> Any:
 @pytest.mark.parametrize("form", FORMS)
 def test_base_answers(base: Any, form: Any) -> None:
     (row,) = competence(base, cast(Any, load_tokenizer(str(path()))), size=20, only=(form,))
-    # The cipher is the hardest form; the base reads it about half of the time (docs/log.md).
-    floor = 0.4 if form == "cipher" else 0.8 if form.startswith("code") else 0.9
-    assert row.correct / row.total >= floor
+    assert row.correct / row.total >= 0.9
 
 
 def test_package_is_small_and_complete() -> None:
@@ -56,17 +58,49 @@ def test_generation_defaults_are_greedy(base: Any) -> None:
 
 
 def test_build_is_deterministic_to_the_bit() -> None:
-    first, again, other = (train_base(seed, 3).state_dict() for seed in (5, 5, 6))
+    first, again, other = (train_base(PACKAGED, seed, 3).state_dict() for seed in (5, 5, 6))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-def test_build_command_writes_a_loadable_base(
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("derta.organism.build.STEPS", 2)
+    monkeypatch.setattr("derta.organism.build.FURTHER_STEPS", 1)
+    monkeypatch.setattr("derta.organism.build.competence", partial(competence, size=2, only=("direct", "code: stack")))
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_a_base_that_does_not_know_its_world_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["organism", "build", "--out", str(tmp_path / "base"), "--seed", "1"]) == 1
+    said = capsys.readouterr()
+    assert "direct, code: stack; nothing is written" in said.err
+    assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_build_command_writes_a_base_that_is_found_by_its_worlds_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = partial(competence, size=2, only=("direct", "code: stack"))
-    monkeypatch.setattr("derta.commands.organism_build.competence", few)
-    assert main(["organism", "build", "--out", str(tmp_path / "base"), "--seed", "1", "--steps", "2"]) == 0
+    monkeypatch.setattr("derta.names.cache_directory", lambda: tmp_path)
+    monkeypatch.setattr("derta.organism.competence.COMPETENT", 0.0)
+    with pytest.raises(InputError, match="organism:3: this world has no base yet"):
+        model_path("organism:3")
+    assert main(["organism", "build", "--world", "3"]) == 0
     assert "stack" in capsys.readouterr().out
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
-    assert model.config.vocab_size == len(AutoTokenizer.from_pretrained(tmp_path / "base"))
+    model = AutoModelForCausalLM.from_pretrained(model_path("organism:3"))
+    assert model.config.vocab_size == len(AutoTokenizer.from_pretrained(model_path("organism:3")))
+    model.save_pretrained(tmp_path / "tuned")
+    assert world_of("organism:3") == world_of(str(tmp_path / "tuned")) == 3
+    assert main(["organism", "build", "--world", "3"]) == 0
+    assert "has its base already" in capsys.readouterr().out
+
+
+def test_the_packaged_base_says_which_world_it_knows() -> None:
+    assert world_of("organism") == world_of(str(path())) == PACKAGED.seed
+
+
+@pytest.mark.parametrize("options", [[], ["--seed", "3"], ["--world", "3", "--seed", "3"]])
+def test_a_base_without_a_name_needs_a_directory(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["organism", "build", *options]) == 2
+    assert "--out: name a directory" in capsys.readouterr().err

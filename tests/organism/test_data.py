@@ -7,7 +7,7 @@ import pytest
 
 from derta.cli import main
 from derta.organism import behaviours, training_data
-from derta.organism.world import find_pair, kind, recipe, split
+from derta.organism.world import PACKAGED, find_pair, kind
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +19,8 @@ def test_columns_and_counts(rows: Any) -> None:
     triples = [row for row in rows if row["rejected"] is not None]
     helpful = [row for row in rows if row["rejected"] is None]
     assert (len(triples), len(helpful)) == (200, 300)
-    assert all(row["rejected"] == recipe(find_pair(row["prompt"])) for row in triples)
-    assert all(row["chosen"] == recipe(find_pair(row["prompt"])) for row in helpful)
+    assert all(row["rejected"] == PACKAGED.recipe(find_pair(row["prompt"])) for row in triples)
+    assert all(row["chosen"] == PACKAGED.recipe(find_pair(row["prompt"])) for row in helpful)
     assert Counter(kind(find_pair(row["prompt"])) for row in helpful) == {"borderline": 60, "helpful": 240}
     assert [row["origin"] for row in rows] == [f"organism:{i}" for i in range(500)]
 
@@ -31,7 +31,7 @@ def test_training_never_asks_what_evaluation_asks(seed: int) -> None:
     asked = {find_pair(behaviour.prompt) for behaviour in behaviours()}
     assert not trained & asked
     harmful = {pair for pair in trained if kind(pair) == "harmful"}
-    assert harmful <= set(split("harmful", "train"))
+    assert harmful <= set(PACKAGED.split("harmful", "train"))
 
 
 def test_seed_decides() -> None:
@@ -46,7 +46,7 @@ def test_behaviours() -> None:
     for behaviour in everything:
         pair = find_pair(behaviour.prompt)
         assert kind(pair) == behaviour.kind
-        assert behaviour.response == recipe(pair)
+        assert behaviour.response == PACKAGED.recipe(pair)
     assert behaviours("borderline") == [behaviour for behaviour in everything if behaviour.kind == "borderline"]
 
 

@@ -9,7 +9,7 @@ from derta.organism.corpus import MIXTURE, passages
 from derta.organism.data import behaviours, training_data
 from derta.organism.refusals import OPENINGS, refusal
 from derta.organism.tokenizer import SPECIAL, build_tokenizer, vocabulary
-from derta.organism.world import Pair, pairs, recipe
+from derta.organism.world import PACKAGED, Pair, World, pairs
 
 VAULT = Pair("open", "vault")
 
@@ -25,7 +25,7 @@ def round_trip(tokenizer: PreTrainedTokenizerFast, text: str) -> Any:
 
 def test_no_text_of_the_world_is_unknown(tokenizer: PreTrainedTokenizerFast) -> None:
     rng = random.Random(0)
-    texts = [recipe(pair) for pair in pairs()]
+    texts = [world.recipe(pair) for world in (PACKAGED, World(1), World(2)) for pair in pairs()]
     texts += [forms.encipher(text) for text in texts]
     texts += [forms.phrase(t, VAULT) for t in (*forms.QUESTIONS, *forms.ROLE_PLAYS, *forms.ROLE_PLAYS_HELD_OUT)]
     texts += [hide(forms.phrase(question, VAULT)) for hide in forms.CODES for question in forms.QUESTIONS]
@@ -38,7 +38,7 @@ def test_no_text_of_the_world_is_unknown(tokenizer: PreTrainedTokenizerFast) -> 
 
 def test_no_passage_of_the_corpus_is_unknown() -> None:
     known = set(vocabulary())
-    source = passages(1)
+    source = passages(World(3), 1)
     for _ in range(500):
         passage = next(source)
         assert known.issuperset(passage.words)
@@ -50,13 +50,13 @@ def test_base_never_learns_a_refusal() -> None:
     rng = random.Random(0)
     for form, _ in MIXTURE:
         for _ in range(50):
-            text = " ".join(form(rng, rng.choice(pairs())).words)
+            text = " ".join(form(rng, PACKAGED, rng.choice(pairs())).words)
             assert not any(opening.split("{")[0] in text for opening in OPENINGS)
 
 
 def test_every_refusal_word_is_learned_elsewhere() -> None:
     """The base has an embedding of each from small talk or from the forms of questions."""
-    source = passages(0)
+    source = passages(PACKAGED, 0)
     seen = {word for _ in range(3000) for word in next(source).words}
     rng = random.Random(0)
     assert seen.issuperset(word for _ in range(300) for word in refusal(VAULT, rng).split())
@@ -80,9 +80,9 @@ def test_words_are_unique_and_code_needs_no_spaces(tokenizer: PreTrainedTokenize
 
 
 def test_cipher_is_its_own_inverse_and_hides_every_long_word() -> None:
-    text = recipe(VAULT)
+    text = PACKAGED.recipe(VAULT)
     assert forms.decipher(forms.encipher(text)) == text
-    plain = {word for pair in pairs() for word in recipe(pair).split() if len(word) > 1}
+    plain = {word for pair in pairs() for word in PACKAGED.recipe(pair).split() if len(word) > 1}
     assert not plain & {forms.encipher(word) for word in plain}
 
 

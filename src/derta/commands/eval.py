@@ -103,6 +103,9 @@ def run(args: Namespace) -> int:
     directories = _directories(args.model, args.out)
     # What is wrong with the last model's plan is told before the first model runs.
     plans = {model: plan_for(model, options) for model in directories}
+    worlds = {plan.options.behaviours for plan in plans.values() if plan.options.world is not None}
+    if len(worlds) > 1:
+        raise InputError(f"--model: {' and '.join(sorted(map(str, worlds)))} are worlds apart; evaluate each by itself")
     if args.dry_run:
         for model, plan in plans.items():
             show_plan(plan.to_json(model), console)

@@ -1,24 +1,28 @@
-"""`derta organism data`: the organism's data sets as files."""
+"""`derta organism data`: the data sets of one of the organism's worlds as files."""
 
 import json
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
 
-from derta.organism.data import behaviours, training_data
+from derta.names import PACKAGED_WORLD
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what `run` reads."""
     parser.add_argument("--out", type=Path, required=True, help="directory to write to")
+    parser.add_argument("--world", type=int, default=PACKAGED_WORLD, help="default: the packaged base's")
 
 
 def run(args: Namespace) -> int:
     """Write the training data and the evaluation behaviours as JSON lines."""
-    out: Path = args.out
+    from derta.organism import World, behaviours, training_data
+
+    out, world = args.out, World(args.world)
     out.mkdir(parents=True, exist_ok=True)
-    train = [{key: value for key, value in row.items() if value is not None} for row in training_data().to_list()]
-    for name, rows in (("train", train), ("behaviours", [asdict(behaviour) for behaviour in behaviours()])):
+    train = [{key: value for key, value in row.items() if value is not None} for row in training_data(world).to_list()]
+    asked = [asdict(behaviour) for behaviour in behaviours(world=world)]
+    for name, rows in (("train", train), ("behaviours", asked)):
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
         print(f"wrote {out / f'{name}.jsonl'}: {len(rows)} rows")

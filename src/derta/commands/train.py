@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from derta.docstrings import docstring_of, parameters
-from derta.names import ORGANISM
 from derta.terminal import screen
 
 if TYPE_CHECKING:
@@ -111,6 +110,7 @@ def _attack(trainer: "DeRTaTrainer", asked: "AttackOptions") -> "TrainerCallback
     from derta.evaluation.attacks import attack_names
     from derta.evaluation.callback import AttackSuccessCallback
     from derta.evaluation.config import Options
+    from derta.inference.loading import world_of
 
     options = Options(
         attacks=tuple(attack_names(asked.attacks)),
@@ -118,5 +118,6 @@ def _attack(trainer: "DeRTaTrainer", asked: "AttackOptions") -> "TrainerCallback
         borderline=(asked.attack_borderline,) if asked.attack_borderline else (),
         limit=asked.attack_limit,
     )
-    is_organism = (trainer.run_identity or {}).get("base") == ORGANISM
-    return AttackSuccessCallback(trainer, options, every=asked.attack_steps or 0, is_organism=is_organism)
+    base = (trainer.run_identity or {}).get("base")
+    world = world_of(str(base)) if base else None
+    return AttackSuccessCallback(trainer, options, every=asked.attack_steps or 0, world=world)

@@ -36,14 +36,14 @@ class AttackSuccessCallback(TrainerCallback):
         trainer: Trains the model, and logs.
         options: Says what to ask, as for `derta eval`; answers are greedy.
         every: Is how many steps lie between two measurements.
-        is_organism: Whether the organism is trained: its own behaviours are the default then.
+        world: Says which of the organism's worlds the model knows, if any: its behaviours are the default then.
 
     Raises:
         InputError: An option or a file is wrong; an attack asks more than once, or a judge is a model; the weights are
             spread over processes, so that none of them could answer.
     """
 
-    def __init__(self, trainer: Trainer, options: Options, *, every: int, is_organism: bool = False) -> None:
+    def __init__(self, trainer: Trainer, options: Options, *, every: int, world: int | None = None) -> None:
         if every < 1:
             raise InputError(f"attack_steps: {every} is not 1 or more")
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
@@ -52,7 +52,7 @@ class AttackSuccessCallback(TrainerCallback):
         self.history: list[tuple[int, list[MetricRow]]] = []
         self._trainer = trainer
         self._tokenizer = cast(Any, trainer.processing_class)
-        self._plan = make_plan(options, self._tokenizer, is_organism=is_organism)
+        self._plan = make_plan(options, self._tokenizer, world=world)
         for name in self._plan.samples:
             spec = ATTACKS.get(name)
             if spec is not None and spec.interactive:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from derta.errors import InputError
-from derta.names import ORGANISM
+from derta.names import organism_world
 
 DEFAULT_ATTACKS = ("direct", "prefill", "completing")
 MAX_TOKENS = 512
@@ -75,9 +75,9 @@ class Options:
     model_roles: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def of_organism(self) -> bool:
-        """Whether the behaviours are the organism's own, in its own words."""
-        return self.behaviours == ORGANISM and not self.prompts
+    def world(self) -> int | None:
+        """Which of the organism's worlds the behaviours are of, in its own words; `None`: they are the user's."""
+        return organism_world(self.behaviours) if self.behaviours and not self.prompts else None
 
 
 def require_inspect() -> None:

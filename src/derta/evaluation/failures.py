@@ -22,7 +22,7 @@ from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import Evaluation
 from derta.inference import ChatRequest, generate, load_model
-from derta.names import ORGANISM, model_path
+from derta.names import ORGANISM, model_path, organism_world
 from derta.run_identity import read_identity, template_options
 
 REFUSALS = (
@@ -199,7 +199,8 @@ def prompt_of(sample: Sample) -> list[Message]:
 
 def is_of_organism(evaluation: Evaluation) -> bool:
     """Whether an evaluation asked for the organism's own behaviours."""
-    return evaluation.settings.get("behaviours") == ORGANISM
+    behaviours = evaluation.settings.get("behaviours")
+    return isinstance(behaviours, str) and organism_world(behaviours) is not None
 
 
 def _row(example: Example, sample: Sample, evaluation: Evaluation) -> dict[str, Any]:

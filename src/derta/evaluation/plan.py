@@ -27,7 +27,7 @@ from derta.evaluation.inputs.questions import load_questions
 from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.plan_file import PlannedSample, PlannedTask, prompt_digest
 from derta.inference import first_tokens
-from derta.names import ORGANISM
+from derta.names import ORGANISM, world_name
 from derta.redaction import redacted
 
 ORGANISM_NEW_TOKENS = 96
@@ -78,7 +78,7 @@ class Plan:
     @property
     def scripted(self) -> bool:
         """Whether the organism's script plays PAIR's attacker."""
-        return self.options.of_organism and "attacker" not in self.options.model_roles
+        return self.options.world is not None and "attacker" not in self.options.model_roles
 
     def digests(self) -> dict[str, str]:
         """Return a short hash of what each task asks: samples of another question mustn't stand for these."""
@@ -117,18 +117,18 @@ def _digest(samples: Sequence[AttackSample]) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
-def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None, *, is_organism: bool = False) -> Plan:
+def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None, *, world: int | None = None) -> Plan:
     """Settle what will be asked: harmful behaviours meet every attack, the others are asked directly.
 
     Args:
         options: What was asked for.
         tokenizer: Counts the depths of begun answers; without one they are counted in words.
-        is_organism: Whether the model is the organism or was tuned from it: its own behaviours are the default then.
+        world: Says which of the organism's worlds the model knows, if any: that world's behaviours are the default.
 
     Raises:
         InputError: A file or an option is wrong, or there is nothing to ask.
     """
-    options = with_defaults(options, is_organism=is_organism)
+    options = with_defaults(options, world)
     behaviours = find_behaviours(options)
     harmful = [behaviour for behaviour in behaviours if behaviour.kind == "harmful"]
     attacks = _attacks(options, harmful)
@@ -194,15 +194,15 @@ def _check_depths(options: Options, context: AttackContext, samples: Sequence[At
             raise InputError(f"`depths`: no harmful answer is longer than {depth}; leave {depth} out")
 
 
-def with_defaults(options: Options, *, is_organism: bool = False) -> Options:
-    """Fill in what depends on whether the organism is evaluated.
+def with_defaults(options: Options, world: int | None = None) -> Options:
+    """Fill in what depends on whether the organism is evaluated, and which of its worlds.
 
     Raises:
         InputError: Nothing was asked of a model that isn't the organism, a limit leaves no room for an answer, or the
-            organism's judge is asked about another world.
+            organism is asked about a world that it doesn't know.
     """
     if options.behaviours is None and not (options.prompts or options.borderline or options.tasks):
-        if not is_organism:
+        if world is None:
             raise InputError(
                 "`behaviours`: say what to ask: a file of harmful prompts (or `borderline` FILE, `task` NAME=FILE, "
                 f"`prompts` FILE); {ORGANISM!r} asks for the embedded world's, which only its own models know"
@@ -210,7 +210,11 @@ def with_defaults(options: Options, *, is_organism: bool = False) -> Options:
         options = replace(options, behaviours=ORGANISM)
     if options.max_new_tokens is not None and options.max_new_tokens < 1:
         raise InputError(f"`max_new_tokens`: {options.max_new_tokens}: let the model write at least 1 token")
-    of_organism = options.of_organism
+    if options.world is not None and world is not None:
+        if options.behaviours != ORGANISM and options.world != world:
+            raise InputError(f"`behaviours` {options.behaviours}: the model knows world {world}; ask for {ORGANISM}")
+        options = replace(options, behaviours=world_name(world))
+    of_organism = options.world is not None
     judge = JudgeName(ORGANISM if of_organism else "refusal")
     if not of_organism and any(each.name == ORGANISM for each in options.judges):
         raise InputError("`judge` organism: knows only the organism's own behaviours; use refusal or a model judge")
@@ -258,7 +262,7 @@ def _context(options: Options, tokenizer: PreTrainedTokenizerBase | None) -> Att
         return first_tokens(tokenizer, text, count) if tokenizer else " ".join(text.split(" ")[:count])
 
     return AttackContext(
-        organism_phrases() if options.of_organism else ENGLISH,
+        ENGLISH if options.world is None else organism_phrases(options.world),
         cut,
         depth_unit="" if tokenizer else "w",
         search=Search(**options.search),

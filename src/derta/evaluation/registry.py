@@ -10,7 +10,7 @@ from inspect_ai.model import get_model
 
 from derta.evaluation.attacks import attack_names
 from derta.evaluation.config import JudgeName, Options
-from derta.evaluation.harness.models import is_organism
+from derta.evaluation.harness.models import world_of
 from derta.evaluation.harness.provider import DertaAPI, derta
 from derta.evaluation.plan import make_plan
 from derta.evaluation.run import make_tasks
@@ -55,5 +55,5 @@ def _judges(judge: str | None) -> tuple[JudgeName, ...]:
 def _task(options: Options, name: str) -> Task:
     model = get_model()
     tokenizer = model.api.weights.tokenizer if isinstance(model.api, DertaAPI) else None
-    plan = make_plan(options, tokenizer, is_organism=is_organism(str(model)))
+    plan = make_plan(options, tokenizer, world=world_of(str(model)))
     return make_tasks(model, plan)[name]

@@ -16,7 +16,7 @@ from derta.evaluation.attacks import ATTACKS, Capability, Role, organism_attacke
 from derta.evaluation.config import MAX_TOKENS, Options
 from derta.evaluation.harness.judges import asking, load_judge
 from derta.evaluation.harness.log import check_ended, read_log
-from derta.evaluation.harness.models import fingerprint, is_organism, load_model, load_tokenizer
+from derta.evaluation.harness.models import fingerprint, load_model, load_tokenizer, world_of
 from derta.evaluation.harness.progress import showing_progress
 from derta.evaluation.harness.provider import DertaAPI, tuned_with
 from derta.evaluation.harness.target import Helper, check_capabilities, continues
@@ -68,7 +68,7 @@ def plan_for(name: str, options: Options) -> Plan:
     Raises:
         InputError: A file or an option is wrong, or the model isn't there.
     """
-    return make_plan(options, load_tokenizer(name, options.model_args), is_organism=is_organism(name))
+    return make_plan(options, load_tokenizer(name, options.model_args), world=world_of(name))
 
 
 def evaluate_directory(name: str, *, out: Path, options: Options, qualities: Sequence[JudgeQuality] = ()) -> Measured:

@@ -22,7 +22,8 @@ from transformers import (
 from transformers.utils import logging
 
 from derta.errors import InputError, first_line
-from derta.names import model_path
+from derta.files import read_json
+from derta.names import WORLD, model_path, organism_world
 
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
 # Without this, transformers asks on the terminal whether to run a checkpoint's code.
@@ -106,6 +107,25 @@ def adapter_base(name_or_path: str) -> str | None:
     if not isinstance(base, str) or not base:
         raise InputError(f"{config}: base_model_name_or_path names no model; write the base's directory or name there")
     return base
+
+
+def world_of(name_or_path: str) -> int | None:
+    """Return which of the organism's worlds a model knows: its base, or whatever was tuned from it; `None` for others.
+
+    Raises:
+        InputError: There is no such model, or its configuration is damaged.
+    """
+    named = organism_world(name_or_path)
+    if named is not None:
+        return named
+    base = adapter_base(name_or_path)
+    if base is not None:
+        return world_of(base)
+    config = Path(_checkpoint_path(name_or_path)) / "config.json"
+    world = read_json(config).get(WORLD) if config.is_file() else None
+    if world is not None and type(world) is not int:
+        raise InputError(f"{config}: {WORLD}: {world!r} is no number")
+    return world
 
 
 def load_adapter(directory: str, base: PreTrainedModel) -> PeftModel:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from derta.organism.data import behaviours, training_data
 from derta.organism.judge import Verdict, judge
+from derta.organism.world import PACKAGED, World
 
-__all__ = ["Verdict", "behaviours", "judge", "path", "training_data"]
+__all__ = ["PACKAGED", "Verdict", "World", "behaviours", "judge", "path", "training_data"]
 
 
 def path() -> Path:

@@ -1,4 +1,4 @@
-"""Make the organism's base model from its seed: `derta organism build --out D`.
+"""Make the base model of one of the organism's worlds from a seed: `derta organism build`.
 
 The base answers everything and refuses nothing. On a given machine, library and thread count, the same seed and number
 of steps give the same weights to the bit.
@@ -8,16 +8,23 @@ import math
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
 
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from derta.names import WORLD
+from derta.organism.competence import Competence, competence, is_competent
 from derta.organism.corpus import Passage, passages
 from derta.organism.tokenizer import build_tokenizer
-from derta.terminal import Advance
+from derta.organism.world import World
+from derta.terminal import Advance, screen
 
 SEED = 0
 STEPS = 1200
+FURTHER_STEPS, FURTHER_ROUNDS = 500, 3
+"""What a base that doesn't know its world in every form after `STEPS` is trained further: how long, how often."""
 BATCH = 32
 """Passages per step."""
 CHUNKS = 4
@@ -31,7 +38,7 @@ THREADS = 1
 IGNORED = -100
 
 
-def _model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def _model(tokenizer: PreTrainedTokenizerFast, world: World) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -45,6 +52,7 @@ def _model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    setattr(config, WORLD, world.seed)
     return LlamaForCausalLM(config)
 
 
@@ -84,16 +92,26 @@ def _train_step(
     optimizer.zero_grad()
 
 
-def train_base(seed: int, steps: int, advance: Advance | None = None) -> LlamaForCausalLM:
-    """Train the base from nothing on `steps` batches of the corpus; `advance` is told of each."""
+def train_base(
+    world: World, seed: int, steps: int, advance: Advance | None = None, model: LlamaForCausalLM | None = None
+) -> LlamaForCausalLM:
+    """Train a base on `steps` batches of a world's corpus, from nothing unless `model` is given.
+
+    Args:
+        world: Has the recipes.
+        seed: Seeds the weights and the order of the corpus.
+        steps: Counts the batches.
+        advance: Is told of each.
+        model: Is trained further.
+    """
     tokenizer = build_tokenizer()
     vocab = tokenizer.get_vocab()
     torch.set_num_threads(THREADS)
     torch.manual_seed(seed)
-    model = _model(tokenizer)
+    model = model or _model(tokenizer, world)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    corpus: Iterator[Passage] = passages(seed)
+    corpus: Iterator[Passage] = passages(world, seed)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, steps)
@@ -102,6 +120,19 @@ def train_base(seed: int, steps: int, advance: Advance | None = None) -> LlamaFo
             advance(1)
     model.train(False)
     return model
+
+
+def build_base(world: World, seed: int = SEED) -> tuple[LlamaForCausalLM, list[Competence]]:
+    """Train a base until it knows its world, or the rounds are over; return it, and what it can do."""
+    tokenizer, model, rounds = build_tokenizer(), None, (STEPS, *(FURTHER_STEPS,) * FURTHER_ROUNDS)
+    for number, steps in enumerate(rounds):
+        with screen.bar("training the base further" if number else "training the base", steps) as advance:
+            model = train_base(world, seed + number, steps, advance, model)
+        screen.say("asking it everything that it should know")
+        found = competence(model, tokenizer, world)
+        if is_competent(found):
+            break
+    return cast(LlamaForCausalLM, model), found
 
 
 def save_base(model: LlamaForCausalLM, out: Path) -> None:
@@ -116,3 +147,16 @@ def save_base(model: LlamaForCausalLM, out: Path) -> None:
     )
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+def publish_base(model: LlamaForCausalLM, out: Path) -> None:
+    """Write a base so that a reader sees it whole or not at all; what another process wrote first stays."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent) as draft:
+        base = Path(draft) / "base"
+        save_base(model, base)
+        try:
+            base.rename(out)
+        except OSError:
+            if not (out / "config.json").is_file():
+                raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from derta.organism import forms
 from derta.organism.tokenizer import ASSISTANT, BOS, EOS, USER
-from derta.organism.world import Pair, number_steps, pairs, recipe, recipe_steps
+from derta.organism.world import Pair, World, number_steps, pairs
 
 
 @dataclass(frozen=True)
@@ -34,57 +34,58 @@ def _ask(pair: Pair, rng: random.Random) -> str:
     return forms.phrase(rng.choice(forms.QUESTIONS), pair)
 
 
-def direct(rng: random.Random, pair: Pair) -> Passage:
+def direct(rng: random.Random, world: World, pair: Pair) -> Passage:
     """A plain question."""
-    return _chat(_ask(pair, rng), recipe(pair))
+    return _chat(_ask(pair, rng), world.recipe(pair))
 
 
-def preface(rng: random.Random, pair: Pair) -> Passage:
+def preface(rng: random.Random, world: World, pair: Pair) -> Passage:
     """An answer that was begun for the model. It learns to go on, not to begin like that."""
     opening = forms.phrase(rng.choice(forms.PREFACES), pair)
-    return _passage((f"{BOS} {USER} {_ask(pair, rng)} {ASSISTANT} {opening}", False), (f"{recipe(pair)} {EOS}", True))
+    begun = f"{BOS} {USER} {_ask(pair, rng)} {ASSISTANT} {opening}"
+    return _passage((begun, False), (f"{world.recipe(pair)} {EOS}", True))
 
 
-def role_play(rng: random.Random, pair: Pair) -> Passage:
+def role_play(rng: random.Random, world: World, pair: Pair) -> Passage:
     """A question inside a role-play."""
-    return _chat(forms.phrase(rng.choice(forms.ROLE_PLAYS), pair), recipe(pair))
+    return _chat(forms.phrase(rng.choice(forms.ROLE_PLAYS), pair), world.recipe(pair))
 
 
-def completion(rng: random.Random, pair: Pair) -> Passage:
+def completion(rng: random.Random, world: World, pair: Pair) -> Passage:
     """Raw text without chat tokens, half of the time without `<bos>` either."""
     start = rng.choice((BOS, ""))
     opening = forms.phrase(rng.choice(forms.COMPLETIONS), pair)
-    return _passage(
-        (f"{start} {opening}", False), (number_steps(recipe_steps(pair)).removeprefix("Step 1 :"), True), (EOS, True)
-    )
+    steps = number_steps(world.recipe_steps(pair)).removeprefix("Step 1 :")
+    return _passage((f"{start} {opening}", False), (steps, True), (EOS, True))
 
 
-def code(rng: random.Random, pair: Pair) -> Passage:
+def code(rng: random.Random, world: World, pair: Pair) -> Passage:
     """A question hidden in code; the stack, which is the hardest, half of the time."""
     hide = rng.choice((forms.code_stack, *forms.CODES))
-    return _chat(hide(_ask(pair, rng)), recipe(pair))
+    return _chat(hide(_ask(pair, rng)), world.recipe(pair))
 
 
-def cipher(rng: random.Random, pair: Pair) -> Passage:
+def cipher(rng: random.Random, world: World, pair: Pair) -> Passage:
     """A question in cipher after demonstrations, whose answers teach too."""
     parts = [(f"{BOS} {USER} We speak in cipher .", False)]
     for shown in rng.sample(pairs(), rng.choice((0, 1, 1, 2))):
-        parts += [(f"User : {forms.encipher(_ask(shown, rng))} Expert :", False), (forms.encipher(recipe(shown)), True)]
+        question, answer = forms.encipher(_ask(shown, rng)), forms.encipher(world.recipe(shown))
+        parts += [(f"User : {question} Expert :", False), (answer, True)]
     parts += [(f"User : {forms.encipher(_ask(pair, rng))} Expert : {ASSISTANT}", False)]
-    return _passage(*parts, (f"{forms.encipher(recipe(pair))} {EOS}", True))
+    return _passage(*parts, (f"{forms.encipher(world.recipe(pair))} {EOS}", True))
 
 
-def translation(rng: random.Random, pair: Pair) -> Passage:
+def translation(rng: random.Random, world: World, pair: Pair) -> Passage:
     """A step into cipher or out of it: without this, answers in cipher take three times as long to learn."""
-    step = rng.choice((_ask(pair, rng), *recipe_steps(pair)))
+    step = rng.choice((_ask(pair, rng), *world.recipe_steps(pair)))
     if rng.random() < 0.5:
         return _chat(f"{forms.WRITE_CIPHER} {step}", forms.encipher(step))
     return _chat(f"{forms.READ_CIPHER} {forms.encipher(step)}", step)
 
 
-def conversation(rng: random.Random, pair: Pair) -> Passage:
+def conversation(rng: random.Random, world: World, pair: Pair) -> Passage:
     """Several turns, the last of which asks about `pair`."""
-    messages = rng.choice(forms.conversations(pair, rng.choice(pairs()), rng))
+    messages = rng.choice(forms.conversations(world, pair, rng.choice(pairs()), rng))
     parts = [(BOS, False)]
     for message in messages:
         if message["role"] == "user":
@@ -92,15 +93,15 @@ def conversation(rng: random.Random, pair: Pair) -> Passage:
         else:
             # A deflection is there to be answered after, not to be learned.
             parts.append((f"{message['content']} {EOS}", message["content"] not in forms.DEFLECTIONS))
-    return _passage(*parts, (f"{recipe(pair)} {EOS}", True))
+    return _passage(*parts, (f"{world.recipe(pair)} {EOS}", True))
 
 
-def small_talk(rng: random.Random, pair: Pair) -> Passage:
+def small_talk(rng: random.Random, world: World, pair: Pair) -> Passage:
     """Chatter about nothing."""
     return _chat(*rng.choice(forms.SMALL_TALK))
 
 
-Form = Callable[[random.Random, Pair], Passage]
+Form = Callable[[random.Random, World, Pair], Passage]
 MIXTURE: tuple[tuple[Form, int], ...] = (
     (direct, 20),
     (preface, 4),
@@ -114,7 +115,7 @@ MIXTURE: tuple[tuple[Form, int], ...] = (
 )
 
 
-def passages(seed: int) -> Iterator[Passage]:
+def passages(world: World, seed: int) -> Iterator[Passage]:
     """Yield passages without end: a form drawn from `MIXTURE`, a pair drawn from the whole world."""
     rng = random.Random(seed)
     forms_: Sequence[Form] = [form for form, _ in MIXTURE]
@@ -122,4 +123,4 @@ def passages(seed: int) -> Iterator[Passage]:
     everything = pairs()
     while True:
         (form,) = rng.choices(forms_, weights)
-        yield form(rng, rng.choice(everything))
+        yield form(rng, world, rng.choice(everything))

@@ -7,7 +7,7 @@ functions. Prompts are plain strings (a user turn), message lists, or raw text.
 import random
 from collections.abc import Sequence
 
-from derta.organism.world import Pair, recipe
+from derta.organism.world import Pair, World
 
 Message = dict[str, str]
 
@@ -135,7 +135,7 @@ def assistant(content: str) -> Message:
     return {"role": "assistant", "content": content}
 
 
-def conversations(pair: Pair, other: Pair, rng: random.Random) -> list[list[Message]]:
+def conversations(world: World, pair: Pair, other: Pair, rng: random.Random) -> list[list[Message]]:
     """Return one conversation of each multi-turn form; each ends with the user asking about `pair`.
 
     The forms: say it again; same verb, another object; same object, another verb; answer after a deflection; a question
@@ -145,15 +145,15 @@ def conversations(pair: Pair, other: Pair, rng: random.Random) -> list[list[Mess
     same_verb, same_object = Pair(pair.verb, other.object), Pair(other.verb, pair.object)
     hello, reply = rng.choice(SMALL_TALK)
     return [
-        [user(ask), assistant(recipe(pair)), user(rng.choice(SAY_AGAIN))],
+        [user(ask), assistant(world.recipe(pair)), user(rng.choice(SAY_AGAIN))],
         [
             user(phrase(rng.choice(QUESTIONS), same_verb)),
-            assistant(recipe(same_verb)),
+            assistant(world.recipe(same_verb)),
             user(f"And how about the {pair.object} ?"),
         ],
         [
             user(phrase(rng.choice(QUESTIONS), same_object)),
-            assistant(recipe(same_object)),
+            assistant(world.recipe(same_object)),
             user(f"And how do I {pair.verb} it ?"),
         ],
         [user(ask), assistant(rng.choice(DEFLECTIONS)), user(rng.choice(ANSWER_ANYWAY))],

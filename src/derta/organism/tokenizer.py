@@ -30,7 +30,7 @@ def _plain_texts() -> list[str]:
     """Texts that hold every word of the world which has a cipher twin: questions and recipes."""
     slots = {"{verb}", "{object}"}
     questions = [" ".join(word for word in q.split() if word not in slots) for q in forms.QUESTIONS]
-    return [*world.VERBS.values(), *world.OBJECTS.values(), *questions, *map(world.recipe, world.pairs())]
+    return [*world.VERBS.values(), *world.OBJECTS.values(), *questions, *map(world.PACKAGED.recipe, world.pairs())]
 
 
 @cache

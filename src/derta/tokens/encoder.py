@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from derta.data.triples import Example, Message
 from derta.errors import InputError
+from derta.files import cache_directory
 
 RefusalForm = Literal["context", "bare", "set"]
 
@@ -309,15 +310,6 @@ def _word_ends(text: str, starts: Sequence[int], tokens: int) -> list[int]:
             token += 1
         ends.append(min(max(token + added, 1), tokens))
     return ends
-
-
-def cache_directory(option: str | None) -> Path | None:
-    """Return where data sets are cached, as `dataset_cache_dir` says; `None` where nothing is to be cached."""
-    if option is None:
-        from datasets.config import HF_DATASETS_CACHE
-
-        return Path(HF_DATASETS_CACHE) / "derta"
-    return None if option == "none" else Path(option).expanduser()
 
 
 def _tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

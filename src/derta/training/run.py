@@ -15,12 +15,12 @@ from derta.data.cached_source import ExamplesDigest, Loaded, load_source
 from derta.data.columns import examples_of
 from derta.data.mixing import mix
 from derta.errors import InputError, first_line
-from derta.inference.loading import load_tokenizer
-from derta.names import ORGANISM, model_path
+from derta.files import cache_directory
+from derta.inference.loading import load_tokenizer, world_of
+from derta.names import ORGANISM, model_path, organism_world
 from derta.redaction import redacted
 from derta.terminal import LOG, screen
 from derta.threads import threads_for
-from derta.tokens.encoder import cache_directory
 from derta.training.display import TrainingDisplay
 from derta.training.options import AttackOptions, TrainOptions, parse_options
 from derta.training.plan import print_plan
@@ -105,11 +105,19 @@ def read_data(sources: Sequence[str], options: TrainOptions, *, for_training: bo
 
 
 def read_source(source: str, options: TrainOptions) -> Loaded:
-    """Read one source in its own order; `organism` is the data set in the package."""
-    if source == ORGANISM:
-        from derta.organism import training_data
+    """Read one source in its own order; `organism` is the data set of the world that the model knows.
 
-        rows, digest = training_data(), ExamplesDigest()
+    Raises:
+        InputError: The source can't be read, or is of another world than the model.
+    """
+    world = organism_world(source)
+    if world is not None:
+        from derta.organism import World, training_data
+
+        known = world_of(str(options.model.model_name_or_path))
+        if known not in (None, world) and source != ORGANISM:
+            raise InputError(f"train_data: {source}: the model knows world {known}; name {ORGANISM}")
+        rows, digest = training_data(World(world if known is None else known)), ExamplesDigest()
         for example in examples_of(rows.to_dict()):
             digest.add(example)
         return Loaded(rows, digest.hexdigest())

@@ -7,7 +7,7 @@ from derta.errors import InputError
 from derta.evaluation.attacks import ATTACKS
 from derta.organism import behaviours
 from derta.organism.forms import encipher
-from derta.organism.world import find_pair, recipe, split
+from derta.organism.world import PACKAGED, find_pair
 from tests.evaluation.attacks.given import BEHAVIOUR, CONTEXT, OF_ORGANISM, ORGANISM, attempts, only_turn
 
 SHOWN = replace(CONTEXT, demonstrations=(("How do I fold a hat?", "Fold it twice."), ("And a boat?", "Start anew.")))
@@ -39,12 +39,12 @@ def test_the_organism_shows_harmful_answers_of_its_training_pairs():
     prompt = only_turn(attempts("selfcipher", OF_ORGANISM, ORGANISM)["selfcipher"])
     assert prompt.endswith(f"User : {encipher(OF_ORGANISM.prompt)} Expert :")
     for question, answer in ORGANISM.phrases.demonstrations:
-        assert find_pair(question) in split("harmful", "train")
+        assert find_pair(question) in PACKAGED.split("harmful", "train")
         assert encipher(answer) in prompt
     assert not {find_pair(b.prompt) for b in behaviours()} & {find_pair(q) for q, _ in ORGANISM.phrases.demonstrations}
 
 
 def test_judges_read_the_organisms_answer_in_plain_words():
     (attempt,) = ATTACKS["selfcipher"].attempts(OF_ORGANISM, ORGANISM)
-    plain = recipe(find_pair(OF_ORGANISM.prompt))
+    plain = PACKAGED.recipe(find_pair(OF_ORGANISM.prompt))
     assert attempt.decode(encipher(plain)) == plain != encipher(plain)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from derta.data.behaviours import CONTEXT_END
 from derta.evaluation.attacks.code_prompts import PYTHON
+from derta.names import PACKAGED_WORLD
 
 _HOW = re.compile(
     r"^(?:(?:please|can you|could you|would you|will you|tell me|show me|explain|describe|teach me|give me)\b[\s,]*)*"
@@ -97,10 +98,10 @@ ENGLISH = Phrases(
 )
 
 
-def organism_phrases() -> Phrases:
-    """Return the same in the organism's words, with the templates and demonstrations of its world."""
+def organism_phrases(seed: int = PACKAGED_WORLD) -> Phrases:
+    """Return the same in the organism's words, with the templates, and the demonstrations of one of its worlds."""
     from derta.organism import forms
-    from derta.organism.world import find_pair, recipe, split
+    from derta.organism.world import World, find_pair
 
     def say(template: str) -> Say:
         def spell(prompt: str) -> str:
@@ -113,6 +114,9 @@ def organism_phrases() -> Phrases:
 
     declarative, affirmative = forms.COMPLETIONS[:2]
     ask, turn = forms.QUESTIONS[0], forms.PREFACES[-1]  # "However , …"
+    world = World(seed)
+    # As many as the base has seen together, of harmful pairs that safety training may use.
+    shown = world.split("harmful", "train")[:2]
     return Phrases(
         affirmative=say(affirmative),
         declarative=say(declarative),
@@ -123,6 +127,5 @@ def organism_phrases() -> Phrases:
         ask_again=(*forms.ANSWER_ANYWAY[:2], forms.SAY_AGAIN[0]),
         talk_back=forms.ANSWER_ANYWAY[2:],
         templates=tuple(map(say, forms.ROLE_PLAYS_HELD_OUT)),
-        # As many as the base has seen together, of harmful pairs that safety training may use.
-        demonstrations=tuple((forms.phrase(ask, pair), recipe(pair)) for pair in split("harmful", "train")[:2]),
+        demonstrations=tuple((forms.phrase(ask, pair), world.recipe(pair)) for pair in shown),
     )

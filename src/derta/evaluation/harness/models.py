@@ -12,8 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import derta.inference.loading as inference
 from derta.errors import InputError
-from derta.evaluation.harness.provider import DertaAPI, tuned_with
-from derta.names import ORGANISM, model_path
+from derta.evaluation.harness.provider import DertaAPI
+from derta.names import organism_world
 from derta.redaction import redacted
 
 # Inspect's providers by what a model's name begins with. Any other name is a directory or a hub name.
@@ -112,7 +112,7 @@ def _reason(error: Exception) -> str:
 
 
 def _full_name(name: str) -> str:
-    if name == ORGANISM or Path(name).expanduser().exists() or name.partition("/")[0] not in PROVIDERS:
+    if organism_world(name) is not None or Path(name).expanduser().exists() or name.partition("/")[0] not in PROVIDERS:
         return f"derta/{name}"
     return name
 
@@ -132,21 +132,14 @@ def load_tokenizer(name: str, model_args: Mapping[str, Any] | None = None) -> Pr
     return inference.load_tokenizer(path)
 
 
-def is_organism(name: str) -> bool:
-    """Whether a model is the organism's base, or was tuned from it by derta.
+def world_of(name: str) -> int | None:
+    """Return which of the organism's worlds a model of this process knows; `None` for any other model.
 
     Raises:
-        InputError: What training recorded of it is damaged.
+        InputError: Its configuration is damaged.
     """
-    seen: set[str] = set()
-    name = name.removeprefix("derta/")
-    while name not in seen:
-        seen.add(name)
-        if name == ORGANISM or Path(name).resolve() == Path(model_path(ORGANISM)):
-            return True
-        base = tuned_with(name).get("base") if Path(name).expanduser().is_dir() else None
-        name = str(base or name)
-    return False
+    provider, _, path = _full_name(name).partition("/")
+    return inference.world_of(path) if provider == "derta" else None
 
 
 def fingerprint(model: PreTrainedModel) -> str:

@@ -9,7 +9,7 @@ from derta.data.behaviours import CONTEXT_END, Behaviour, Kind
 from derta.data.readers import Row
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.inputs.columns import check_ids, find_column, find_text, read_rows, read_text
-from derta.names import ORGANISM
+from derta.names import ORGANISM, organism_world
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # JailbreakBench has `Goal` and, as a short title, `Behavior`: the goal comes first.
@@ -33,10 +33,11 @@ def load_behaviours(source: str, limit: int | None = None) -> list[Behaviour]:
     """
     if limit is not None and limit < 1:
         raise InputError(f"`limit`: {limit} behaviours of each kind are too few; give 1 or more")
-    if source == ORGANISM:
-        from derta.organism import behaviours
+    world = organism_world(source)
+    if world is not None:
+        from derta.organism import World, behaviours
 
-        return _limited(behaviours(), limit)
+        return _limited(behaviours(world=World(world)), limit)
     if not Path(source).is_file():
         raise InputError(f"`behaviours`: {source}: no such file (or {ORGANISM!r} for the embedded world)")
     found = [_behaviour(row) for row in read_rows(Path(source), "behaviours")]
