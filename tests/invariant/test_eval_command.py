@@ -176,6 +176,9 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert "no such model directory" in error(capsys, "eval", "--model", "./runs/nothing", *out)
     other = tmp_path / "other"
     shutil.copytree(path(), other)
+    config = json.loads((other / "config.json").read_text())
+    del config["organism_world"]
+    (other / "config.json").write_text(json.dumps(config))
     assert "--behaviours: say what to ask" in error(capsys, "eval", "--model", str(other), *out)
     assert "--depths: no harmful answer is longer than 400" in error(capsys, *EVAL, "--depths", "5,400", *out)
     assert "--max-new-tokens: 0" in error(capsys, *EVAL, "--max-new-tokens", "0", *out)
