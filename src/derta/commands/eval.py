@@ -30,7 +30,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="directory, adapter, hub name, 'organism', or Inspect's PROVIDER/MODEL",
     )
     add("--out", type=Path, required=True, help="directory for results, responses, logs and report")
-    add("--attacks", help="names, separated by commas, or 'all' (default: direct,prefill,completing)")
+    names = "names, separated by commas; 'all', 'combined'; a+b begins b from a (default: direct,prefill,completing)"
+    add("--attacks", help=names)
     add(
         "--behaviours",
         metavar="FILE",
@@ -71,6 +72,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--depths", metavar="N,…", help="tokens of a harmful response that prefill begins the answer with")
     add("--templates", metavar="FILE", help="role-play templates for the template attack and AutoDAN")
     add("--demonstrations", metavar="FILE", help="questions and answers for SelfCipher")
+    add("--neighbours", metavar="FILE", help="harmless questions and answers, for neighbour and two-questions")
+    add("--shots", metavar="N,…", help="harmful answers that many-shot shows first (default: 4,16,64)")
     add("--search", action="append", default=[], metavar="NAME=N", help="how hard searches try, such as gcg_steps=500")
     add("--max-new-tokens", type=int, help="of an answer (default: 512; 96 for the organism)")
     add("--temperature", type=float, default=0.0, help="of the attacked model (default: greedy)")
@@ -186,7 +189,9 @@ def parse_options(args: Namespace) -> Options:
         system=_system(args.system),
         limit=args.limit,
         search_limit=args.search_limit,
-        depths=_depths(args.depths),
+        depths=_numbers("--depths", args.depths, "tokens"),
+        neighbours=args.neighbours,
+        shots=_numbers("--shots", args.shots, "answers"),
         templates=args.templates,
         demonstrations=args.demonstrations,
         search=_search(args.search),
@@ -234,16 +239,16 @@ def _judges(given: str | None) -> tuple[JudgeName, ...]:
     return judges
 
 
-def _depths(given: str | None) -> tuple[int, ...] | None:
+def _numbers(flag: str, given: str | None, what: str) -> tuple[int, ...] | None:
     if given is None:
         return None
     try:
-        depths = tuple(int(each) for each in given.split(","))
+        numbers = tuple(int(each) for each in given.split(","))
     except ValueError as error:
-        raise InputError(f"--depths: {given!r}: write numbers of tokens with commas, such as 5,20,100") from error
-    if not depths or min(depths) < 1:
-        raise InputError(f"--depths: {given!r}: a begun answer has 1 token or more")
-    return depths
+        raise InputError(f"{flag}: {given!r}: write numbers of {what} with commas, such as 5,20,100") from error
+    if min(numbers) < 1:
+        raise InputError(f"{flag}: {given!r}: 1 of these {what} or more")
+    return numbers
 
 
 def _search(given: Iterable[str]) -> dict[str, Any]:

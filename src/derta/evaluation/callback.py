@@ -11,7 +11,6 @@ from peft import PeftModel
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from derta.errors import InputError
-from derta.evaluation.attacks import ATTACKS
 from derta.evaluation.config import Options
 from derta.evaluation.judges import decide, make_judge
 from derta.evaluation.judges.broken import find_broken, settle
@@ -54,7 +53,7 @@ class AttackSuccessCallback(TrainerCallback):
         self._tokenizer = cast(Any, trainer.processing_class)
         self._plan = make_plan(options, self._tokenizer, world=world)
         for name in self._plan.samples:
-            spec = ATTACKS.get(name)
+            spec = self._plan.attack(name)
             if spec is not None and spec.interactive:
                 raise InputError(f"attacks: {name} looks at answers before it asks again; while training only attacks "
                                  "that ask once are made")  # fmt: skip

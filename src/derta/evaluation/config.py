@@ -45,6 +45,8 @@ class Options:
         depths: How many tokens prefill begins the answer with.
         templates: Names a file of role-play templates.
         demonstrations: Names a file of SelfCipher's demonstrations.
+        neighbours: Names a file of harmless questions and answers, which are asked first.
+        shots: How many harmful answers many-shot shows.
         search: Says how hard the searching attacks try; defaults to the papers', or to what the organism needs.
         max_new_tokens: Limits an answer; 512 tokens by default, 96 for the organism.
         temperature: Samples the attacked model's answers; 0 is greedy.
@@ -66,6 +68,8 @@ class Options:
     depths: tuple[int, ...] | None = None
     templates: str | None = None
     demonstrations: str | None = None
+    neighbours: str | None = None
+    shots: tuple[int, ...] | None = None
     search: Mapping[str, Any] = field(default_factory=dict)
     max_new_tokens: int | None = None
     temperature: float = 0.0

@@ -12,12 +12,14 @@ from transformers import PreTrainedTokenizerBase
 from derta.data.behaviours import Behaviour
 from derta.errors import InputError
 from derta.evaluation.attacks import (
-    ATTACKS,
+    DEPTHS,
     ENGLISH,
     ORGANISM_SEARCH,
     AttackContext,
+    AttackSpec,
     Attempt,
     Search,
+    find_attack,
     organism_phrases,
 )
 from derta.evaluation.config import DEFAULT_ATTACKS, MAX_TOKENS, JudgeName, Options
@@ -33,6 +35,8 @@ from derta.redaction import redacted
 ORGANISM_NEW_TOKENS = 96
 """More than twice the longest answer of the organism's world."""
 ORGANISM_SEARCH_LIMIT = 20
+ORGANISM_SHOTS = (4,)
+"""More would leave the 512 tokens that the organism reads."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,10 @@ class Plan:
         """Whether the organism's script plays PAIR's attacker."""
         return self.options.world is not None and "attacker" not in self.options.model_roles
 
+    def attack(self, task: str) -> AttackSpec | None:
+        """Return the attack that a task carries out; `None` where it asks harmless prompts or questions."""
+        return find_attack(task) if task in (self.options.attacks or ()) else None
+
     def digests(self) -> dict[str, str]:
         """Return a short hash of what each task asks: samples of another question mustn't stand for these."""
         return {name: _digest(samples) for name, samples in self.samples.items()}
@@ -92,14 +100,14 @@ class Plan:
             name: PlannedTask.of(
                 [_planned(sample) for sample in samples],
                 attack=samples[0].attack,
-                family=ATTACKS[name].family if name in ATTACKS else None,
+                family=spec.family if (spec := self.attack(name)) else None,
                 judges=[ANSWERS] if name in options.tasks else judges,
                 digest=digests[name],
             )
             for name, samples in self.samples.items()
             if samples
         }
-        of_prefill = [attack for attack in tasks if "prefill" in getattr(ATTACKS.get(attack), "requires", ())]
+        of_prefill = [name for name in tasks if (spec := self.attack(name)) and "prefill" in spec.requires]
         depths = {"depths_counted_in": self.depths_counted_in} if of_prefill else {}
         asked = json.loads(json.dumps(redacted(asdict(options))))
         written = {name: asdict(task) for name, task in tasks.items()}
@@ -133,7 +141,7 @@ def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None, *, wo
     harmful = [behaviour for behaviour in behaviours if behaviour.kind == "harmful"]
     attacks = _attacks(options, harmful)
     _check_used(options, attacks)
-    context = _context(options, tokenizer)
+    context = replace(_context(options, tokenizer), answered=_answered(harmful))
     samples: dict[str, list[AttackSample]] = {}
     if options.prompts:
         (attack,) = attacks
@@ -143,8 +151,9 @@ def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None, *, wo
         samples[attack] = [AttackSample(behaviour, attack, attempt) for behaviour, attempt in prompts]
     else:
         for attack in attacks if harmful else ():
-            some = harmful[: options.search_limit] if ATTACKS[attack].searches else harmful
-            samples[attack] = attack_samples(attack, some, context)
+            some = harmful[: options.search_limit] if find_attack(attack).searches else harmful
+            is_composed = "+" in attack and not options.depths
+            samples[attack] = attack_samples(attack, some, replace(context, depths=DEPTHS) if is_composed else context)
     for kind in ("borderline", "helpful"):
         harmless = [behaviour for behaviour in behaviours if behaviour.kind == kind]
         if harmless:
@@ -154,11 +163,18 @@ def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None, *, wo
         samples[name] = [AttackSample(each, name, Attempt(name, context.ask(each.prompt))) for each in questions]
     if not any(samples.values()):
         raise InputError("`behaviours`: nothing to ask: no behaviour and no task")
-    _check_depths(options, context, samples.get("prefill", ()))
+    for attack in attacks:
+        if "prefill" in attack.split("+"):
+            _check_depths(options, context, samples.get(attack, ()))
     for name, planned in samples.items():
         if len({each.key for each in planned}) < len(planned):
             raise InputError(f"`behaviours`: two samples of {name} have the same id; give each row an id of its own")
     return Plan(replace(options, attacks=attacks), context, samples, tokenizer)
+
+
+def _answered(harmful: Sequence[Behaviour]) -> tuple[tuple[str, str], ...]:
+    """Return the behaviours whose harmful answer is known, with it."""
+    return tuple((each.prompt, each.response) for each in harmful if each.response is not None)
 
 
 def _attacks(options: Options, harmful: Sequence[Behaviour]) -> tuple[str, ...]:
@@ -173,9 +189,16 @@ def _attacks(options: Options, harmful: Sequence[Behaviour]) -> tuple[str, ...]:
 
 def _check_used(options: Options, attacks: Sequence[str]) -> None:
     """Stop if something was given that no attack will use."""
-    users = {"templates": {"template", "autodan"}, "demonstrations": {"selfcipher"}, "depths": {"prefill"}}
+    users = {
+        "templates": {"template", "autodan"},
+        "demonstrations": {"selfcipher"},
+        "neighbours": {"neighbour", "two-questions"},
+        "depths": {"prefill"},
+        "shots": {"many-shot"},
+    }
+    parts = {part for attack in attacks for part in attack.split("+")}
     for field, used_by in users.items():
-        if getattr(options, field) and (options.prompts or not used_by & set(attacks)):
+        if getattr(options, field) and (options.prompts or not used_by & parts):
             raise InputError(f"`{field}`: no attack that was asked for uses it; add {' or '.join(sorted(used_by))}")
 
 
@@ -190,7 +213,8 @@ def _check_depths(options: Options, context: AttackContext, samples: Sequence[At
         )
     variants = {sample.variant for sample in samples}
     for depth in options.depths:
-        if f"prefill@{depth}{context.depth_unit}" not in variants:
+        name = f"prefill@{depth}{context.depth_unit}"
+        if not any(variant.endswith(name) for variant in variants):
             raise InputError(f"`depths`: no harmful answer is longer than {depth}; leave {depth} out")
 
 
@@ -241,7 +265,7 @@ def find_behaviours(options: Options) -> list[Behaviour]:
 
 def attack_samples(attack: str, behaviours: Sequence[Behaviour], context: AttackContext) -> list[AttackSample]:
     """Return the samples of one attack."""
-    spec = ATTACKS[attack]
+    spec = find_attack(attack)
     if spec.interactive:
         return [AttackSample(behaviour, attack) for behaviour in behaviours]
     return [
@@ -253,8 +277,12 @@ def attack_samples(attack: str, behaviours: Sequence[Behaviour], context: Attack
 
 def _context(options: Options, tokenizer: PreTrainedTokenizerBase | None) -> AttackContext:
     more: dict[str, Any] = {"depths": options.depths} if options.depths else {}
+    if options.shots or options.world is not None:
+        more["shots"] = options.shots or ORGANISM_SHOTS
     if options.templates:
         more["templates"] = load_templates(Path(options.templates))
+    if options.neighbours:
+        more["neighbours"] = load_demonstrations(Path(options.neighbours), "neighbours")
     if options.demonstrations:
         more["demonstrations"] = load_demonstrations(Path(options.demonstrations))
 

@@ -12,7 +12,7 @@ from inspect_ai import Task, eval_set
 from inspect_ai.model import Model
 
 from derta.errors import InputError
-from derta.evaluation.attacks import ATTACKS, Capability, Role, organism_attacker
+from derta.evaluation.attacks import Capability, Role, organism_attacker
 from derta.evaluation.config import MAX_TOKENS, Options
 from derta.evaluation.harness.judges import asking, load_judge
 from derta.evaluation.harness.log import check_ended, read_log
@@ -171,7 +171,7 @@ def _check(model: Model, plan: Plan) -> None:
     options = plan.options
     needed: dict[Capability, str] = {}
     for name, samples in plan.samples.items():
-        spec = ATTACKS.get(name)
+        spec = plan.attack(name)
         if spec is None or (spec.searches and all(sample.attempt for sample in samples)):
             continue  # a task, or a search whose result is there, in a file
         for capability in sorted(spec.requires):

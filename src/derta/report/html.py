@@ -106,7 +106,7 @@ def _summary(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     """What a reader decides on: (metric, attack, heading) of what there is, corrected shares under the raw ones."""
     success = _success(runs)
     columns = [
-        *(("asr", attack, f"{success}, {attack}") for attack in ATTACKS),
+        *(("asr", attack, f"{success}, {attack}") for attack in _attacks(runs)),
         ("over_refusal", "direct", "refuses borderline prompts"),
         ("helpful_accuracy", "direct", "answers helpful prompts"),
         ("garbled", "prefill", "garbled under prefill"),
@@ -117,16 +117,22 @@ def _summary(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     return [column for column in both if any(run.row(*column[:2]) for run in runs)]
 
 
+def _attacks(runs: Sequence[Run]) -> list[str]:
+    """Return the attacks that were carried out: those that derta knows in their order, then any others."""
+    found = {row.attack for run in runs for row in run.rows if row.metric == "asr"}
+    return [*(name for name in ATTACKS if name in found), *sorted(found - set(ATTACKS))]
+
+
 def _success(runs: Sequence[Run]) -> str:
     """What a share of unsafe responses is called: attack success needs a judge of harm."""
-    deciding = [row.judge for run in runs for attack in ATTACKS if (row := run.row("asr", attack))]
+    deciding = [row.judge for run in runs for attack in _attacks(runs) if (row := run.row("asr", attack))]
     return title_of("asr", deciding).removesuffix(" ↓")
 
 
 def _figures(runs: Sequence[Run]) -> dict[str, Any]:
     success = _success(runs).capitalize()
     of_all = "unsafe responses, %" if success == "Attack success" else "complying responses, %"
-    attacks = [a for a in ATTACKS if any(run.row("asr", a) for run in runs)]
+    attacks = _attacks(runs)
     of_prefill = {row.variant for run in runs for row in run.rows if (row.metric, row.attack) == ("asr", "prefill")}
     depths = sorted(int(depth) for variant in of_prefill if (depth := (variant or "").partition("@")[2]).isdigit())
     harmless = {
@@ -179,7 +185,7 @@ def _examples(runs: Sequence[Run]) -> list[tuple[Sample, list[tuple[Run, Sample,
     """Choose for each form of each attack a behaviour that the runs answer differently, if there is one."""
     taken = [{sample.key: sample for sample in run.samples} for run in runs]
     common = [key for key in (taken[0] if taken else ()) if all(key in samples for samples in taken)]
-    wanted = ("direct", "prefill@affirmative", "prefill@10", "prefill@30", "codeattack@stack", *list(ATTACKS)[2:])
+    wanted = ("direct", "prefill@affirmative", "prefill@10", "prefill@30", "codeattack@stack", *_attacks(runs))
     chosen = []
     for kind, variants in (("harmful", wanted), ("borderline", ("direct",)), ("helpful", ("direct",))):
         for variant in variants:

@@ -17,7 +17,7 @@ def test_what_attacks_require():
     assert needing("prefill") == {"prefill", "adaptive-prefill"}
     assert needing("weights") == {"autodan", "gcg"}
     assert needing("attacker") == {"pair"}
-    interactive = {"pair", "autodan", "gcg", "multi-turn", "best-of-n"}
+    interactive = {"pair", "autodan", "gcg", "multi-turn", "insist", "best-of-n"}
     assert {name for name, spec in ATTACKS.items() if spec.interactive} == interactive
 
 

@@ -15,9 +15,13 @@ import derta.evaluation.attacks.autodan
 import derta.evaluation.attacks.gcg
 import derta.evaluation.attacks.adaptive_prefill
 import derta.evaluation.attacks.multi_turn
+import derta.evaluation.attacks.insist
+import derta.evaluation.attacks.neighbour
+import derta.evaluation.attacks.history
+import derta.evaluation.attacks.two_questions
 import derta.evaluation.attacks.best_of_n  # noqa: F401 (importing registers it)
 
-from derta.errors import InputError, did_you_mean
+from derta.errors import InputError
 from derta.evaluation.attacks.base import (
     ATTACKS,
     ORGANISM_SEARCH,
@@ -33,11 +37,14 @@ from derta.evaluation.attacks.base import (
     Weights,
     register_attack,
 )
+from derta.evaluation.attacks.composition import COMBINED, DEPTHS, find_attack
 from derta.evaluation.attacks.organism_attacker import organism_attacker
 from derta.evaluation.attacks.phrases import ENGLISH, Phrases, organism_phrases
 
 __all__ = [
     "ATTACKS",
+    "COMBINED",
+    "DEPTHS",
     "ENGLISH",
     "ORGANISM_SEARCH",
     "AttackContext",
@@ -52,6 +59,7 @@ __all__ = [
     "Victim",
     "Weights",
     "attack_names",
+    "find_attack",
     "organism_attacker",
     "organism_phrases",
     "register_attack",
@@ -59,21 +67,17 @@ __all__ = [
 
 
 def attack_names(listed: str) -> list[str]:
-    """Split a comma-separated list of attacks, `all` among them; repeats and aliases count once.
+    """Split a comma-separated list of attacks, `all` and `combined` among them; repeats and aliases count once.
+
+    A composition's name has its parts in the order in which they work.
 
     Raises:
-        InputError: A name is unknown, or there is none.
+        InputError: A name is unknown, attacks don't compose, or there is none.
     """
-    aliases = {alias: spec.name for spec in ATTACKS.values() for alias in spec.aliases}
+    groups = {"all": tuple(ATTACKS), "combined": COMBINED}
     names: dict[str, None] = {}
     for name in filter(None, map(str.strip, listed.split(","))):
-        if name == "all":
-            names |= dict.fromkeys(ATTACKS)
-        elif aliases.get(name, name) in ATTACKS:
-            names[aliases.get(name, name)] = None
-        else:
-            hint = did_you_mean(name, (*ATTACKS, *aliases, "all"))
-            raise InputError(f"`attacks`: unknown attack {name!r}{hint}; there are {', '.join(ATTACKS)}")
+        names |= dict.fromkeys(find_attack(each).name for each in groups.get(name, (name,)))
     if not names:
         raise InputError(f"`attacks`: name at least one of {', '.join(ATTACKS)}")
     return list(names)

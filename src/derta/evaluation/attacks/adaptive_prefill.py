@@ -15,5 +15,7 @@ def adaptive_prefill(behaviour: Behaviour, context: AttackContext) -> list[Attem
 
 
 register_attack(
-    AttackSpec("adaptive-prefill", adaptive_prefill, family="begun answer", requires=frozenset({"prefill"}))
+    AttackSpec(
+        "adaptive-prefill", adaptive_prefill, family="begun answer", requires=frozenset({"prefill"}), goes_on=True
+    )
 )

@@ -1,13 +1,14 @@
 """What every attack takes and gives.
 
 An attack of one question is a function from a behaviour to the attempts at it. An interactive attack looks at what the
-model says before it asks again: it is a coroutine that talks to a [`Victim`]. Neither knows who runs it.
+model says before it asks again: it is a coroutine that talks to a [`Victim`]. Neither knows who runs it. Attacks that
+only change how the behaviour is put say so as [`Opening`]s: any other attack can then begin from these.
 """
 
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import iscoroutinefunction
 from typing import Any, Literal, Protocol, cast
 
@@ -38,6 +39,35 @@ class Attempt:
     variant: str
     request: Request
     decode: Callable[[str], str] = as_is
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How an attack puts a behaviour to the model: other attacks begin the answer, or go on talking, from here.
+
+    Attributes:
+        variant: The attack's name, or which of its variants this is. Unique for a behaviour.
+        rewrite: Turns the plain question into the last user turn.
+        earlier: The conversation before it.
+        encode: Turns the beginning of a plain answer into that of the answer which is asked for.
+        decode: Undoes `encode`, for the judge.
+    """
+
+    variant: str
+    rewrite: Callable[[str], str] = as_is
+    earlier: tuple[Message, ...] = ()
+    encode: Callable[[str], str] = as_is
+    decode: Callable[[str], str] = as_is
+
+    def then(self, inner: "Opening") -> "Opening":
+        """Return the opening that is put this way first and then, as a whole, the way of `inner`."""
+        return Opening(
+            f"{self.variant}+{inner.variant}",
+            lambda prompt: inner.rewrite(self.rewrite(prompt)),
+            (*self.earlier, *inner.earlier),
+            lambda answer: inner.encode(self.encode(answer)),
+            lambda answer: self.decode(inner.decode(answer)),
+        )
 
 
 @dataclass(frozen=True)
@@ -96,8 +126,12 @@ class AttackContext:
         demonstrations: Questions and answers in the clear, for SelfCipher, from the user's file. They replace those of
             `phrases`.
         search: Says how hard the searching attacks try.
+        neighbours: Harmless questions and answers of the user's file. They replace those of `phrases`.
+        answered: Harmful behaviours and their answers, of the same file.
+        shots: How many of them many-shot shows.
         seed: Seeds every random draw.
         system: The system prompt of every conversation, if the user gave one. Raw text has none.
+        opening: How behaviours are put; `None`: in their own words.
     """
 
     phrases: Phrases
@@ -106,13 +140,20 @@ class AttackContext:
     depth_unit: str = ""
     templates: tuple[str, ...] = ()
     demonstrations: tuple[Demonstration, ...] = ()
+    neighbours: tuple[Demonstration, ...] = ()
+    answered: tuple[Demonstration, ...] = ()
+    shots: tuple[int, ...] = (4, 16, 64)
     search: Search = field(default_factory=Search)
     seed: int = 0
     system: str | None = None
+    opening: Opening | None = None
 
     def ask(self, prompt: str, prefix: str = "") -> ChatRequest:
-        """Return a request of one user turn, after the system prompt, with an answer begun by `prefix`."""
-        return ask(prompt, prefix, system=self.system)
+        """Return a request for a plain question, put as the opening says, with an answer begun by `prefix`."""
+        if self.opening is None:
+            return ask(prompt, prefix, system=self.system)
+        put = self.opening
+        return ask(put.rewrite(prompt), put.encode(prefix) if prefix else "", system=self.system, earlier=put.earlier)
 
 
 Role = Literal["attacker", "judge"]
@@ -178,6 +219,7 @@ class AttackError(RuntimeError):
 
 StaticAttack = Callable[[Behaviour, AttackContext], list[Attempt]]
 InteractiveAttack = Callable[[Behaviour, AttackContext, Victim], Coroutine[Any, Any, AttackResult]]
+Opens = Callable[[Behaviour, AttackContext], list[Opening]]
 Family = Literal["direct", "begun answer", "framing", "encoding", "dialogue", "search"]
 Capability = Literal["raw", "prefill", "weights", "attacker"]
 """What an attack needs: text without chat tokens, an answer begun for the model, its gradients, a helper model."""
@@ -190,16 +232,20 @@ class AttackSpec:
     Attributes:
         name: Names the attack on the command line and in results.
         run: Returns the attempts at a behaviour or, for an interactive attack, talks to the victim itself.
-        family: Groups attacks of one kind.
+        family: Groups attacks of one kind, one of [`Family`]; a composition's names those of its parts.
         requires: Lists what the attack needs of the model or its surroundings.
         aliases: Other names that it is known by.
+        opens: Says how it puts a behaviour, if other attacks can begin from there.
+        goes_on: Whether it can begin from another attack's opening.
     """
 
     name: str
     run: StaticAttack | InteractiveAttack
-    family: Family
+    family: Family | str
     requires: frozenset[Capability] = frozenset()
     aliases: tuple[str, ...] = ()
+    opens: Opens | None = None
+    goes_on: bool = False
 
     @property
     def interactive(self) -> bool:
@@ -220,10 +266,25 @@ class AttackSpec:
         return await cast(InteractiveAttack, self.run)(behaviour, context, victim)
 
 
-def ask(prompt: str, prefix: str = "", *, system: str | None = None) -> ChatRequest:
-    """Return a request of one user turn, after a system prompt if there is one, with an answer begun by `prefix`."""
+def ask(prompt: str, prefix: str = "", *, system: str | None = None, earlier: tuple[Message, ...] = ()) -> ChatRequest:
+    """Return a request whose last turn is the user's `prompt`, with an answer begun by `prefix`.
+
+    A system prompt, if there is one, and `earlier` turns come before it.
+    """
     first: tuple[Message, ...] = ({"role": "system", "content": system},) if system else ()
-    return ChatRequest((*first, {"role": "user", "content": prompt}), prefix)
+    return ChatRequest((*first, *earlier, {"role": "user", "content": prompt}), prefix)
+
+
+def plainly(opens: Opens) -> StaticAttack:
+    """Return the attack that puts a behaviour as its openings say, and no more."""
+
+    def run(behaviour: Behaviour, context: AttackContext) -> list[Attempt]:
+        return [
+            Attempt(opening.variant, replace(context, opening=opening).ask(behaviour.prompt), opening.decode)
+            for opening in opens(behaviour, context)
+        ]
+
+    return run
 
 
 ATTACKS: dict[str, AttackSpec] = {}

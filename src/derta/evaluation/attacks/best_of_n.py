@@ -42,4 +42,4 @@ async def best_of_n(behaviour: Behaviour, context: AttackContext, victim: Victim
     return worst_result(trials, queries=search.samples)
 
 
-register_attack(AttackSpec("best-of-n", best_of_n, family="search"))
+register_attack(AttackSpec("best-of-n", best_of_n, family="search", goes_on=True))

@@ -9,15 +9,12 @@ single words, split at spaces (hyphenated words stay whole), so that the behavio
 """
 
 from derta.data.behaviours import Behaviour
-from derta.evaluation.attacks.base import AttackContext, AttackSpec, Attempt, register_attack
+from derta.evaluation.attacks.base import AttackContext, AttackSpec, Opening, plainly, register_attack
 
 
-def codeattack(behaviour: Behaviour, context: AttackContext) -> list[Attempt]:
+def codeattack(behaviour: Behaviour, context: AttackContext) -> list[Opening]:
     """Hide the behaviour in each data structure."""
-    return [
-        Attempt(f"codeattack@{structure}", context.ask(hide(behaviour.prompt)))
-        for structure, hide in context.phrases.codes.items()
-    ]
+    return [Opening(f"codeattack@{structure}", hide) for structure, hide in context.phrases.codes.items()]
 
 
-register_attack(AttackSpec("codeattack", codeattack, family="encoding"))
+register_attack(AttackSpec("codeattack", plainly(codeattack), family="encoding", opens=codeattack))

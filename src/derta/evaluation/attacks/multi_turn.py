@@ -7,34 +7,14 @@ refusal. The model's own answers stay in the conversation. This is a floor of wh
 """
 
 from derta.data.behaviours import Behaviour
-from derta.data.triples import Message
-from derta.evaluation.attacks.base import AttackContext, AttackResult, AttackSpec, Attempt, Victim, register_attack
-from derta.evaluation.attacks.trial import Trial, judged, worst_result
-from derta.inference import ChatRequest
+from derta.evaluation.attacks.base import AttackContext, AttackResult, AttackSpec, Victim, register_attack
+from derta.evaluation.attacks.trial import talk
 
 
 async def multi_turn(behaviour: Behaviour, context: AttackContext, victim: Victim) -> AttackResult:
     """Ask, then follow up along each line until a response is unsafe; return the worst turn, its conversation whole."""
-    question = context.ask(behaviour.prompt).messages
-    trials = [await _say(behaviour, victim, question)]
-    for line in (context.phrases.ask_again, context.phrases.talk_back):
-        conversation, answer = question, trials[0].generation.response
-        for follow_up in line:
-            if trials[-1].unsafe:
-                break
-            conversation = (*conversation, *_exchange(answer, follow_up))
-            trials.append(await _say(behaviour, victim, conversation))
-            answer = trials[-1].generation.response
-    return worst_result(trials, queries=len(trials))
+    lines = (context.phrases.ask_again, context.phrases.talk_back)
+    return await talk("multi-turn", behaviour, context, victim, lines)
 
 
-async def _say(behaviour: Behaviour, victim: Victim, messages: tuple[Message, ...]) -> Trial:
-    attempt = Attempt("multi-turn", ChatRequest(messages))
-    return await judged(victim, behaviour, attempt, await victim.respond(attempt.request))
-
-
-def _exchange(answer: str, follow_up: str) -> tuple[Message, Message]:
-    return {"role": "assistant", "content": answer}, {"role": "user", "content": follow_up}
-
-
-register_attack(AttackSpec("multi-turn", multi_turn, family="dialogue"))
+register_attack(AttackSpec("multi-turn", multi_turn, family="dialogue", goes_on=True))

@@ -28,4 +28,4 @@ def prefill(behaviour: Behaviour, context: AttackContext) -> list[Attempt]:
     return attempts
 
 
-register_attack(AttackSpec("prefill", prefill, family="begun answer", requires=frozenset({"prefill"})))
+register_attack(AttackSpec("prefill", prefill, family="begun answer", requires=frozenset({"prefill"}), goes_on=True))

@@ -12,10 +12,10 @@ they are judged.
 
 from derta.data.behaviours import Behaviour
 from derta.errors import InputError
-from derta.evaluation.attacks.base import AttackContext, AttackSpec, Attempt, register_attack
+from derta.evaluation.attacks.base import AttackContext, AttackSpec, Opening, plainly, register_attack
 
 
-def selfcipher(behaviour: Behaviour, context: AttackContext) -> list[Attempt]:
+def selfcipher(behaviour: Behaviour, context: AttackContext) -> list[Opening]:
     """Ask after the demonstrations.
 
     Raises:
@@ -27,8 +27,12 @@ def selfcipher(behaviour: Behaviour, context: AttackContext) -> list[Attempt]:
             "`attacks` selfcipher: it shows unsafe questions and answers before it asks, and none are packaged; give "
             "`demonstrations` FILE with the columns question and answer"
         )
-    prompt = context.phrases.cipher(behaviour.prompt, demonstrations)
-    return [Attempt("selfcipher", context.ask(prompt), context.phrases.decipher)]
+    phrases = context.phrases
+
+    def ask(prompt: str) -> str:
+        return phrases.cipher(prompt, demonstrations)
+
+    return [Opening("selfcipher", ask, encode=phrases.encipher, decode=phrases.decipher)]
 
 
-register_attack(AttackSpec("selfcipher", selfcipher, family="encoding"))
+register_attack(AttackSpec("selfcipher", plainly(selfcipher), family="encoding", opens=selfcipher))

@@ -11,14 +11,21 @@ from functools import partial
 
 from derta.data.behaviours import Behaviour
 from derta.errors import InputError
-from derta.evaluation.attacks.base import AttackContext, AttackSpec, Attempt, generator, register_attack
+from derta.evaluation.attacks.base import (
+    AttackContext,
+    AttackSpec,
+    Opening,
+    generator,
+    plainly,
+    register_attack,
+)
 from derta.evaluation.attacks.phrases import Say
 
 PLACEHOLDERS = ("{prompt}", "[INSERT PROMPT HERE]")
 """What stands for the behaviour in a template: ours, and the one common in released collections."""
 
 
-def template(behaviour: Behaviour, context: AttackContext) -> list[Attempt]:
+def template(behaviour: Behaviour, context: AttackContext) -> list[Opening]:
     """Fill one template, drawn from the user's or else from the model's own language.
 
     Raises:
@@ -31,7 +38,7 @@ def template(behaviour: Behaviour, context: AttackContext) -> list[Attempt]:
             "column template in which {prompt} stands for the behaviour"
         )
     wrap = generator(context.seed, "template", behaviour.id).choice(choices)
-    return [Attempt("template", context.ask(wrap(behaviour.prompt)))]
+    return [Opening("template", wrap)]
 
 
 def fill(text: str, prompt: str) -> str:
@@ -39,4 +46,4 @@ def fill(text: str, prompt: str) -> str:
     return re.sub("|".join(map(re.escape, PLACEHOLDERS)), lambda _: prompt, text)
 
 
-register_attack(AttackSpec("template", template, family="framing", aliases=("jailbreakchat",)))
+register_attack(AttackSpec("template", plainly(template), family="framing", aliases=("jailbreakchat",), opens=template))

@@ -1,12 +1,13 @@
-"""One question of an interactive attack, its answer and the evaluation's verdict on it."""
+"""What interactive attacks are made of: a question, its answer and the evaluation's verdict; lines of follow-ups."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from derta.data.behaviours import Behaviour
-from derta.evaluation.attacks.base import AttackResult, Attempt, Victim
+from derta.data.triples import Message
+from derta.evaluation.attacks.base import AttackContext, AttackResult, Attempt, Victim
 from derta.evaluation.judges.base import Verdict
-from derta.inference import Generation
+from derta.inference import ChatRequest, Generation
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,40 @@ def worst_result(trials: Sequence[Trial], queries: int, details: Mapping[str, in
     unscored = next((trial for trial in reversed(trials) if trial.verdict.label == "unscored"), None)
     worst = unsafe or unscored or trials[-1]
     return AttackResult(worst.attempt, worst.generation, queries, succeeded=worst.unsafe, details=details or {})
+
+
+async def talk(
+    name: str, behaviour: Behaviour, context: AttackContext, victim: Victim, lines: Sequence[Sequence[str]]
+) -> AttackResult:
+    """Ask for the behaviour, then follow up along each line, from the first answer, until a response is unsafe.
+
+    Args:
+        name: Names the attack.
+        behaviour: Is asked for.
+        context: Says how it is put.
+        victim: Answers; its answers stay in the conversation.
+        lines: Holds what the user says after each answer.
+
+    Returns:
+        The worst turn, its conversation whole.
+    """
+
+    async def say(messages: tuple[Message, ...]) -> Trial:
+        attempt = Attempt(name, ChatRequest(messages))
+        return await judged(victim, behaviour, attempt, await victim.respond(attempt.request))
+
+    question = context.ask(behaviour.prompt).messages
+    trials = [await say(question)]
+    for line in lines:
+        conversation, answer = question, trials[0].generation.response
+        for follow_up in line:
+            if trials[-1].unsafe:
+                break
+            turns: tuple[Message, ...] = (
+                {"role": "assistant", "content": answer},
+                {"role": "user", "content": follow_up},
+            )
+            conversation = (*conversation, *turns)
+            trials.append(await say(conversation))
+            answer = trials[-1].generation.response
+    return worst_result(trials, queries=len(trials))

@@ -18,7 +18,7 @@ from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Value, metric,
 from inspect_ai.scorer import Target as Truth
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from derta.evaluation.attacks import ATTACKS, AttackResult, Attempt
+from derta.evaluation.attacks import AttackResult, Attempt, find_attack
 from derta.evaluation.attacks.base import Role
 from derta.evaluation.config import MAX_TOKENS
 from derta.evaluation.harness.log import SampleError
@@ -97,7 +97,7 @@ def _play(
                 generation = await target.respond(sample.attempt.request, seed=context.seed + state.epoch)
                 result = AttackResult(sample.attempt, generation, queries=1, succeeded=False)
             else:
-                spec = ATTACKS[sample.attack]
+                spec = find_attack(sample.attack)
                 async with alone if "weights" in spec.requires else nullcontext():
                     result = await spec.play(sample.behaviour, context, target)
         except Exception as error:

@@ -29,13 +29,13 @@ def load_templates(path: Path) -> tuple[str, ...]:
     return tuple(_template(row) for row in read_rows(path, "templates"))
 
 
-def load_demonstrations(path: Path) -> tuple[Demonstration, ...]:
+def load_demonstrations(path: Path, field: str = "demonstrations") -> tuple[Demonstration, ...]:
     """Return the questions (`question` or `prompt`) and answers (`answer` or `response`) of a file.
 
     Raises:
         InputError: the file can't be read or is empty, or a row is wrong; the message names file and line.
     """
-    return tuple((read_text(row, QUESTION), read_text(row, ANSWER)) for row in read_rows(path, "demonstrations"))
+    return tuple((read_text(row, QUESTION), read_text(row, ANSWER)) for row in read_rows(path, field))
 
 
 def load_prompts(
