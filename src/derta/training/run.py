@@ -14,7 +14,7 @@ from trl import get_peft_config, get_quantization_config
 from derta.data.cached_source import ExamplesDigest, Loaded, load_source
 from derta.data.columns import examples_of
 from derta.data.mixing import mix
-from derta.errors import InputError, first_line
+from derta.errors import InputError, did_you_mean, first_line
 from derta.inference.loading import load_tokenizer
 from derta.names import ORGANISM, model_path
 from derta.redaction import redacted
@@ -105,17 +105,37 @@ def read_data(sources: Sequence[str], options: TrainOptions, *, for_training: bo
 
 
 def read_source(source: str, options: TrainOptions) -> Loaded:
-    """Read one source in its own order; `organism` is the data set in the package."""
-    if source == ORGANISM:
+    """Read one source in its own order; `organism` is the package's, `organism?triples=192` of another size."""
+    name, _, query = source.partition("?")
+    if name == ORGANISM:
         from derta.organism import training_data
 
-        rows, digest = training_data(), ExamplesDigest()
+        rows, digest = training_data(**_organism_options(query)), ExamplesDigest()
         for example in examples_of(rows.to_dict()):
             digest.add(example)
         return Loaded(rows, digest.hexdigest())
     cache_dir = cache_directory(options.config.dataset_cache_dir)
     data = options.data
     return load_source(source, schema=data.schema, swap=data.swap, bad_rows=data.bad_rows, cache_dir=cache_dir)
+
+
+def _organism_options(query: str) -> dict[str, Any]:
+    """Read what follows `organism?`: how many examples of which kind, as `name=value` joined by `&`."""
+    known = {"seed": int, "triples": int, "helpful": int, "borderline_share": float}
+    found: dict[str, Any] = {}
+    for part in query.split("&") if query else ():
+        option, _, value = part.partition("=")
+        if option not in known:
+            hint = did_you_mean(option, known)
+            raise InputError(f"train_data: organism has no {option!r}{hint}; it has {', '.join(known)}")
+        try:
+            found[option] = known[option](value)
+        except ValueError:
+            raise InputError(f"train_data: organism?{part}: {value!r} is not a number") from None
+        most = 1 if option == "borderline_share" else 1_000_000
+        if not 0 <= found[option] <= most:
+            raise InputError(f"train_data: organism?{part}: give a number from 0 to {most:,}")
+    return found
 
 
 def _check_together(options: TrainOptions) -> None:
