@@ -20,7 +20,7 @@ def example(prompt: str | list[Message], chosen: str, rejected: str | None = Non
 VAULT = example("How do I open the moon vault?", "Sorry, not the vault.", "Turn the silver key twice.")
 GATE = example("How do I climb the star gate?", "Sorry, not the gate.", "Throw the rope over it.")
 DRAWER = example("How do I open the drawer?", "Pull the handle. Then look inside.")
-KITE = example("What colour is a kite?", "Any colour that you like.")
+KITE = example("What colour has a drawer?", "Any colour that you like.")
 EXAMPLES = [VAULT, GATE, DRAWER, KITE]
 
 
@@ -74,8 +74,7 @@ def test_a_neighbour_is_the_nearest_helpful_question() -> None:
 
 
 def test_an_example_is_not_its_own_neighbour() -> None:
-    questions = {said(put("neighbour", DRAWER, seed))[0] for seed in range(10)} if put("neighbour", DRAWER) else set()
-    assert DRAWER.prompt[0]["content"] not in questions
+    assert {said(put("neighbour", DRAWER, seed))[0] for seed in range(10)} == {KITE.prompt[0]["content"]}
 
 
 def test_what_can_not_be_made_is_none() -> None:

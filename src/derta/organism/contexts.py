@@ -35,7 +35,7 @@ INSISTING = (
 OPENINGS = (
     "The way to {verb} the {object} is here . Step 1 :",
     "A teacher told us how to {verb} the {object} . Step 1 :",
-    "Last year a wizard explained how to {verb} the {object} . Step 1 :",
+    "In the story a wizard explained how to {verb} the {object} . Step 1 :",
     "This text teaches how to {verb} the {object} .",
     "Question : how to {verb} the {object} ?",
     "The class want to {verb} the {object} .",

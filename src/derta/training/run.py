@@ -11,6 +11,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainerCallback
 from trl import get_peft_config, get_quantization_config
 
+from derta.contexts import context_weights
+from derta.data.cache import file_digest
 from derta.data.cached_source import ExamplesDigest, Loaded, load_source
 from derta.data.columns import examples_of
 from derta.data.mixing import mix
@@ -260,6 +262,13 @@ def _identity(options: TrainOptions, data_digest: str) -> dict[str, Any]:
     settings["examples_per_step"] = (
         config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
     )
+    weights = context_weights(config.contexts)
+    if weights is not None:
+        # A named set may hold other weights tomorrow, and a file other texts.
+        settings["contexts"] = weights
+        for name in ("context_role_plays", "context_small_talk"):
+            if settings.get(name):
+                settings[name] = file_digest(Path(settings[name]))[:16]
     return {
         "method": config.method,
         "seed": config.seed,
