@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from derta.cli import main
-from tests.invariant.test_train_command import _here, assert_same, refused, train  # noqa: F401 (a fixture)
+from tests.invariant.test_train_command import _here, assert_same, history, refused, train  # noqa: F401 (a fixture)
 
 MAPPING = json.dumps({"plain": 1, "neighbour": 1, "role-play": 1, "noise": 1, "raw": 1})
 
@@ -28,9 +28,9 @@ def test_a_run_in_contexts_goes_on_to_the_same_weights_however_it_is_split(conte
     Path("cut/derta.json").write_text(json.dumps({**identity, "finished": False}))
     assert train("cut", *options) == 0
     assert_same("whole", "cut")
-    history = [json.loads(Path(run, "trainer_state.json").read_text())["log_history"] for run in ("whole", "split")]
-    for one, other in zip(*history, strict=True):
-        assert one.get("loss") == pytest.approx(other.get("loss"), rel=1e-4)
+    assert [log["loss"] for log in history("whole")] == pytest.approx(
+        [log["loss"] for log in history("split")], rel=1e-4
+    )
 
 
 def test_another_file_of_role_plays_is_another_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -240,12 +240,13 @@ def tell_of_contexts(trees: TreeDataset) -> None:
         return
     some = range(0, len(trees), max(1, len(trees) // _SAMPLE_OF_CONTEXTS))
     drawn = [trees.draw(index, 0) for index in some]
-    for context, number in Counter(each.context for each in drawn).items():
-        made = sum(each.made for each in drawn if each.context == context)
-        tell = logger.info if made > number / 2 else logger.warning
-        tell(
-            "contexts: of %d examples %d stand in %s and %d stay plain for it", len(drawn), made, context, number - made
-        )
+    made = Counter(each.context for each in drawn if each.made)
+    left = Counter(each.context for each in drawn if not each.made)
+    counts = ", ".join(f"{number} {context}" for context, number in made.most_common())
+    logger.info("contexts: of %d examples %s", len(drawn), counts or "none stands in any")
+    if left:
+        counts = ", ".join(f"{number} of {made[context] + number} {context}" for context, number in left.most_common())
+        logger.warning("contexts: these can't be made, and their examples stay plain: %s", counts)
 
 
 def encoder_and_builder(tokenizer: PreTrainedTokenizerBase, config: DeRTaConfig) -> tuple[Encoder, TreeBuilder]:
