@@ -88,7 +88,7 @@ def context_weights(contexts: Any) -> dict[str, float] | None:
                 f"contexts: no set {contexts!r}{did_you_mean(contexts, known)}; one of {', '.join(known)}, or a "
                 "mapping of contexts to weights"
             )
-        return dict(SETS[contexts])
+        contexts = SETS[contexts]
     if not isinstance(contexts, Mapping) or not contexts:
         raise InputError(f"contexts: {contexts!r} is no mapping of contexts to weights")
     for name, weight in contexts.items():
@@ -97,7 +97,8 @@ def context_weights(contexts: Any) -> dict[str, float] | None:
             raise InputError(f"contexts: {name}: {weight!r} is not a finite number of 0 or more")
     if not sum(contexts.values()):
         raise InputError("contexts: all weights are 0; give one context a weight, or leave contexts out")
-    weights = {str(name): float(weight) for name, weight in contexts.items() if weight}
+    # In one order, whatever the recipe's: draws depend on it.
+    weights = {str(name): float(weight) for name, weight in sorted(contexts.items()) if weight}
     return None if list(weights) == [PLAIN] else weights
 
 

@@ -74,11 +74,10 @@ class DeRTaConfig(TrainingArguments):
             How the refusal text is spelled: `"context"` writes a leading space where the text before calls for one;
             `"bare"` never does, as the release; `"set"` trains the probability mass of every form of every text.
         contexts (`dict[str, float]` or `str`, *optional*, defaults to `"none"`):
-            What may stand around an example: a set by name (`"none"`, `"recommended"`), or weights by context, such as
-            `{"plain": 4, "neighbour": 2, "role-play": 1}`; `"a+b"` is a within b. One is drawn for each example and
-            epoch, triples and helpful examples alike. Never applied in evaluation.
+            What may stand around examples of any kind, drawn for each epoch: `"none"`, `"recommended"`, or weights such
+            as `{"plain": 4, "neighbour": 2}`. Never applied in evaluation.
         context_role_plays (`str`, *optional*):
-            File with a column `template`: role-plays or documents in which `{prompt}` stands for the request.
+            File of role-plays in a column `template`, where `{prompt}` stands for the request.
         context_small_talk (`str`, *optional*):
             File of harmless exchanges, as helpful examples are read.
         loss_normalization (`str`, *optional*, defaults to `"pooled"`):
