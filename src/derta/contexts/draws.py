@@ -92,18 +92,20 @@ def context_weights(contexts: Any) -> dict[str, float] | None:
     if not isinstance(contexts, Mapping) or not contexts:
         raise InputError(f"contexts: {contexts!r} is no mapping of contexts to weights")
     for name, weight in contexts.items():
-        _check_name(str(name))
+        _check_name(name)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise InputError(f"contexts: {name}: {weight!r} is not a finite number of 0 or more")
     if not sum(contexts.values()):
         raise InputError("contexts: all weights are 0; give one context a weight, or leave contexts out")
     # In one order, whatever the recipe's: draws depend on it.
-    weights = {str(name): float(weight) for name, weight in sorted(contexts.items()) if weight}
+    order = [PLAIN, *CONTEXTS]
+    names = sorted(contexts, key=lambda name: (order.index(name) if name in order else len(order), name))
+    weights = {name: float(contexts[name]) for name in names if contexts[name]}
     return None if list(weights) == [PLAIN] else weights
 
 
-def _check_name(name: str) -> None:
-    parts = name.split("+")
+def _check_name(name: Any) -> None:
+    parts = str(name).split("+")
     for part in parts if name != PLAIN else ():
         if part not in CONTEXTS:
             hint = did_you_mean(part, (PLAIN, *CONTEXTS))
