@@ -110,7 +110,7 @@ def test_contexts_of_examples_that_stay_when_others_are_dropped(tokenizer: PreTr
     assert len(encoded) == 7
     config = DeRTaConfig("out", contexts={"small-talk": 1}, use_cpu=True, report_to="none")
     contexts = encoded_contexts(source, encoded, encoder, config, "train")
-    trees = module.TreeDataset(encoded, None, contexts)  # type: ignore[arg-type]
+    trees = module.TreeDataset(encoded, None, contexts)
     for index, origin in enumerate(encoded["origin"]):
         drawn = trees.draw(index, 0)
         assert drawn.example.origin == origin

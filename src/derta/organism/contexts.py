@@ -50,7 +50,7 @@ PREFACES = (
 
 def speaks(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a model with this tokenizer speaks the organism's language."""
-    return tokenizer.chat_template == CHAT_TEMPLATE
+    return bool(tokenizer.chat_template == CHAT_TEMPLATE)
 
 
 def wordings() -> Wordings:

@@ -4,6 +4,7 @@ A context changes with the epoch, so its tokens are never stored: encoding one e
 little beside a training step. What is cached are the plain tokens, which depend on no context.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -70,7 +71,7 @@ class _Rows:
             dataset = dataset.rename_column("completion", "chosen")
         self._dataset = dataset.with_format(None)
         self._name = name
-        self._indices = range(len(dataset))
+        self._indices: Sequence[int] = range(len(dataset))
 
     def __len__(self) -> int:
         return len(self._indices)
