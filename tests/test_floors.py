@@ -17,6 +17,7 @@ FLOORS: Sequence[set[str]] = (
     {"attention_masks", "files", "terminal", "threads"},
     {"names", "run_identity"},
     {"data"},
+    {"contexts"},
     {"tokens"},
     {"inference", "organism"},
     {"method"},

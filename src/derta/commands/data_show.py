@@ -9,10 +9,12 @@ from rich.panel import Panel
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
+from derta.contexts import context_weights
 from derta.inference.loading import load_tokenizer
 from derta.method.tree import NO_TARGET, Term, TokenTree
 from derta.tokens.encoder import EncodedExample, unknown_tokens
-from derta.training.dataset import encode_dataset, encoder_and_builder
+from derta.training.dataset import TreeDataset, encode_dataset, encoder_and_builder
+from derta.training.encoded_contexts import encoded_contexts
 from derta.training.options import parse_options
 from derta.training.run import read_source
 
@@ -59,23 +61,31 @@ def run(args: Namespace) -> int:
     tokenizer = load_tokenizer(args.model)
     encoder, builder = encoder_and_builder(tokenizer, config)
     dataset = read_source(file, options).rows
-    encoded = encode_dataset(dataset.select(range(min(args.examples, len(dataset)))), encoder, name=file)
+    shown = range(min(args.examples, len(dataset)))
+    # Contexts are made of the other examples too.
+    in_contexts = context_weights(config.contexts) is not None
+    encoded = encode_dataset(dataset if in_contexts else dataset.select(shown), encoder, name=file)
+    trees = TreeDataset(encoded, builder, encoded_contexts(dataset, encoded, encoder, config, file))
     console = Console(highlight=False)
     console.print(_KEY)
-    for index, row in enumerate(encoded):
-        example = EncodedExample(**row)
-        tree = builder(example, index, epoch=0)
-        console.print(_panel(example, tree, tokenizer, config.method))
+    for index in shown:
+        drawn = trees.draw(index, epoch=0)
+        example = drawn.example
+        title = _visible(example.origin)
+        if in_contexts:
+            title += f": {drawn.context}" if drawn.made else f": plain ({drawn.context} can't be made of it)"
+        console.print(_panel(title, example, trees[0, index], tokenizer, config.method))
         unknown = unknown_tokens(example, tokenizer)
         if unknown:
             console.print(Text(f"{unknown} tokens are {tokenizer.unk_token}: text that the tokenizer doesn't know"))
     return 0
 
 
-def _panel(example: EncodedExample, tree: TokenTree | None, tokenizer: PreTrainedTokenizerBase, method: str) -> Panel:
+def _panel(
+    title: str, example: EncodedExample, tree: TokenTree | None, tokenizer: PreTrainedTokenizerBase, method: str
+) -> Panel:
     if tree is None:
-        body = Text(f"no targets under method {method}")
-        return Panel(body, title=escape(_visible(example.origin)), title_align="left")
+        return Panel(Text(f"no targets under method {method}"), title=escape(title), title_align="left")
     body = Text()
     for segment in range(max(tree.segments) + 1):
         indices = [i for i, s in enumerate(tree.segments) if s == segment]
@@ -90,7 +100,7 @@ def _panel(example: EncodedExample, tree: TokenTree | None, tokenizer: PreTraine
     body.append(f"\n\n{len(tree)} tokens, targets: {summary}", style="bold")
     if example.num_truncated:
         body.append(f"; {example.num_truncated} tokens did not fit", style="bold")
-    return Panel(body, title=escape(_visible(example.origin)), title_align="left")
+    return Panel(body, title=escape(title), title_align="left")
 
 
 def _append_trunk(

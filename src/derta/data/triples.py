@@ -36,6 +36,9 @@ class Example:
         rejected: Is the harmful response r̂, which is read and never a target.
         harmful_prefix: Is the part of a harmful response that stands before `chosen`.
         origin: Says where the row was read, as "file:line" or "name:row".
+        raw: Says that the prompt's one turn is the beginning of a text, which nothing surrounds. No file has such rows:
+            contexts make them.
+        begun: Is text that begins the answer: it is read like the prompt, and `chosen` follows. As `raw`.
     """
 
     prompt: list[Message]
@@ -43,6 +46,8 @@ class Example:
     rejected: str | None
     harmful_prefix: str | None
     origin: str
+    raw: bool = False
+    begun: str = ""
 
     @property
     def is_triple(self) -> bool:

@@ -134,7 +134,7 @@ class TreeBuilder:
     def _refusal_after(self, example: EncodedExample, position: int) -> int:
         read = position - len(example.prompt)
         if read < 0:
-            return self.refusals.start
+            return self.refusals.after(example.opens_after)
         return self.refusals.line if self.white_space.ends(example.rejected[read]) else self.refusals.word
 
 

@@ -6,7 +6,7 @@ template can rewrite them and a cut never changes the tokens around it.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,6 +45,8 @@ class EncodedExample:
         rto: Says that RTO applies to `rejected`.
         num_truncated: Counts the tokens of r̂ (or of a helpful response) that did not fit.
         origin: Says where the example comes from, for messages.
+        opens_after: Says what a response without a harmful prefix follows: the start of the model's turn, white space,
+            or a word.
     """
 
     prompt: list[int]
@@ -56,6 +58,7 @@ class EncodedExample:
     rto: bool
     num_truncated: int
     origin: str
+    opens_after: Literal["start", "line", "word"] = "start"
 
     @property
     def is_safety(self) -> bool:
@@ -117,6 +120,8 @@ class Encoder:
 
     def __call__(self, example: Example) -> EncodedExample:
         """Encode one example."""
+        if example.raw or example.begun:
+            return self._encode_in_text(example)
         return self.encode_batch([example])[0]
 
     def encode_batch(self, examples: Sequence[Example], *, drop_overlong: bool = False) -> list[EncodedExample]:
@@ -131,7 +136,8 @@ class Encoder:
         answers = [example.chosen for example in examples if example.chosen is not None]
         chosen = iter(self._after(turn.start, [turn.lead + text for text in answers]))
         after_text = iter([] if self.refusal_form == "bare" else self._after(_WORD, [" " + text for text in answers]))
-        harmful = iter(self._encode_harmful([text for text in map(_harmful, examples) if text]))
+        texts = [text for text in map(_harmful, examples) if text]
+        harmful = iter(self._harmful_after(turn.start, turn.lead, texts))
         encoded = []
         for example, prompt in zip(examples, prompts, strict=True):
             first = next(chosen) + turn.end if example.chosen is not None else []
@@ -143,6 +149,31 @@ class Encoder:
                 if not drop_overlong:
                     raise
         return encoded
+
+    def _encode_in_text(self, example: Example) -> EncodedExample:
+        """Encode an example whose responses follow a text: the beginning of a raw one, or of an answer."""
+        turn = self._turn
+        if example.raw:
+            text = example.prompt[-1]["content"]
+            # What the tokenizer itself puts before a text: its beginning-of-sequence token or nothing.
+            bos = [token for token in self.tokenizer("")["input_ids"][:1] if token == self.tokenizer.bos_token_id]
+            prompt = bos + self._ids([text])[0]
+        else:
+            text = turn.lead + example.begun
+            prompt = self._ids([self._prompt_text(example.prompt, example.origin)])[0]
+            prompt += self._after(turn.start, [text])[0]
+        opens_after: Literal["line", "word"] = "line" if text[-1:].isspace() else "word"
+        before, space = (_LINE, "") if opens_after == "line" else (_WORD, " ")
+        chosen, after_text = (
+            [] if example.chosen is None else self._after(context, [lead + example.chosen])[0] + turn.end
+            for context, lead in ((before, space), (_WORD, " "))
+        )
+        harmful = _harmful(example)
+        rejected, word_ends = self._harmful_after(before, space, [harmful])[0] if harmful else ([], [])
+        if self.refusal_form == "bare":
+            after_text = chosen
+        fitted = self._fit(example, prompt, chosen, after_text, rejected, word_ends)
+        return replace(fitted, opens_after=opens_after)
 
     def identity(self) -> dict[str, Any]:
         """Return what the encoding of an example depends on besides the example, as values for JSON.
@@ -240,9 +271,9 @@ class Encoder:
         alone = iter(self._ids(text for text, is_merged in zip(texts, merged, strict=True) if is_merged))
         return [next(alone) if is_merged else ids[len(before) :] for ids, is_merged in zip(joined, merged, strict=True)]
 
-    def _encode_harmful(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-        """Tokens of each r̂, and where its words end."""
-        encoded = self._after(self._turn.start, [self._turn.lead + text for text in texts])
+    def _harmful_after(self, context: str, lead: str, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """Tokens of each r̂ after `context` and `lead`, and where its words end."""
+        encoded = self._after(context, [lead + text for text in texts])
         if not self.words or not texts:
             return [(ids, []) for ids in encoded]
         offsets = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]

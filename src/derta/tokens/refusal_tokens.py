@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
@@ -24,6 +25,10 @@ class RefusalTokens:
     line: int
     word: int
     all: tuple[int, ...]
+
+    def after(self, what: Literal["start", "line", "word"]) -> int:
+        """Return the one that fits after the start of the model's turn, white space, or a word."""
+        return {"start": self.start, "line": self.line, "word": self.word}[what]
 
 
 def refusal_tokens(encoder: Encoder, texts: Sequence[str], form: RefusalForm) -> RefusalTokens:

@@ -7,6 +7,7 @@ import torch
 from transformers import SchedulerType, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
+from derta.contexts import context_weights
 from derta.errors import InputError, did_you_mean, first_line
 from derta.method.objective import LossNormalization
 from derta.method.tree_builder import check_names
@@ -72,6 +73,13 @@ class DeRTaConfig(TrainingArguments):
         refusal_form (`str`, *optional*, defaults to `"context"`):
             How the refusal text is spelled: `"context"` writes a leading space where the text before calls for one;
             `"bare"` never does, as the release; `"set"` trains the probability mass of every form of every text.
+        contexts (`dict[str, float]` or `str`, *optional*, defaults to `"none"`):
+            What may stand around examples of any kind, drawn for each epoch: `"none"`, `"recommended"`, or weights such
+            as `{"plain": 4, "neighbour": 2}`. Never applied in evaluation.
+        context_role_plays (`str`, *optional*):
+            File of role-plays in a column `template`, where `{prompt}` stands for the request.
+        context_small_talk (`str`, *optional*):
+            File of harmless exchanges, as helpful examples are read.
         loss_normalization (`str`, *optional*, defaults to `"pooled"`):
             How targets are averaged: `"pooled"` takes one mean over all targets of an optimizer step, `"per-term"` the
             sum of the terms' own means.
@@ -81,6 +89,7 @@ class DeRTaConfig(TrainingArguments):
         *TrainingArguments._VALID_DICT_FIELDS,
         "model_init_kwargs",
         "chat_template_kwargs",
+        "contexts",
     ]
 
     learning_rate: float = 2e-5
@@ -104,6 +113,9 @@ class DeRTaConfig(TrainingArguments):
     refusal_text: list[str] = field(default_factory=lambda: ["Sorry"])
     refusal_form: RefusalForm = "context"
     loss_normalization: LossNormalization = "pooled"
+    contexts: dict[str, Any] | str | None = None
+    context_role_plays: str | None = None
+    context_small_talk: str | None = None
 
     def __post_init__(self) -> None:
         """Check the options against each other and settle what the trainer relies on.
@@ -123,6 +135,7 @@ class DeRTaConfig(TrainingArguments):
         texts: Any = self.refusal_text
         self.refusal_text = [texts] if isinstance(texts, str) else list(texts)
         check_names(self.method, self.cut_policy)
+        self._check_contexts()
         if self.train_sampling_strategy != "random":
             raise InputError(f"train_sampling_strategy: {self.train_sampling_strategy!r} is not supported; use random")
         every = cast(dict[str, Any], self.activation_checkpointing_kwargs or {}).get("every_n_layers", 1)
@@ -149,6 +162,15 @@ class DeRTaConfig(TrainingArguments):
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle may hold: transformers writes its arguments beside every model that it uploads."""
         return {**vars(self), "hub_token": None}
+
+    def _check_contexts(self) -> None:
+        """Stop at contexts that don't exist, and at files that nothing would be made of."""
+        weights = context_weights(self.contexts) or {}
+        for name, context in (("context_role_plays", "role-play"), ("context_small_talk", "small-talk")):
+            if getattr(self, name) is not None and not any(context in key.split("+") for key in weights):
+                raise InputError(
+                    f"{name}: no example stands in {context}; give it a weight in contexts, or leave it out"
+                )
 
     def _check_scheduler(self) -> None:
         """Make the schedule of one step, so that what it doesn't take is told before anything is read."""

@@ -1,6 +1,7 @@
 """Data sets of token trees: tokenised once, drawn afresh each epoch, in an order that any number of ranks share."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property, partial
 from itertools import chain
@@ -15,6 +16,7 @@ from accelerate import PartialState
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from derta.contexts.draws import PLAIN
 from derta.data.cache import cached, content_digest
 from derta.data.columns import examples_of, is_canonical
 from derta.data.triples import as_example
@@ -26,11 +28,14 @@ from derta.tokens.encoder import EncodedExample, Encoder
 from derta.tokens.prompt_formats import set_prompt_format
 from derta.tokens.refusal_tokens import WhiteSpace, refusal_tokens
 from derta.training.config import DeRTaConfig
+from derta.training.encoded_contexts import DrawnTokens, EncodedContexts
 
 logger = logging.getLogger(__name__)
 
 # Fewer are tokenised again sooner than looked up, and take little memory.
 _MIN_ROWS_TO_CACHE = 10_000
+
+_SAMPLE_OF_CONTEXTS = 500
 
 _TOKEN_COLUMNS = ("prompt", "chosen", "chosen_after_text", "rejected", "word_ends")
 _ENCODED = Features(
@@ -44,18 +49,22 @@ _ENCODED = Features(
 
 
 class TreeDataset(torch.utils.data.Dataset[TokenTree | None]):
-    """Encoded examples that become trees on access, by (epoch, index); index `None` is padding of the last batch."""
+    """Encoded examples that become trees on access, by (epoch, index); index `None` is padding of the last batch.
 
-    def __init__(self, encoded: Dataset, builder: TreeBuilder) -> None:
+    With `contexts` an example is tokenised on access, in the context that its epoch draws.
+    """
+
+    def __init__(self, encoded: Dataset, builder: TreeBuilder, contexts: EncodedContexts | None = None) -> None:
         self.encoded = encoded
         self.builder = builder
+        self.contexts = contexts
 
     def __len__(self) -> int:
         return len(self.encoded)
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Roughly how many tokens each example's tree has."""
+        """Roughly how many tokens each example's tree has, outside of any context."""
         stored = self.encoded.data
         prompt, chosen, rejected = (
             pc.list_value_length(stored.column(name)).to_numpy() for name in ("prompt", "chosen", "rejected")
@@ -69,7 +78,12 @@ class TreeDataset(torch.utils.data.Dataset[TokenTree | None]):
         epoch, index = key
         if index is None:
             return None
-        return self.builder(EncodedExample(**self.encoded[index]), index, epoch)
+        return self.builder(self.draw(index, epoch).example, index, epoch)
+
+    def draw(self, index: int, epoch: int) -> DrawnTokens:
+        """Return the example at `index` in the context that the epoch draws for it."""
+        plain = EncodedExample(**self.encoded[index])
+        return DrawnTokens(PLAIN, plain, True) if self.contexts is None else self.contexts(plain, index, epoch)
 
 
 def encode_dataset(
@@ -203,7 +217,9 @@ def _selected(dataset: Dataset, stored: np.ndarray) -> np.ndarray:
     return stored if dataset._indices is None else stored[_order(dataset)]
 
 
-def tree_dataset(encoded: Dataset, builder: TreeBuilder, name: str) -> TreeDataset:
+def tree_dataset(
+    encoded: Dataset, builder: TreeBuilder, name: str, contexts: EncodedContexts | None = None
+) -> TreeDataset:
     """Make a data set of trees.
 
     Raises:
@@ -215,7 +231,22 @@ def tree_dataset(encoded: Dataset, builder: TreeBuilder, name: str) -> TreeDatas
     trees = TreeDataset(encoded, builder)
     if all(trees[0, index] is None for index in range(len(trees))):
         raise InputError(f"{name}: method {builder.method!r} has no use for any of its {len(trees)} examples")
-    return trees
+    return TreeDataset(encoded, builder, contexts)
+
+
+def tell_of_contexts(trees: TreeDataset) -> None:
+    """Log how many of some examples stand in which context in the first epoch, and which contexts can't be made."""
+    if trees.contexts is None:
+        return
+    some = range(0, len(trees), max(1, len(trees) // _SAMPLE_OF_CONTEXTS))
+    drawn = [trees.draw(index, 0) for index in some]
+    made = Counter(each.context for each in drawn if each.made)
+    left = Counter(each.context for each in drawn if not each.made)
+    counts = ", ".join(f"{number} {context}" for context, number in made.most_common())
+    logger.info("contexts: of %d examples %s", len(drawn), counts or "none stands in any")
+    if left:
+        counts = ", ".join(f"{number} of {made[context] + number} {context}" for context, number in left.most_common())
+        logger.warning("contexts: these can't be made, and their examples stay plain: %s", counts)
 
 
 def encoder_and_builder(tokenizer: PreTrainedTokenizerBase, config: DeRTaConfig) -> tuple[Encoder, TreeBuilder]:

@@ -1,7 +1,7 @@
 """`derta train --dry-run`: what a run would train on, in how many steps and how much memory, without its weights."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import fields
 from typing import cast
 
@@ -20,6 +20,7 @@ from derta.method.tree import Term, collate
 from derta.terminal import screen
 from derta.training.config import DeRTaConfig
 from derta.training.dataset import TreeDataset, encode_dataset, encoder_and_builder, tree_dataset, values_of
+from derta.training.encoded_contexts import encoded_contexts
 from derta.training.memory import Memory, estimate_memory
 from derta.training.options import TrainOptions
 from derta.training.sampling import EpochSampler
@@ -47,9 +48,12 @@ def print_plan(options: TrainOptions, train_data: Dataset, tokenizer: PreTrained
         drop_overlong=config.overlong_prompts == "drop",
         num_proc=config.dataset_num_proc,
     )
-    trees = tree_dataset(encoded, builder, "train_data")
+    contexts = encoded_contexts(train_data, encoded, encoder, config, "train_data")
+    trees = tree_dataset(encoded, builder, "train_data", contexts)
     console = screen.console()
     console.print(_data_table(trees, encoded))
+    if contexts is not None:
+        console.print(_contexts_table(trees))
     console.print(_steps_line(config, len(trees)), soft_wrap=True)
     network, trainable, model_config = empty_model(model, options.model)
     shards = config.world_size if config.world_size > 1 else _SHARDS
@@ -110,6 +114,33 @@ def _data_table(trees: TreeDataset, encoded: Dataset) -> Table:
         table.add_row(f"{term.name} targets", f"{about}{round(targets[term] * scale):,}")
     table.add_row("tokens", f"{about}{round(unique * scale):,}")
     table.add_row("tokens of separate sequences", f"{about}{round(naive * scale):,}")
+    return table
+
+
+def _contexts_table(trees: TreeDataset) -> Table:
+    """Count the examples and targets of one epoch by context, and what each costs beside the same examples plain."""
+    sample = range(0, len(trees), max(1, len(trees) // _SAMPLE))
+    plain = TreeDataset(trees.encoded, trees.builder)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for index in sample:
+        drawn = trees.draw(index, 0)
+        tree = trees.builder(drawn.example, index, 0)
+        if tree is None:
+            continue
+        count = counts[drawn.context]
+        kind = "safety" if drawn.example.is_safety else "helpful"
+        count.update({kind: 1, "left plain": int(not drawn.made), "tokens": len(tree)})
+        count.update({"targets": sum(map(bool, tree.terms)), "plain": len(plain[0, index] or ())})
+    scale = len(trees) / len(sample)
+    about = "" if len(sample) == len(trees) else ", about"
+    table = Table(title=f"By context, the first epoch{about}", title_justify="left")
+    columns = ("safety", "helpful", "left plain", "targets", "tokens")
+    for column in ("context", *columns, "of plain"):
+        table.add_column(column, justify="left" if column == "context" else "right")
+    total = sum(counts.values(), Counter())
+    for name, count in (*sorted(counts.items(), key=lambda item: -item[1]["tokens"]), ("all", total)):
+        ratio = f"{count['tokens'] / max(1, count['plain']):.2f} ×"
+        table.add_row(name, *(f"{round(count[column] * scale):,}" for column in columns), ratio)
     return table
 
 

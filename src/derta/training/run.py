@@ -11,10 +11,12 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainerCallback
 from trl import get_peft_config, get_quantization_config
 
+from derta.contexts import context_weights
+from derta.data.cache import file_digest
 from derta.data.cached_source import ExamplesDigest, Loaded, load_source
 from derta.data.columns import examples_of
 from derta.data.mixing import mix
-from derta.errors import InputError, first_line
+from derta.errors import InputError, did_you_mean, first_line
 from derta.files import cache_directory
 from derta.inference.loading import load_tokenizer, world_of
 from derta.names import ORGANISM, model_path, organism_world
@@ -105,25 +107,48 @@ def read_data(sources: Sequence[str], options: TrainOptions, *, for_training: bo
 
 
 def read_source(source: str, options: TrainOptions) -> Loaded:
-    """Read one source in its own order; `organism` is the data set of the world that the model knows.
+    """Read one source in its own order; `organism` is that of the world which the model knows.
+
+    `organism?triples=192` has another size.
 
     Raises:
         InputError: The source can't be read, or is of another world than the model.
     """
-    world = organism_world(source)
+    name, _, query = source.partition("?")
+    world = organism_world(name)
     if world is not None:
         from derta.organism import World, training_data
 
         known = world_of(str(options.model.model_name_or_path))
-        if known not in (None, world) and source != ORGANISM:
+        if known not in (None, world) and name != ORGANISM:
             raise InputError(f"train_data: {source}: the model knows world {known}; name {ORGANISM}")
-        rows, digest = training_data(World(world if known is None else known)), ExamplesDigest()
+        of_model = World(world if known is None else known)
+        rows, digest = training_data(of_model, **_organism_options(query)), ExamplesDigest()
         for example in examples_of(rows.to_dict()):
             digest.add(example)
         return Loaded(rows, digest.hexdigest())
     cache_dir = cache_directory(options.config.dataset_cache_dir)
     data = options.data
     return load_source(source, schema=data.schema, swap=data.swap, bad_rows=data.bad_rows, cache_dir=cache_dir)
+
+
+def _organism_options(query: str) -> dict[str, Any]:
+    """Read what follows `organism?`: how many examples of which kind, as `name=value` joined by `&`."""
+    known = {"seed": int, "triples": int, "helpful": int, "borderline_share": float}
+    found: dict[str, Any] = {}
+    for part in query.split("&") if query else ():
+        option, _, value = part.partition("=")
+        if option not in known:
+            hint = did_you_mean(option, known)
+            raise InputError(f"train_data: organism has no {option!r}{hint}; it has {', '.join(known)}")
+        try:
+            found[option] = known[option](value)
+        except ValueError:
+            raise InputError(f"train_data: organism?{part}: {value!r} is not a number") from None
+        most = 1 if option == "borderline_share" else 1_000_000
+        if not 0 <= found[option] <= most:
+            raise InputError(f"train_data: organism?{part}: give a number from 0 to {most:,}")
+    return found
 
 
 def _check_together(options: TrainOptions) -> None:
@@ -248,6 +273,13 @@ def _identity(options: TrainOptions, data_digest: str) -> dict[str, Any]:
     settings["examples_per_step"] = (
         config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
     )
+    weights = context_weights(config.contexts)
+    if weights is not None:
+        # A named set may hold other weights tomorrow, and a file other texts.
+        settings["contexts"] = weights
+        for name in ("context_role_plays", "context_small_talk"):
+            if settings.get(name):
+                settings[name] = file_digest(Path(settings[name]))[:16]
     return {
         "method": config.method,
         "seed": config.seed,

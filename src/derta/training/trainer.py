@@ -37,7 +37,14 @@ from derta.method.tree_builder import TreeBuilder
 from derta.method.verification import verify_objective
 from derta.run_identity import IDENTITY
 from derta.training.config import DeRTaConfig
-from derta.training.dataset import TreeDataset, encode_dataset, encoder_and_builder, tree_dataset
+from derta.training.dataset import (
+    TreeDataset,
+    encode_dataset,
+    encoder_and_builder,
+    tell_of_contexts,
+    tree_dataset,
+)
+from derta.training.encoded_contexts import encoded_contexts
 from derta.training.fsdp_checkpoint import holds_shards, load_model_shards, load_optimizer_shards, whole_weights
 from derta.training.model_card import write_model_card
 from derta.training.run_directory import check_resume, checkpoints_in, remove_old_checkpoints
@@ -127,14 +134,18 @@ class DeRTaTrainer(Trainer):
         self.encoder, builder = encoder_and_builder(tokenizer, args)
         self.refusals = builder.refusals
 
-        def prepare(dataset: Dataset, builder: TreeBuilder, name: str) -> TreeDataset:
+        def prepare(dataset: Dataset, builder: TreeBuilder, name: str, in_contexts: bool = False) -> TreeDataset:
             drop = args.overlong_prompts == "drop"
             encoded = encode_dataset(
                 dataset, self.encoder, name=name, drop_overlong=drop, num_proc=args.dataset_num_proc
             )
-            return tree_dataset(encoded, builder, name)
+            contexts = encoded_contexts(dataset, encoded, self.encoder, args, name) if in_contexts else None
+            return tree_dataset(encoded, builder, name, contexts)
 
-        trees = None if train_dataset is None else prepare(train_dataset, builder, "train_dataset")
+        trees = None
+        if train_dataset is not None:
+            trees = prepare(train_dataset, builder, "train_dataset", in_contexts=True)
+            tell_of_contexts(trees)
         # Dropout in evaluation would only add noise.
         eval_builder = replace(builder, rto_dropout=0.0)
         eval_trees: TreeDataset | dict[str, TreeDataset] | None = None
