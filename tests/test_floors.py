@@ -22,6 +22,7 @@ FLOORS: Sequence[set[str]] = (
     {"method"},
     {"training"},
     {"evaluation"},
+    {"study"},
     {"report"},
     {"commands"},
     {"cli"},
