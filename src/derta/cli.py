@@ -30,6 +30,7 @@ COMMANDS = {
     "show": "print one transcript of an evaluation with its verdicts",
     "gate": "exit with 1 if an evaluation's results break a limit",
     "compare": "set two evaluations side by side, with paired differences",
+    "study": "train, attack and compare variants over worlds and seeds of the organism",
     "lm-eval": "standard benchmarks through lm-eval (extra: lm-eval)",
     "organism build": "train the organism's base weights again from their seed",
     "organism data": "write the organism's data sets as JSON lines",

@@ -1,0 +1,72 @@
+"""`derta study`: worlds × variants × seeds of the organism, from a file to a page of results."""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from rich.console import Console
+
+from derta.errors import InputError
+from derta.terminal import screen
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.description = (
+        "Train, attack and compare every variant of a study in every world with every seed. What is finished in --out "
+        "is kept: the same command goes on. --page writes the page from the rows that there are, and trains nothing."
+    )
+    parser.add_argument("file", type=Path, help="the study: see docs/studies.md")
+    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="directory of the runs")
+    parser.add_argument("--rows", type=Path, metavar="FILE", help="CSV of every number (default: rows.csv in --out)")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the page, from --rows, and stop")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cells at a time, a thread each")
+    parser.add_argument("--dry-run", action="store_true", help="list the cells and which are done, and stop")
+    parser.set_defaults(after_interrupt="the same command goes on with the cells that are missing")
+
+
+def run(args: Namespace) -> int:
+    """Run a study's cells and write their numbers, or write the page from numbers that there are.
+
+    Returns:
+        0, or 1 if a cell failed, or a claim doesn't hold or couldn't be checked.
+
+    Raises:
+        InputError: The study, an option or a file is wrong.
+    """
+    from derta.evaluation.config import require_inspect
+    from derta.report.study import claims_table, write_page
+    from derta.study import collect, load_study, run_study
+    from derta.study.cells import CELL
+    from derta.study.numbers import Numbers, load_numbers, save_numbers
+    from derta.study.verdicts import check_claims
+
+    study = load_study(args.file)
+    rows = args.rows or args.out / "rows.csv"
+    if args.jobs < 1:
+        raise InputError(f"--jobs: {args.jobs}: at least 1")
+    if args.dry_run:
+        cells = list(study.cells())
+        done = [cell for cell in cells if (args.out / cell.directory / CELL).is_file()]
+        for cell in cells:
+            print(f"{cell.directory}: {'done' if cell in done else 'to do'}")
+        print(f"{len(cells)} cells, {len(done)} of them done")
+        return 0
+    if args.page is None:
+        require_inspect()
+        failures = run_study(study, args.out, args.jobs)
+        save_numbers(rows, collect(study, args.out))
+        screen.say(f"wrote {rows}")
+        for failure in failures:
+            print(f"derta: {failure.cell.directory}: {failure.line}", file=sys.stderr)
+        if failures:
+            return 1
+    numbers = Numbers.of(load_numbers(rows))
+    verdicts = check_claims(study, numbers)
+    if args.page is not None:
+        write_page(study, numbers, verdicts, args.page)
+        screen.say(f"wrote {args.page}")
+    if verdicts:
+        Console().print(claims_table(verdicts))
+    return int(not all(verdict.met for verdict in verdicts))

@@ -1,0 +1,145 @@
+"""Runs a study's cells by the command line, several at a time; what is finished is kept."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from derta.evaluation.results.metrics import MetricRow
+from derta.evaluation.results.store import load_evaluation
+from derta.files import read_json, write_json
+from derta.names import ORGANISM, recipe_path
+from derta.study.plan import Cell, Study, Variant
+from derta.terminal import screen
+
+MODEL, EVALUATION, CELL = "model", "evaluation", "cell.json"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that couldn't be run, and its last line."""
+
+    cell: Cell
+    line: str
+
+
+class CellError(RuntimeError):
+    """A command of a cell failed; the message is its last line."""
+
+
+def run_study(study: Study, out: Path, jobs: int) -> list[Failure]:
+    """Train and evaluate every cell that isn't finished; return those that failed.
+
+    Args:
+        study: Says which cells there are.
+        out: Gets a directory for each cell. What is in it already is finished, not begun again.
+        jobs: Limits how many cells run at a time. Each takes one thread.
+    """
+    cells = list(study.cells())
+    futures: dict[Cell, Future[None]] = {}
+    with ThreadPoolExecutor(jobs) as pool, screen.bar("cells", len(cells)) as advance:
+        for cell in cells:
+            start = study.start_of(cell)
+            # It was submitted before, so that waiting for it comes to an end.
+            earlier = futures[start] if start else None
+            futures[cell] = pool.submit(_run_after, earlier, study.variants[cell.variant], cell, start, out, advance)
+        failures = []
+        try:
+            for cell, future in futures.items():
+                if isinstance(error := future.exception(), CellError):
+                    failures.append(Failure(cell, str(error)))
+                elif error is not None:
+                    raise error
+        except BaseException:
+            # The cells that run got the interrupt themselves.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return failures
+
+
+def _run_after(
+    earlier: "Future[None] | None",
+    variant: Variant,
+    cell: Cell,
+    start: Cell | None,
+    out: Path,
+    advance: Callable[[int], None],
+) -> None:
+    if earlier is not None and earlier.exception() is not None:
+        raise CellError(f"{variant.after}, which it starts from, failed")
+    run_cell(variant, cell, start, out)
+    advance(1)
+
+
+def run_cell(variant: Variant, cell: Cell, start: Cell | None, out: Path) -> None:
+    """Train and evaluate one cell in `out`, as far as it isn't done, and write its numbers to `cell.json`.
+
+    Raises:
+        CellError: A command failed.
+        InputError: The variant's recipe isn't there.
+    """
+    directory = out / cell.directory
+    recipe = recipe_path(variant.recipe).resolve()
+    commands = _commands(variant, cell, start, recipe)
+    asked = json.dumps([commands, recipe.read_text("utf-8")]).replace(str(recipe), recipe.name)
+    digest = hashlib.sha256(asked.encode()).hexdigest()
+    done = directory / CELL
+    if done.is_file() and read_json(done)["asked"] == digest:
+        return
+    for command in commands:
+        _derta(command, out)
+    rows = [row.to_json() for row in load_evaluation(directory / EVALUATION).rows if _is_kept(row)]
+    write_json(done, {"asked": digest, "seed": cell.seed, "world": cell.world, "variant": cell.variant, "rows": rows})
+
+
+def _is_kept(row: MetricRow) -> bool:
+    """Whether a study keeps a number: those of attacks as a whole, and how often their variants succeed."""
+    return row.variant is None or row.metric == "asr"
+
+
+def _commands(variant: Variant, cell: Cell, start: Cell | None, recipe: Path) -> list[list[str]]:
+    """Return the commands of a cell; paths are those below the study's directory."""
+    base = str(start.directory / MODEL) if start else f"{ORGANISM}:{cell.world}"
+    model = str(cell.directory / MODEL) if variant.trained else base
+    asked = {"model": model, "behaviours": ORGANISM, "out": cell.directory / EVALUATION, **variant.evaluate}
+    commands = [["eval", *_options(asked)]]
+    if variant.trained:
+        command = ["baseline", variant.baseline] if variant.baseline else ["train"]
+        given = {"model_name_or_path": base, "seed": cell.seed, "output_dir": model, **variant.train}
+        commands.insert(0, [*command, f"--config={recipe}", *_options(given)])
+    return commands
+
+
+def _options(given: Mapping[str, Any]) -> list[str]:
+    words: list[str] = []
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, list):
+            words += [option, *map(str, value)]
+        else:
+            words.append(f"{option}={json.dumps(value) if isinstance(value, dict) else value}")
+    return words
+
+
+def _derta(command: list[str], out: Path) -> None:
+    """Run one command of derta in the study's directory, on one thread."""
+    out.mkdir(parents=True, exist_ok=True)
+    result = subprocess.run(
+        [sys.executable, "-m", "derta", *command, "--quiet"],
+        cwd=out,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if result.returncode:
+        said = [line.strip() for line in (result.stderr or result.stdout).splitlines() if line.strip()]
+        raise CellError(f"derta {command[0]} ended with {result.returncode}: {said[-1] if said else 'it said nothing'}")

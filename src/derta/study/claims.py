@@ -1,0 +1,35 @@
+"""What is claimed of a study's numbers, and whether it holds."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Claim(BaseModel):
+    """A bound on a variant's numbers, checked on the means over worlds and seeds.
+
+    Attributes:
+        claim: Says it in words.
+        variant: Names whose numbers.
+        metric: Names which: `asr`, `over_refusal`, …
+        attacks: Names over what: some attacks; or `single`, `combined` or `every` attack.
+        over: Takes the mean of the attacks' values, or the worst of them.
+        families: Leaves out attacks of other families where it names some.
+        leave_out: Leaves out attacks of these families.
+        against: Names the variant whose numbers are taken off first, cell by cell.
+        most: Bounds the mean from above.
+        least: Bounds it from below.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    claim: str
+    variant: str
+    metric: str
+    attacks: Literal["single", "combined", "every"] | list[str] = "every"
+    over: Literal["mean", "worst"] = "worst"
+    families: list[str] = Field(default_factory=list)
+    leave_out: list[str] = Field(default_factory=list)
+    against: str | None = None
+    most: float | None = None
+    least: float | None = None

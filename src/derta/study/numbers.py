@@ -1,0 +1,185 @@
+"""A study's numbers: what each cell measured, means over cells, and differences in pairs.
+
+The unit is the cell. Every interval is Student's t over worlds × seeds: samples within a cell share a model, so they
+add no certainty about the method. Cells of one world share a base; where worlds differ more than seeds, the intervals
+are too narrow, which the values by world show.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import mean
+
+from pydantic import TypeAdapter
+
+from derta.errors import InputError, first_line
+from derta.evaluation.results.intervals import student_t
+from derta.evaluation.results.metrics import MetricRow
+from derta.files import read_json, write_text
+from derta.study.cells import CELL
+from derta.study.plan import Cell, Study
+
+ASR = "asr"
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of one cell: a line of `rows.csv`."""
+
+    world: int
+    seed: int
+    variant: str
+    attack: str
+    label: str
+    metric: str
+    value: float
+    n: int
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that it was measured in."""
+        return Cell(self.seed, self.world, self.variant)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over cells, with its 95 % interval; one cell has none.
+
+    Attributes:
+        value: The mean.
+        low: The interval's lower end.
+        high: Its upper end.
+        cells: How many cells it is taken over.
+        of: What it is the mean of, where that was chosen: the worst attack's name.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    cells: int
+    of: str = ""
+
+
+Measure = Callable[[Mapping[tuple[str, str], float]], float | None]
+"""Makes one figure of a cell's values by (label, metric)."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """All numbers of a study.
+
+    Attributes:
+        cells: Each cell's values, by the attack's or variant's label and the metric.
+        attacks: The attacks' names, in the order of their appearance.
+    """
+
+    cells: Mapping[Cell, Mapping[tuple[str, str], float]]
+    attacks: tuple[str, ...]
+
+    @classmethod
+    def of(cls, numbers: Iterable[Number]) -> "Numbers":
+        """Group numbers by cell."""
+        cells: dict[Cell, dict[tuple[str, str], float]] = {}
+        attacks: dict[str, None] = {}
+        for number in numbers:
+            cells.setdefault(number.cell, {})[number.label, number.metric] = number.value
+            if number.metric == ASR:
+                attacks[number.attack] = None
+        return cls(cells, tuple(attacks))
+
+    def values(self, variant: str, measure: Measure, against: str | None = None) -> dict[tuple[int, int], float]:
+        """Return a figure of every cell of a variant by (world, seed); less that of `against` in the same place."""
+        found = {}
+        for cell, values in self.cells.items():
+            if cell.variant != variant:
+                continue
+            value = measure(values)
+            other = measure(self.cells.get(Cell(cell.seed, cell.world, against), {})) if against else 0.0
+            if value is not None and other is not None:
+                found[cell.world, cell.seed] = value - other
+        return found
+
+    def estimate(self, variant: str, measure: Measure, against: str | None = None) -> Estimate | None:
+        """Return the mean of a figure over a variant's cells; `None` if no cell has it."""
+        values = list(self.values(variant, measure, against).values())
+        if not values:
+            return None
+        low, high = student_t(values)
+        if low is not None and high is not None and against is None:
+            low, high = max(low, 0.0), min(high, 100.0)
+        return Estimate(mean(values), low, high, len(values))
+
+    def worst(
+        self, variant: str, labels: Iterable[str], metric: str, against: str | None = None, *, least: bool = False
+    ) -> Estimate | None:
+        """Return the attack whose mean over cells is highest (or lowest), with its own interval."""
+        found = []
+        for label in labels:
+            estimate = self.estimate(variant, value_of(label, metric), against)
+            if estimate is not None:
+                found.append(Estimate(estimate.value, estimate.low, estimate.high, estimate.cells, label))
+        choose = min if least else max
+        return choose(found, key=lambda each: each.value) if found else None
+
+
+def value_of(label: str, metric: str) -> Measure:
+    """Return the measure that is a number as it stands."""
+    return lambda values: values.get((label, metric))
+
+
+def mean_of(labels: Sequence[str], metric: str) -> Measure:
+    """Return the measure that is the mean over attacks; a cell that lacks one has none."""
+
+    def measure(values: Mapping[tuple[str, str], float]) -> float | None:
+        found = [values.get((label, metric)) for label in labels]
+        known = [value for value in found if value is not None]
+        return mean(known) if known and len(known) == len(found) else None
+
+    return measure
+
+
+def collect(study: Study, out: Path) -> list[Number]:
+    """Return the numbers of every finished cell of a study."""
+    numbers = []
+    for cell in study.cells():
+        path = out / cell.directory / CELL
+        if not path.is_file():
+            continue
+        document = read_json(path)
+        try:
+            rows = [MetricRow.from_json(row) for row in document["rows"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not a cell's numbers: {error}; delete it and run the study again") from error
+        numbers += [
+            Number(cell.world, cell.seed, cell.variant, row.attack, row.label, row.metric, round(row.value, 4), row.n)
+            for row in rows
+            if row.value is not None and row.unit in ("%", "tokens", "samples")
+        ]
+    return numbers
+
+
+def save_numbers(path: Path, numbers: Sequence[Number]) -> None:
+    """Write numbers as CSV, a line each."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, [field.name for field in fields(Number)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(map(asdict, numbers))
+    write_text(path, text.getvalue())
+
+
+def load_numbers(path: Path) -> list[Number]:
+    """Read what [`save_numbers`] wrote.
+
+    Raises:
+        InputError: The file is missing, or isn't such a table.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            if rows.fieldnames is None:
+                raise ValueError("it is empty")
+            return [TypeAdapter(Number).validate_python(row) for row in rows]
+    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: can't be read as a study's numbers: {first_line(error)}") from error

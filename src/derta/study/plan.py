@@ -1,0 +1,223 @@
+"""What a study consists of: a YAML file that says which variants are trained in which worlds with which seeds.
+
+    recipe: organism                 what every variant starts from
+    worlds: [4, 5, 6]
+    seeds: [1, 2, 3]
+    evaluate: {attacks: "all,combined", limit: 60}
+    variants:
+      paper: {method: derta}
+      door: {baseline: door}
+      recommended: {recipe: organism-recommended}
+      tampered: {after: recommended, max_steps: 50}
+    tables:
+      - {title: Methods, variants: [paper, door, recommended], against: paper}
+
+A cell is one world, variant and seed: one run directory and its evaluation.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from derta.errors import InputError, did_you_mean
+from derta.study.claims import Claim
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Table(BaseModel):
+    """One table of a study's page, with its figure.
+
+    Attributes:
+        title: Heads it.
+        text: Says what it shows, in a sentence or two.
+        variants: Names its rows; a mapping gives each its place on the figure's axis.
+        axis: Names that axis.
+        against: Names the variant from which the others' paired differences are taken.
+        attacks: Names the attacks (or their variants: `prefill@20`) that are columns of their own.
+    """
+
+    model_config = _STRICT
+
+    title: str
+    text: str = ""
+    variants: list[str] | dict[str, float]
+    axis: str | None = None
+    against: str | None = None
+    attacks: list[str] = Field(default_factory=list)
+
+
+class _File(BaseModel):
+    """A study's file as it stands."""
+
+    model_config = _STRICT
+
+    title: str
+    text: str = ""
+    recipe: str
+    worlds: list[int] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+    evaluate: dict[str, Any]
+    variants: dict[str, dict[str, Any] | None] = Field(min_length=1)
+    tables: list[Table] = Field(default_factory=list)
+    claims: list[Claim] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of training, or of attacking what another variant trained.
+
+    Attributes:
+        name: Names it in tables.
+        train: Holds options of `derta train` that differ from the recipe's.
+        recipe: Names the recipe.
+        baseline: Names one of `derta baseline`; `None`: `derta train`.
+        after: Names the variant whose model it starts from; `None`: the world's base.
+        trained: Whether it is trained at all, or is `after`'s model under another evaluation.
+        evaluate: Holds options of `derta eval`.
+        worlds: Lists the worlds that it is trained in.
+        seeds: Lists the seeds that it is trained with.
+    """
+
+    name: str
+    recipe: str
+    train: Mapping[str, Any] = field(default_factory=dict)
+    baseline: str | None = None
+    after: str | None = None
+    trained: bool = True
+    evaluate: Mapping[str, Any] = field(default_factory=dict)
+    worlds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One run of a study."""
+
+    seed: int
+    world: int
+    variant: str
+
+    @property
+    def directory(self) -> Path:
+        """Where it lies in the study's directory."""
+        return Path(f"world-{self.world}", self.variant, f"seed-{self.seed}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study consists of.
+
+    Attributes:
+        path: Its file.
+        title: Heads its page.
+        text: Says what it asks.
+        variants: By name; each comes after the one it starts from.
+        tables: The page's tables.
+        claims: What is claimed of the numbers, and checked.
+    """
+
+    path: Path
+    title: str
+    text: str
+    variants: Mapping[str, Variant]
+    tables: tuple[Table, ...]
+    claims: tuple[Claim, ...]
+
+    def start_of(self, cell: Cell) -> Cell | None:
+        """Return the cell whose model a cell starts from; `None`: its world's base."""
+        after = self.variants[cell.variant].after
+        return Cell(cell.seed, cell.world, after) if after else None
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield the cells, seed by seed and world by world: what is done so far compares every variant."""
+        seeds = dict.fromkeys(seed for variant in self.variants.values() for seed in variant.seeds)
+        worlds = dict.fromkeys(world for variant in self.variants.values() for world in variant.worlds)
+        for seed in seeds:
+            for world in worlds:
+                for variant in self.variants.values():
+                    if seed in variant.seeds and world in variant.worlds:
+                        yield Cell(seed, world, variant.name)
+
+
+def load_study(path: Path) -> Study:
+    """Read a study.
+
+    Raises:
+        InputError: The file can't be read, a field is unknown or missing, or a variant starts from none that there is.
+    """
+    try:
+        document = yaml.safe_load(path.read_text("utf-8"))
+        file = _File.model_validate(document)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from error
+    variants = {name: _variant(name, dict(given or {}), file, path) for name, given in file.variants.items()}
+    _check_starts(variants, path)
+    for table in file.tables:
+        for name in [*table.variants, *([table.against] if table.against else [])]:
+            _check_known(name, variants, f"{path}: the table {table.title!r}")
+    for claim in file.claims:
+        for name in filter(None, (claim.variant, claim.against)):
+            _check_known(name, variants, f"{path}: the claim {claim.claim!r}")
+    starts = {name: [variant.after] if variant.after else [] for name, variant in variants.items()}
+    ordered = {name: variants[name] for name in TopologicalSorter(starts).static_order()}
+    return Study(path, file.title, file.text, ordered, tuple(file.tables), tuple(file.claims))
+
+
+def _variant(name: str, given: dict[str, Any], file: _File, path: Path) -> Variant:
+    """Take what a study itself reads out of a variant's entry; the rest are options of training."""
+    if not name or set(name) & set("/\\") or name.startswith("."):
+        raise InputError(f"{path}: variants: {name!r} can't name a directory")
+    evaluate = given.pop("evaluate", None) or {}
+    if not isinstance(evaluate, dict):
+        raise InputError(f"{path}: variants.{name}.evaluate: a mapping of options to values")
+    places = {key: given.pop(key, getattr(file, key)) for key in ("worlds", "seeds")}
+    for key, values in places.items():
+        if not isinstance(values, list) or not all(type(value) is int for value in values):
+            raise InputError(f"{path}: variants.{name}.{key}: a list of numbers")
+    trained = given.pop("train", True)
+    variant = Variant(
+        name,
+        recipe=given.pop("recipe", file.recipe),
+        baseline=given.pop("baseline", None),
+        after=given.pop("after", None),
+        trained=trained,
+        train=given,
+        evaluate={**file.evaluate, **evaluate},
+        worlds=tuple(places["worlds"]),
+        seeds=tuple(places["seeds"]),
+    )
+    if not trained and (given or variant.after is None):
+        raise InputError(f"{path}: variants.{name}: without training it is another variant's model: say which, `after`")
+    return variant
+
+
+def _check_starts(variants: Mapping[str, Variant], path: Path) -> None:
+    for variant in variants.values():
+        if variant.after is None:
+            continue
+        _check_known(variant.after, variants, f"{path}: variants.{variant.name}.after")
+        start = variants[variant.after]
+        if set(variant.worlds) - set(start.worlds) or set(variant.seeds) - set(start.seeds):
+            raise InputError(
+                f"{path}: variants.{variant.name}: in worlds or with seeds that {start.name} isn't trained in"
+            )
+    try:
+        TopologicalSorter({v.name: [v.after] if v.after else [] for v in variants.values()}).prepare()
+    except CycleError as error:
+        raise InputError(f"{path}: variants start from each other: {' → '.join(error.args[1])}") from error
+
+
+def _check_known(name: str, variants: Mapping[str, Variant], where: str) -> None:
+    if name not in variants:
+        raise InputError(f"{where}: no variant {name!r}{did_you_mean(name, variants)}")

@@ -1,0 +1,111 @@
+"""Means over cells, differences in pairs, claims."""
+
+from pathlib import Path
+
+import pytest
+
+from derta.errors import InputError
+from derta.evaluation.results.intervals import student_t
+from derta.study.claims import Claim
+from derta.study.numbers import Number, Numbers, load_numbers, mean_of, save_numbers, value_of
+from derta.study.plan import Study, Table, Variant
+from derta.study.verdicts import check_claims, labels_of
+
+
+def number(world: int, seed: int, variant: str, attack: str, value: float, metric: str = "asr") -> Number:
+    return Number(world, seed, variant, attack, attack, metric, value, 60)
+
+
+NUMBERS = [
+    *(number(w, s, "old", "prefill", 10.0 * w + s) for w in (1, 2) for s in (1, 2)),
+    *(number(w, s, "new", "prefill", 10.0 * w) for w in (1, 2) for s in (1, 2)),
+    *(number(w, s, "new", "template+prefill", 4.0) for w in (1, 2) for s in (1, 2)),
+    *(number(w, s, "old", "template+prefill", 2.0) for w in (1, 2) for s in (1, 2)),
+    *(number(w, s, "new", "selfcipher", 90.0) for w in (1, 2) for s in (1, 2)),
+    number(1, 1, "new", "direct", 3.0, "over_refusal"),
+]
+
+
+def study(*claims: Claim) -> Study:
+    variants = {name: Variant(name, "organism", worlds=(1, 2), seeds=(1, 2)) for name in ("old", "new")}
+    return Study(Path("study.yaml"), "A study", "", variants, (Table(title="T", variants=["old", "new"]),), claims)
+
+
+def test_an_estimate_is_the_mean_over_cells_with_their_interval() -> None:
+    estimate = Numbers.of(NUMBERS).estimate("old", value_of("prefill", "asr"))
+    assert estimate is not None
+    assert (estimate.value, estimate.cells) == (16.5, 4)
+    assert (estimate.low, estimate.high) == student_t([11, 12, 21, 22])
+
+
+def test_a_difference_is_taken_within_world_and_seed() -> None:
+    numbers = Numbers.of(NUMBERS)
+    differences = numbers.values("new", value_of("prefill", "asr"), "old")
+    assert differences == {(1, 1): -1.0, (1, 2): -2.0, (2, 1): -1.0, (2, 2): -2.0}
+    estimate = numbers.estimate("new", value_of("prefill", "asr"), "old")
+    assert estimate is not None
+    assert estimate.high is not None
+    assert estimate.high < 0, "the differences hardly vary, though the values do"
+
+
+def test_a_cell_that_lacks_an_attack_has_no_mean_over_attacks() -> None:
+    numbers = Numbers.of([each for each in NUMBERS if not (each.attack == "prefill" and each.world == 2)])
+    assert set(numbers.values("new", mean_of(["prefill", "selfcipher"], "asr"))) == {(1, 1), (1, 2)}
+
+
+def test_the_worst_attack_is_named() -> None:
+    worst = Numbers.of(NUMBERS).worst("new", ["prefill", "selfcipher", "unknown"], "asr")
+    assert worst is not None
+    assert (worst.value, worst.of) == (90.0, "selfcipher")
+
+
+@pytest.mark.parametrize(
+    ("claim", "labels"),
+    [
+        ({"attacks": "every"}, ["prefill", "template+prefill", "selfcipher"]),
+        ({"attacks": "combined"}, ["template+prefill"]),
+        ({"attacks": "every", "leave_out": ["encoding"]}, ["prefill", "template+prefill"]),
+        ({"attacks": "every", "families": ["framing"]}, ["template+prefill"]),
+        ({"attacks": ["direct"]}, ["direct"]),
+    ],
+)
+def test_what_a_claim_is_about(claim: dict, labels: list[str]) -> None:
+    attacks = ["prefill", "template+prefill", "selfcipher"]
+    assert labels_of(Claim(claim="", variant="new", metric="asr", **claim), attacks) == labels
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "met"),
+    [
+        ({"most": 95}, 90.0, True),
+        ({"most": 89}, 90.0, False),
+        ({"most": 5, "leave_out": ["encoding"], "over": "mean"}, 9.5, False),
+        ({"most": 0, "against": "old", "attacks": ["prefill"]}, -1.5, True),
+        ({"most": 0, "against": "old", "attacks": ["prefill", "template+prefill"]}, 2.0, False),
+        ({"least": 5, "attacks": ["prefill", "template+prefill"]}, 4.0, False),
+        ({"most": 5, "metric": "over_refusal", "attacks": ["direct"]}, 3.0, True),
+    ],
+)
+def test_a_claim_is_checked_on_the_worst_or_the_mean(claim: dict, value: float, met: bool) -> None:
+    (verdict,) = check_claims(study(Claim(claim="", variant="new", **{"metric": "asr", **claim})), Numbers.of(NUMBERS))
+    assert verdict.estimate is not None
+    assert (verdict.estimate.value, verdict.met) == (value, met)
+
+
+def test_a_claim_about_what_nobody_measured_is_not_met() -> None:
+    (verdict,) = check_claims(study(Claim(claim="", variant="new", metric="leak", most=1)), Numbers.of(NUMBERS))
+    assert verdict.met is None
+
+
+def test_numbers_are_read_as_they_were_written(tmp_path: Path) -> None:
+    save_numbers(tmp_path / "rows.csv", NUMBERS)
+    assert load_numbers(tmp_path / "rows.csv") == NUMBERS
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a,b\n1,2\n", "world,seed,variant,attack,label,metric,value,n\n1,x,a,b,c,d,1,2\n"]
+)
+def test_a_table_of_something_else_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(InputError, match=r"rows\.csv: can't be read as a study's numbers"):
+        load_numbers(tmp_path / "rows.csv")

@@ -1,0 +1,73 @@
+"""A study's file: what it may say, and in which order its cells come."""
+
+from pathlib import Path
+
+import pytest
+
+from derta.errors import InputError
+from derta.study import load_study
+from derta.study.plan import Cell
+
+GOOD = """
+title: A study
+recipe: organism
+worlds: [1, 2]
+seeds: [1, 2]
+evaluate: {attacks: direct}
+variants:
+  after-that: {after: first, max_steps: 5}
+  first: {method: derta}
+  hot: {after: first, train: false, evaluate: {temperature: 1.0}}
+  once: {seeds: [1], worlds: [1]}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_cells_come_seed_by_seed_and_each_after_the_one_it_starts_from(tmp_path: Path) -> None:
+    study = load_study(write(tmp_path, GOOD))
+    cells = list(study.cells())
+    assert len(cells) == 3 * 4 + 1
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+    for cell in cells:
+        start = study.start_of(cell)
+        assert start is None or cells.index(start) < cells.index(cell)
+    assert study.start_of(Cell(2, 1, "hot")) == Cell(2, 1, "first")
+
+
+def test_evaluation_options_of_a_variant_win(tmp_path: Path) -> None:
+    variants = load_study(write(tmp_path, GOOD)).variants
+    assert variants["hot"].evaluate == {"attacks": "direct", "temperature": 1.0}
+    assert variants["first"].evaluate == {"attacks": "direct"}
+    assert variants["first"].train == {"method": "derta"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (GOOD.replace("after: first, max_steps", "after: frist, max_steps"), r"no variant 'frist' \(did you mean"),
+        (GOOD.replace("first: {method: derta}", "first: {after: after-that}"), "start from each other"),
+        (GOOD.replace("worlds: [1, 2]", "worlds: []"), "worlds: list should have at least 1"),
+        (GOOD.replace("title: A study", "titel: A study"), "title: field required"),
+        (GOOD.replace("hot: {after: first, train: false,", "hot: {train: false,"), "say which, `after`"),
+        (GOOD.replace("once:", "a/b:"), "can't name a directory"),
+        (GOOD.replace("seeds: [1], worlds", "seeds: 1, worlds"), "once.seeds: a list of numbers"),
+        (GOOD.replace("once: {seeds: [1]", "once: {after: first, seeds: [9]"), "seeds that first isn't trained in"),
+        (GOOD + "tables: [{title: T, variants: [none]}]", "the table 'T': no variant 'none'"),
+        (GOOD + "claims: [{claim: C, variant: x, metric: asr}]", "the claim 'C': no variant 'x'"),
+        (GOOD + "tables: [", "not YAML"),
+    ],
+)
+def test_what_is_wrong_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        load_study(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.yaml: can't be read"):
+        load_study(tmp_path / "none.yaml")
