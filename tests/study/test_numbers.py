@@ -1,6 +1,7 @@
 """Means over cells, differences in pairs, claims."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_the_worst_attack_is_named() -> None:
         ({"attacks": ["direct"]}, ["direct"]),
     ],
 )
-def test_what_a_claim_is_about(claim: dict, labels: list[str]) -> None:
+def test_what_a_claim_is_about(claim: dict[str, Any], labels: list[str]) -> None:
     attacks = ["prefill", "template+prefill", "selfcipher"]
     assert labels_of(Claim(claim="", variant="new", metric="asr", **claim), attacks) == labels
 
@@ -86,7 +87,7 @@ def test_what_a_claim_is_about(claim: dict, labels: list[str]) -> None:
         ({"most": 5, "metric": "over_refusal", "attacks": ["direct"]}, 3.0, True),
     ],
 )
-def test_a_claim_is_checked_on_the_worst_or_the_mean(claim: dict, value: float, met: bool) -> None:
+def test_a_claim_is_checked_on_the_worst_or_the_mean(claim: dict[str, Any], value: float, met: bool) -> None:
     (verdict,) = check_claims(study(Claim(claim="", variant="new", **{"metric": "asr", **claim})), Numbers.of(NUMBERS))
     assert verdict.estimate is not None
     assert (verdict.estimate.value, verdict.met) == (value, met)
