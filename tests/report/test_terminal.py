@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from derta.evaluation.results.metrics import MetricRow
-from derta.report.terminal import results_table
+from derta.report.terminal import indented, results_table
 
 
 def row(metric, attack, value, model="m", unit="%", judge="organism", n=40, digest=None, method=None):
@@ -85,3 +85,13 @@ def test_judges_stand_side_by_side_the_first_one_first():
 def test_broken_output_shows_up_when_there_is_any():
     assert "broken output" in printed([row("asr", "direct", 2.0), row("broken", "direct", 12.0)])
     assert "broken output" not in printed([row("asr", "direct", 2.0), row("broken", "direct", 0.0)])
+
+
+def test_variants_of_a_composition_are_told_apart() -> None:
+    labels = ("codeattack@stack+prefill@20", "codeattack@stack+prefill@affirmative", "template+prefill@20", "direct")
+    assert [indented(label) for label in labels] == [
+        " @stack+prefill@20",
+        " @stack+prefill@affirmative",
+        " @20",
+        "direct",
+    ]

@@ -127,7 +127,7 @@ def is_shown(row: MetricRow, rows: Sequence[MetricRow]) -> bool:
 
 def indented(label: str) -> str:
     """Return an attack's name, of its variants only what tells them apart."""
-    return f" @{label.split('@')[1]}" if "@" in label else label
+    return f" @{label.partition('@')[2]}" if "@" in label else label
 
 
 def comparison_table(comparison: Comparison) -> RenderableType:
