@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from derta.training.options import AttackOptions
-    from derta.training.trainer import DeRTaTrainer
+    from derta.training.run_trainer import RunTrainer
 
 _OWN = {
     "data": ("derta", "training/options.py", "DataOptions"),
@@ -106,7 +106,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _attack(trainer: "DeRTaTrainer", asked: "AttackOptions") -> "TrainerCallback":
+def _attack(trainer: "RunTrainer", asked: "AttackOptions") -> "TrainerCallback":
     from derta.evaluation.attacks import attack_names
     from derta.evaluation.callback import AttackSuccessCallback
     from derta.evaluation.config import Options
