@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ class RunTrainer(Trainer):
         run_identity: Says whose run it is, at least `method`, `seed` and `base`; it lies beside every checkpoint.
     """
 
-    about: ClassVar[str] = ""
+    about: str = ""
     """What the card says of the method, in a sentence that follows "of derta"."""
 
     args: DeRTaConfig

@@ -69,8 +69,8 @@ class DeRTaTrainer(RunTrainer):
 
     _tag_names = ("derta", "safety")
     about = (
-        "Decoupled Refusal\nTraining ([Yuan et al., ACL 2025](https://huggingface.co/papers/2407.09121)) teaches a model to "
-        "refuse at any position\nof a response."
+        "Decoupled Refusal\nTraining ([Yuan et al., ACL 2025](https://huggingface.co/papers/2407.09121)) "
+        "teaches a model to refuse at any position\nof a response."
     )
 
     train_dataset: TreeDataset | None
