@@ -56,11 +56,14 @@ class CircuitBreakers(BaselineTrainer):
         self.layers = sorted({max(1, round(float(share) * depth)) for share in self.constants["layers"]})
         if not self.layers or self.layers[-1] > depth:
             raise InputError("`constants` layers: give shares of the model's depth, from 0 to 1")
+        head = self.model.get_output_embeddings()
+        modules = [(name, each) for name, each in self.model.named_modules() if isinstance(each, torch.nn.Linear)]
+        linear = {name.rpartition(".")[2] for name, each in modules if each is not head}
         adapter = LoraConfig(
             task_type="CAUSAL_LM",
             r=self.constants["lora_r"],
             lora_alpha=self.constants["lora_alpha"],
-            target_modules="all-linear",
+            target_modules=sorted(linear),
             layers_to_transform=list(range(self.layers[-1])),
         )
         self.model = self.model_wrapped = get_peft_model(self.model, adapter)

@@ -26,7 +26,7 @@ from transformers import TrainingArguments
 from trl import DPOConfig, DPOTrainer
 
 from derta.baselines.base import Baseline, Setting, register_baseline
-from derta.baselines.trainer import make_derta, train_stage
+from derta.baselines.trainer import make_derta, share_of, train_stage
 from derta.errors import InputError
 from derta.inference.loading import load_weights
 from derta.names import model_path
@@ -87,7 +87,7 @@ class DPO(RunTrainer, DPOTrainer):  # type: ignore[misc]
             raise InputError(f"train_data: {config.method} needs triples, and no example has a rejected response")
         triples = encoded.select(np.flatnonzero(is_triple))
         budget = count_steps(config, len(setting.train_data))
-        self.first_steps = max(1, round(self.constants["first_share"] * budget))
+        self.first_steps = share_of(budget, self.constants["first_share"], "first_share")
         model = load_weights(model_path(name), **{"dtype": "float32", **model_kwargs(setting.options)})
         super().__init__(
             model=model,

@@ -58,8 +58,8 @@ register_baseline(
         SoFA,
         {
             "rules": [
-                "It is a rule : I will not help with a request if someone could be hurt by it .",
-                "It is a law : I will not explain what is not safe .",
+                "It is a rule : I will not help if people could be hurt by it .",
+                "It is a law : I will not explain something that is not safe .",
                 "It is a rule : I cannot help with something that is against the law .",
             ],
             "helpful_share": 0.5,

@@ -80,7 +80,8 @@ class BaselineTrainer(RunTrainer):
         config.learning_rate *= self.constants.get("learning_rate_scale", 1.0)
         self.budget = count_steps(config, len(setting.train_data))
         if self.stage:
-            config.max_steps = self.budget - self.stage_steps
+            self.first_steps = share_of(self.budget, self.constants["first_share"], "first_share")
+            config.max_steps = self.budget - self.first_steps
 
         # Tokenizer and model
         name = model_path(str(setting.options.model.model_name_or_path))
@@ -143,19 +144,11 @@ class BaselineTrainer(RunTrainer):
 
     # What they share
 
-    @property
-    def stage_steps(self) -> int:
-        """How many steps of the budget the first stage takes."""
-        share: float = self.constants["first_share"]
-        if not 0 < share < 1:
-            raise InputError(f"`constants` first_share: {share} is not between 0 and 1")
-        return max(1, round(share * self.budget))
-
     def train_stages(self) -> None:
         """Train the first stage, if there is one, and go on from its weights."""
         if self.stage:
             make = partial(make_derta, method=self.stage)
-            state = train_stage(self, "first-stage", self.stage, self.stage_steps, make).state_dict()
+            state = train_stage(self, "first-stage", self.stage, self.first_steps, make).state_dict()
             for model in filter(None, (self.model, self.reference)):
                 model.load_state_dict(state)
 
@@ -170,6 +163,19 @@ class BaselineTrainer(RunTrainer):
     def card_settings(self) -> Mapping[str, Any]:
         """Return what the card says of the configuration, by name."""
         return {**self.constants, **settings_of(self.args, _SETTINGS)}
+
+
+def share_of(budget: int, share: float, constant: str) -> int:
+    """Return how many steps of a budget a stage takes; at least one is left.
+
+    Raises:
+        InputError: The share isn't one.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"`constants` {constant}: {share} is not between 0 and 1")
+    if budget < 2:
+        raise InputError("max_steps: two stages share the steps, and there is only one; raise it")
+    return min(budget - 1, max(1, round(share * budget)))
 
 
 def frozen_copy(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
@@ -216,6 +222,6 @@ def train_stage(
     if not run.finished or overwrite:
         stage = make(setting.with_config(config, constants))
         stage.run_identity = identity
-        run.claim({"stage_of": trainer.args.method, "method": method, "max_steps": steps}, overwrite)
+        run.claim({"stage_of": setting.config.method, "method": method, "max_steps": steps}, overwrite)
         train_run(stage, run)
     return load_weights(str(path))

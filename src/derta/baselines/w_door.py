@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from derta.baselines import door, dpo
 from derta.baselines.base import Baseline, Setting, register_baseline
 from derta.baselines.sequences import Part, target_log_probs
-from derta.baselines.trainer import frozen_copy, train_stage
+from derta.baselines.trainer import frozen_copy, share_of, train_stage
 
 
 def token_weights(log_ratio: torch.Tensor, tau: float) -> torch.Tensor:
@@ -43,7 +43,7 @@ class WDOOR(door.DOOR):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self.dpo_steps = max(2, round(self.constants["dpo_share"] * self.budget))
+        self.dpo_steps = share_of(self.budget, self.constants["dpo_share"], "dpo_share")
         self.args.max_steps = self.budget - self.dpo_steps
 
     def train_stages(self) -> None:
