@@ -57,8 +57,11 @@ class CircuitBreakers(BaselineTrainer):
         if not self.layers or self.layers[-1] > depth:
             raise InputError("`constants` layers: give shares of the model's depth, from 0 to 1")
         head = self.model.get_output_embeddings()
-        modules = [(name, each) for name, each in self.model.named_modules() if isinstance(each, torch.nn.Linear)]
-        linear = {name.rpartition(".")[2] for name, each in modules if each is not head}
+        linear = {
+            name.rpartition(".")[2]
+            for name, module in self.model.named_modules()
+            if isinstance(module, torch.nn.Linear) and module is not head
+        }
         adapter = LoraConfig(
             task_type="CAUSAL_LM",
             r=self.constants["lora_r"],
@@ -71,7 +74,7 @@ class CircuitBreakers(BaselineTrainer):
     def loss(self, model: Any, batch: dict[str, Part]) -> torch.Tensor:
         """Return the loss of retaining and rerouting."""
         progress = self.state.global_step / (2 * self.state.max_steps)
-        # All kept sequences weigh alike, whether of the helpful or the safe part.
+        # Their tokens weigh alike, whether helpful or safe.
         kept = [part for name, part in batch.items() if name != "rejected"]
         total = torch.zeros((), device=self.args.device)
         if kept:
@@ -99,6 +102,7 @@ class CircuitBreakers(BaselineTrainer):
         if _internal_call:
             super().save_model(output_dir, _internal_call)
             return
+        self._require_finite_weights()
         adapted = self.model
         self.model = copy.deepcopy(adapted).merge_and_unload()
         try:

@@ -4,10 +4,11 @@ Source: Lu et al., "SoFA: Shielded On-the-fly Alignment via Priority Rule Follow
 fine-tuning on conversations whose system prompt holds rules, with answers that follow them where they apply and the
 user where they don't, beside general helpfulness data. 3 epochs at 1e-5.
 
-Different here: each triple's prompt gets a rule drawn from `rules`, and so does `helpful_share` of the helpful examples
-(where no rule applies); the others have none. The rule stands before the user's first words, since many templates have
-no system turn. At evaluation all rules stand there, through the saved chat template, as its authors ask with rules;
-`rules_at_evaluation: false` leaves them out. The rules are short because the organism's vocabulary is.
+Different here: each triple's prompt gets some of `rules`, at random, and so does `helpful_share` of the helpful
+examples (where no rule applies); the others have none. They stand before the user's first words, since many templates
+have no system turn. At evaluation all rules stand there, through the saved chat template, as its authors ask with
+rules; `rules_at_evaluation: false` leaves them out. The rules are short because the organism's vocabulary is. The rate
+is the recipe's.
 """
 
 import random
@@ -28,15 +29,16 @@ class SoFA(BaselineTrainer):
     """Trains behind rules, and saves a template that writes them."""
 
     def prepare_data(self, dataset: Dataset) -> Dataset:
-        """Put a rule before each prompt of a triple, and before a share of the helpful ones."""
+        """Put rules before each prompt of a triple, and before a share of the helpful ones."""
         draw, rules = random.Random(self.setting.config.seed), self.constants["rules"]
 
         def ruled(example: Example) -> Example:
-            rule, without = draw.choice(rules), draw.random() >= self.constants["helpful_share"]
+            some = " ".join(draw.sample(rules, draw.randint(1, len(rules))))
+            without = draw.random() >= self.constants["helpful_share"]
             return (
                 example
                 if example.is_helpful and without
-                else replace(example, prompt=messages_with(rule, example.prompt))
+                else replace(example, prompt=messages_with(some, example.prompt))
             )
 
         return as_dataset((ruled(example), True) for example in examples_of(dataset.to_dict()))

@@ -115,6 +115,8 @@ class BaselineTrainer(RunTrainer):
             train_dataset=SequenceDataset(encoded, self.sequences, config.seed),
             processing_class=self.saved_tokenizer(tokenizer),
         )
+        # A micro-batch's mean is divided by how many of them a step accumulates.
+        self.model_accepts_loss_kwargs = False
 
     # What a method changes
 
