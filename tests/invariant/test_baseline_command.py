@@ -119,8 +119,8 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtu
 def test_what_a_baseline_cannot_do_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     rest = ("--config", "organism", "--output-dir", "out")
     assert "did you mean 'door'?" in refused(capsys, "dor", *rest)
-    assert "name a baseline before its options" in refused(capsys, *rest)
-    assert "--method: door is the method" in refused(capsys, "door", *rest, "--method", "rto")
+    assert "name a baseline before its options" in refused(capsys, "--config=organism", "--output-dir=out")
+    assert "method: door is the method" in refused(capsys, "door", *rest, "--method", "rto")
     assert "--constants bta: door has none of this name" in refused(capsys, "door", *rest, "--constants", '{"bta": 1}')
     assert "first_share: 1.5 is not between 0 and 1" in refused(
         capsys, "dpo", *rest, "--constants", '{"first_share": 1.5}'

@@ -226,4 +226,6 @@ def train_stage(
         stage.run_identity = identity
         run.claim({"stage_of": setting.config.method, "method": method, "max_steps": steps}, overwrite)
         train_run(stage, run)
+    # What is drawn next doesn't depend on whether the stage was trained now or before.
+    set_seed(config.seed)
     return load_weights(str(path))
