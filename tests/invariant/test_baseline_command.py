@@ -126,6 +126,7 @@ def test_what_a_baseline_cannot_do_is_one_line(capsys: pytest.CaptureFixture[str
         capsys, "dpo", *rest, "--constants", '{"first_share": 1.5}'
     )
     assert "use_peft" in refused(capsys, "dpo", *rest, "--use-peft", "true")
+    assert "contexts" in refused(capsys, "door", *rest, "--contexts", "recommended")
     assert "eval_data" in refused(capsys, "door", *rest, "--eval-data", "organism")
     assert "rto-dropuot" in refused(capsys, "door", *rest, "--rto-dropuot", "1")
     Path("helpful.jsonl").write_text('{"prompt": "How do I open the door ?", "chosen": "Take a key ."}\n')

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from derta.baselines.base import constants_of, find_baseline
+from derta.contexts import context_weights
 from derta.errors import InputError
 from derta.training.config import DeRTaConfig
 
@@ -40,6 +41,8 @@ class BaselineConfig(DeRTaConfig):
         constants_of(find_baseline(self.method), constants)
         if self.world_size > 1 or self.n_gpu > 1 or self.fsdp or self.deepspeed:
             raise InputError("launch: baselines train in one process, on one device, unsharded; launch it so")
+        if context_weights(self.contexts) is not None:
+            raise InputError("contexts: baselines see every example plain; leave it out, or give none")
         # Losses are means over a micro-batch.
         self.label_names = []
 

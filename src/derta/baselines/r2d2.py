@@ -33,7 +33,7 @@ from derta.evaluation.attacks.phrases import ENGLISH, organism_phrases
 from derta.evaluation.attacks.target_loss import target_tokens
 from derta.inference import first_tokens
 from derta.inference.decoding import evaluating
-from derta.names import ORGANISM
+from derta.inference.loading import world_of
 from derta.tokens.encoder import EncodedExample
 
 
@@ -51,10 +51,10 @@ class R2D2(BaselineTrainer):
         if setting.options.model.use_peft:
             raise InputError("use_peft: r2d2's search reads the whole model's gradients; leave it out")
         super().__init__(setting)
-        is_organism = setting.options.model.model_name_or_path == ORGANISM
+        world = world_of(str(setting.options.model.model_name_or_path))
         tokenizer: Any = self.processing_class
         self._context = AttackContext(
-            organism_phrases() if is_organism else ENGLISH,
+            ENGLISH if world is None else organism_phrases(world),
             lambda text, count: first_tokens(tokenizer, text, count),
             search=Search(gcg_length=self.constants["suffix_length"], gcg_width=self.constants["width"]),
         )
