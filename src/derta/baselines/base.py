@@ -3,17 +3,15 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from derta.errors import InputError, did_you_mean
+from derta.training.config import DeRTaConfig
 from derta.training.options import TrainOptions
 from derta.training.run_trainer import RunTrainer
-
-if TYPE_CHECKING:
-    from derta.baselines.config import BaselineConfig
 
 Constants = Mapping[str, Any]
 
@@ -35,9 +33,9 @@ class Setting:
     constants: Constants
 
     @property
-    def config(self) -> "BaselineConfig":
+    def config(self) -> DeRTaConfig:
         """The configuration of the run."""
-        return cast("BaselineConfig", self.options.config)
+        return self.options.config
 
     def with_config(self, config: Any, constants: Constants | None = None) -> "Setting":
         """Return the same setting with another configuration, and other constants if they are given."""
