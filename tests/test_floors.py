@@ -23,6 +23,7 @@ FLOORS: Sequence[set[str]] = (
     {"method"},
     {"training"},
     {"evaluation"},
+    {"baselines"},
     {"study"},
     {"report"},
     {"commands"},

@@ -18,6 +18,7 @@ from derta.redaction import redacted_text
 
 COMMANDS = {
     "train": "tune a model from a recipe",
+    "baseline": "tune a model with a method to compare with (circuit breakers, DOOR, DPO, …)",
     "merge": "merge a LoRA adapter into its base model",
     "data check": "count, measure and find problems by file and line",
     "data convert": "write data in the canonical form",

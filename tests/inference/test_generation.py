@@ -177,3 +177,23 @@ def test_draws_follow_the_models_distribution(model: PreTrainedModel, tokenizer:
     ids = encode(tokenizer, [request])[0].ids
     likeliest = (model(input_ids=torch.tensor([ids])).logits[0, -1] / 2.0).softmax(-1).max().item()
     assert abs(found / count - likeliest) < 4 * (likeliest * (1 - likeliest) / count) ** 0.5
+
+
+def test_a_checkpoint_s_bias_moves_the_choice_of_single_tokens_and_of_nothing_else(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    ids = encode(tokenizer, [REQUESTS[0]])[0].ids
+    logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+    first, second = logits.topk(2).indices.tolist()
+    gap = float(logits[first] - logits[second])
+    shipped = model.generation_config
+    try:
+        for bias, expected in ((gap - 1e-3, first), (gap + 1e-3, second)):
+            model.generation_config = GenerationConfig(sequence_bias=[[[second], bias]])
+            (answer,) = generate(model, tokenizer, [REQUESTS[0]], 1)
+            assert answer.continuation == tokenizer.decode([expected], skip_special_tokens=True)
+        model.generation_config = GenerationConfig(sequence_bias=[[[second, first], 1.0]])
+        with pytest.raises(InputError, match="only single tokens can be biased"):
+            generate(model, tokenizer, [REQUESTS[0]], 1)
+    finally:
+        model.generation_config = shipped

@@ -5,6 +5,7 @@ from dataclasses import fields
 import pytest
 
 from derta.errors import InputError
+from derta.training.config import DeRTaConfig
 from derta.training.options import _DATACLASSES, AttackOptions, option_names
 from derta.training.ranges import RANGES, Range, check_ranges
 
@@ -13,7 +14,7 @@ def test_every_range_is_of_an_option_and_every_number_of_ours_has_one() -> None:
     assert set(RANGES) <= set(option_names())
     numbers = {
         field.name
-        for options in _DATACLASSES
+        for options in (DeRTaConfig, *_DATACLASSES)
         if options.__module__.startswith("derta")
         for field in fields(options)
         if field.name in options.__annotations__ and field.type in (int, float, int | None, float | None)

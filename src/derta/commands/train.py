@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from derta.training.options import AttackOptions
-    from derta.training.trainer import DeRTaTrainer
+    from derta.training.run_trainer import RunTrainer
 
 _OWN = {
     "data": ("derta", "training/options.py", "DataOptions"),
@@ -100,13 +100,14 @@ def run(args: Namespace) -> int:
     # Of several processes the first one speaks.
     screen.quiet |= os.environ.get("RANK", "0") != "0"
     with screen.libraries_aside():
-        directory = train_command(args.rest, _attack)
+        directory = train_command(args.rest, make_attack)
     if directory is not None:
         screen.say(f"next: derta eval --model {directory} --out {directory / 'evaluation'}")
     return 0
 
 
-def _attack(trainer: "DeRTaTrainer", asked: "AttackOptions") -> "TrainerCallback":
+def make_attack(trainer: "RunTrainer", asked: "AttackOptions") -> "TrainerCallback":
+    """Make the callback that attacks a model while it trains, as the options ask for."""
     from derta.evaluation.attacks import attack_names
     from derta.evaluation.callback import AttackSuccessCallback
     from derta.evaluation.config import Options

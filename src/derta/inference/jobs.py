@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,6 +34,7 @@ class Job:
         top_logprobs: how many alternatives to record a token; 0 records nothing.
         stop: texts that end an answer and aren't part of it.
         draws: where sampling gets its numbers: the request's own, so that no other request changes them.
+        biases: what is added to the logits of single tokens before one is chosen.
         written: the tokens so far, the end-of-turn token left out.
         over: whether nothing more is to be written.
         finished: whether the model, or a stop text, ended the answer.
@@ -48,6 +50,7 @@ class Job:
     top_logprobs: int = 0
     stop: tuple[str, ...] = ()
     draws: random.Random = field(default_factory=random.Random)
+    biases: tuple[tuple[int, float], ...] = ()
     written: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     over: bool = False
@@ -115,6 +118,7 @@ def make_job(
         top_logprobs,
         tuple(filter(None, stop)),
         random.Random(f"{seed} {number} {context.ids}"),
+        token_biases(model),
     )
 
 
@@ -125,9 +129,26 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> fr
     return frozenset(token for token in [*ends, tokenizer.eos_token_id] if token is not None)
 
 
+def token_biases(model: PreTrainedModel) -> tuple[tuple[int, float], ...]:
+    """Return the biases of single tokens that a checkpoint's generation configuration asks for (`sequence_bias`).
+
+    Raises:
+        InputError: It biases a sequence of several tokens.
+    """
+    shipped: Any = model.generation_config.sequence_bias if model.generation_config else None
+    pairs = shipped.items() if isinstance(shipped, dict) else shipped or ()
+    biases = [(list(tokens), float(bias)) for tokens, bias in pairs]
+    if any(len(tokens) != 1 for tokens, _ in biases):
+        raise InputError(
+            "generation_config.json: sequence_bias names a sequence of several tokens, and only single tokens can be "
+            "biased here; leave it out there"
+        )
+    return tuple((tokens[0], bias) for tokens, bias in biases)
+
+
 def choose(logits: torch.Tensor, jobs: Sequence[Job]) -> list[tuple[int, TokenLogprob | None]]:
     """Choose each job's next token from its row of `logits` (jobs x vocabulary)."""
-    logits = logits.float()
+    logits = _biased(logits.float(), jobs)
     tokens: list[int] = logits.argmax(dim=-1).tolist()
     for job, is_finite in zip(jobs, logits.amax(dim=-1).isfinite().tolist(), strict=True):
         if not is_finite:
@@ -141,6 +162,17 @@ def choose(logits: torch.Tensor, jobs: Sequence[Job]) -> list[tuple[int, TokenLo
     return [
         (token, _logprob(jobs[row], token, scores[row]) if row in scores else None) for row, token in enumerate(tokens)
     ]
+
+
+def _biased(logits: torch.Tensor, jobs: Sequence[Job]) -> torch.Tensor:
+    """Add each job's biases to its row."""
+    if not any(job.biases for job in jobs):
+        return logits
+    logits = logits.clone()
+    for row, job in enumerate(jobs):
+        for token, bias in job.biases:
+            logits[row, token] += bias
+    return logits
 
 
 def _sample(logits: torch.Tensor, jobs: Sequence[Job]) -> list[int]:

@@ -1,7 +1,7 @@
 """The model card: what was trained, on what, with the run's own numbers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,7 @@ _CARD = Template(
 
 {% if base -%}
 [{{ base }}]({{ base_link }}), tuned{% else -%}
-Tuned{% endif %} with method `{{ method }}` of derta {{ version }}: Decoupled Refusal
-Training ([Yuan et al., ACL 2025](https://huggingface.co/papers/2407.09121)) teaches a model to refuse at any position
-of a response.
+Tuned{% endif %} with method `{{ method }}` of derta {{ version }}: {{ about }}
 
 {% if not evaluated -%}
 The numbers below are losses of the training run. They do not measure safety: evaluate the model under attack before
@@ -41,7 +39,8 @@ relying on it.
 {% for key, value in settings.items() -%}
 | {{ key }} | `{{ value }}` |
 {% endfor %}
-{% if logs -%}
+{% if not logs -%}
+{% elif terms -%}
 | step | loss | helpful | safe | RTO | refusal at RTO | refusal at helpful |
 |---|---|---|---|---|---|---|
 {% for log in logs -%}
@@ -49,7 +48,13 @@ relying on it.
 {% endfor %}
 Losses are means per target token. "Refusal at" is the probability of the refusal token: at RTO positions it should be
 high, at helpful positions (the false alarm) low.
-{% endif %}
+{% else -%}
+| step | loss |
+|---|---|
+{% for log in logs -%}
+| {{ log[:2] | join(' | ') }} |
+{% endfor %}
+{%- endif %}
 ## Citation
 
 ```bibtex
@@ -114,7 +119,22 @@ _SETTINGS = (
 _COLUMNS = ("loss", "loss_helpful", "loss_safe", "loss_rto", "refusal_at_rto", "refusal_at_helpful")
 
 
-def write_model_card(path: Path, *, args: DeRTaConfig, state: TrainerState, base: str, examples: int) -> None:
+def settings_of(args: DeRTaConfig, names: Sequence[str] = _SETTINGS) -> dict[str, Any]:
+    """Return the settings of a configuration that a card shows, by name."""
+    return {name: getattr(args, name) for name in names}
+
+
+def write_model_card(
+    path: Path,
+    *,
+    args: DeRTaConfig,
+    state: TrainerState,
+    base: str,
+    examples: int,
+    method: str,
+    about: str,
+    settings: Mapping[str, Any],
+) -> None:
     """Write the card of a run to `path`.
 
     Args:
@@ -123,9 +143,12 @@ def write_model_card(path: Path, *, args: DeRTaConfig, state: TrainerState, base
         state: Holds the trainer's log, which the numbers come from.
         base: Names the model that was tuned.
         examples: Counts the training examples.
+        method: Names the method.
+        about: Says in a sentence what the method does.
+        settings: Lists what the run was set to.
     """
     base = "" if Path(base).exists() else base  # a path of this machine means nothing to a reader
-    metadata: dict[str, Any] = {"library_name": "transformers", "tags": _tags(args.method)}
+    metadata: dict[str, Any] = {"library_name": "transformers", "tags": _tags(method)}
     if base:
         metadata["base_model"] = base
     finished = [log for log in state.log_history if "train_runtime" in log]
@@ -134,13 +157,15 @@ def write_model_card(path: Path, *, args: DeRTaConfig, state: TrainerState, base
         name=Path(str(args.output_dir)).name,
         base=base,
         base_link=f"https://huggingface.co/{base}",
-        method=args.method,
+        method=method,
+        about=about,
         version=__version__,
         examples=examples,
         steps=state.global_step,
         batch=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         seconds=f", {finished[-1]['train_runtime']:.0f} seconds" if finished else "",
-        settings={name: getattr(args, name) for name in _SETTINGS},
+        settings=settings,
+        terms=any("loss_helpful" in log for log in state.log_history),
         logs=[
             [log["step"], *(f"{log[name]:.3f}" if name in log else "—" for name in _COLUMNS)]
             for log in _spread(state.log_history)

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 import torch
 import yaml
@@ -102,34 +102,42 @@ class TrainOptions:
     overrides: dict[str, Any]
 
 
-_DATACLASSES: tuple[Any, ...] = (DeRTaConfig, DataOptions, ModelConfig, RunOptions, AttackOptions)
+_DATACLASSES: tuple[Any, ...] = (DataOptions, ModelConfig, RunOptions, AttackOptions)
+"""Of the options beside the configuration of the trainer."""
 
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"derta train: {message}")
+        raise InputError(f"{self.prog}: {message}")
 
 
-def parse_options(argv: Sequence[str]) -> TrainOptions:
+def parse_options(
+    argv: Sequence[str], config_class: type[DeRTaConfig] = DeRTaConfig, command: str = "derta train"
+) -> TrainOptions:
     """Parse `--config FILE|NAME` and options.
+
+    Args:
+        argv: Holds the options.
+        config_class: Is the class of the configuration, whose fields are options too.
+        command: Names the command in messages.
 
     Raises:
         InputError: an unknown key or option, a value of the wrong type, or options that contradict each other.
     """
-    parser = _Parser(list(_DATACLASSES), prog="derta train", allow_abbrev=False)
+    parser = _Parser(cast(Any, [config_class, *_DATACLASSES]), prog=command, allow_abbrev=False)
     parser.add_argument(
         "--config", help="YAML recipe, or the name of one of derta's; options on the command line win over it"
     )
-    config_path, on_command_line = _split_config(list(argv))
-    arguments = [*(_recipe_arguments(config_path) if config_path else []), *on_command_line]
+    config_path, on_command_line = _split_config(list(argv), command)
+    arguments = [*(_recipe_arguments(config_path, config_class) if config_path else []), *on_command_line]
     try:
         namespace, unknown = parser.parse_known_args(arguments)
         if unknown:
             name = unknown[0]
             if not name.startswith("-"):
-                raise InputError(f"derta train: {name!r} is one value too many for the option before it")
-            nearest = did_you_mean(name.lstrip("-").replace("-", "_"), option_names())
-            raise InputError(f"derta train: unknown option {name}{nearest}")
+                raise InputError(f"{command}: {name!r} is one value too many for the option before it")
+            nearest = did_you_mean(name.lstrip("-").replace("-", "_"), option_names(config_class))
+            raise InputError(f"{command}: unknown option {name}{nearest}")
         values = vars(namespace)
         if namespace.dry_run and not torch.cuda.is_available():
             # transformers refuses what only GPUs can do, even where nothing is to be computed.
@@ -138,36 +146,36 @@ def parse_options(argv: Sequence[str]) -> TrainOptions:
     except InputError:
         raise
     except (ValueError, TypeError, ImportError, OSError) as error:
-        raise InputError("derta train: " + " ".join(str(error).split())) from error
+        raise InputError(f"{command}: {' '.join(str(error).split())}") from error
     for options in (data, model, run, attack):
         check_ranges(options)
-    names = option_names()
+    names = option_names(config_class)
     changed = {name: value for name, value in vars(namespace).items() if value != parser.get_default(name)}
     for name in set(config._VALID_DICT_FIELDS) & changed.keys():
         changed[name] = getattr(config, name)  # parsed from JSON
     return TrainOptions(config, data, model, run, attack, {name: changed[name] for name in names if name in changed})
 
 
-def option_names() -> list[str]:
+def option_names(config_class: type[DeRTaConfig] = DeRTaConfig) -> list[str]:
     """Names that a recipe or the command line may set."""
-    return [f.name for dataclass_type in _DATACLASSES for f in fields(dataclass_type) if f.init]
+    return [f.name for options in (config_class, *_DATACLASSES) for f in fields(options) if f.init]
 
 
-def _split_config(argv: list[str]) -> tuple[Path | None, list[str]]:
+def _split_config(argv: list[str], command: str) -> tuple[Path | None, list[str]]:
     for index, argument in enumerate(argv):
         if argument.startswith("--config="):
             return recipe_path(argument.removeprefix("--config=")), argv[:index] + argv[index + 1 :]
         if argument == "--config":
             if index + 1 == len(argv):
-                raise InputError("derta train: --config needs a file or a recipe's name")
+                raise InputError(f"{command}: --config needs a file or a recipe's name")
             return recipe_path(argv[index + 1]), argv[:index] + argv[index + 2 :]
     return None, argv
 
 
-def _recipe_arguments(path: Path) -> list[str]:
+def _recipe_arguments(path: Path, config_class: type[DeRTaConfig]) -> list[str]:
     """Turn a recipe into command-line arguments, so that both are checked by the same parser."""
     arguments: list[str] = []
-    for key, value in read_recipe(path).items():
+    for key, value in read_recipe(path, config_class).items():
         if value is None:
             continue
         if isinstance(value, list):
@@ -178,7 +186,7 @@ def _recipe_arguments(path: Path) -> list[str]:
     return arguments
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path, config_class: type[DeRTaConfig] = DeRTaConfig) -> dict[str, Any]:
     """Read a YAML recipe.
 
     Raises:
@@ -207,7 +215,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not YAML: {first_line(error)}") from error
     if not isinstance(recipe, dict) or not isinstance(node, yaml.MappingNode):
         raise InputError(f"{path}: a recipe is a YAML mapping of options to values")
-    names = option_names()
+    names = option_names(config_class)
     for key_node, _ in node.value:
         key = str(key_node.value)
         if key not in names:

@@ -54,7 +54,7 @@ def print_plan(options: TrainOptions, train_data: Dataset, tokenizer: PreTrained
     console.print(_data_table(trees, encoded))
     if contexts is not None:
         console.print(_contexts_table(trees))
-    console.print(_steps_line(config, len(trees)), soft_wrap=True)
+    console.print(steps_line(config, len(trees)), soft_wrap=True)
     network, trainable, model_config = empty_model(model, options.model)
     shards = config.world_size if config.world_size > 1 else _SHARDS
     batch = _widest_batch(trees, config, is_dense(network))
@@ -144,11 +144,23 @@ def _contexts_table(trees: TreeDataset) -> Table:
     return table
 
 
-def _steps_line(config: DeRTaConfig, examples: int) -> str:
-    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-    per_epoch = math.ceil(examples / per_step)
-    steps = config.max_steps if config.max_steps > 0 else math.ceil(per_epoch * config.num_train_epochs)
-    return f"{steps:,} optimizer steps of {per_step} examples, {steps / per_epoch:.2f} epochs; method {config.method}"
+def count_steps(config: DeRTaConfig, examples: int) -> int:
+    """Return how many optimizer steps a run takes on so many examples."""
+    per_epoch = math.ceil(examples / examples_per_step(config))
+    return config.max_steps if config.max_steps > 0 else math.ceil(per_epoch * config.num_train_epochs)
+
+
+def examples_per_step(config: DeRTaConfig) -> int:
+    """Return how many examples an optimizer step takes, over accumulation and ranks."""
+    examples: int = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
+    return examples
+
+
+def steps_line(config: DeRTaConfig, examples: int) -> str:
+    """Say in a line how long a run is."""
+    steps, per_step = count_steps(config, examples), examples_per_step(config)
+    epochs = steps / math.ceil(examples / per_step)
+    return f"{steps:,} optimizer steps of {per_step} examples, {epochs:.2f} epochs; method {config.method}"
 
 
 def _widest_batch(trees: TreeDataset, config: DeRTaConfig, dense: bool) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,10 +24,12 @@ from derta.names import ORGANISM, model_path, organism_world
 from derta.redaction import redacted
 from derta.terminal import LOG, screen
 from derta.threads import threads_for
+from derta.training.config import DeRTaConfig
 from derta.training.display import TrainingDisplay
 from derta.training.options import AttackOptions, TrainOptions, parse_options
-from derta.training.plan import print_plan
+from derta.training.plan import examples_per_step, print_plan
 from derta.training.run_directory import RunDirectory, is_disk_full, require_disk_space
+from derta.training.run_trainer import RunTrainer
 from derta.training.trainer import DeRTaTrainer
 
 # These change where and how a run is told about and stored, not what it computes.
@@ -48,21 +51,41 @@ _NO_PART_OF_IDENTITY_PREFIXES = (
 )
 
 
-Attacking = Callable[[DeRTaTrainer, AttackOptions], TrainerCallback]
+Attacking = Callable[[RunTrainer, AttackOptions], TrainerCallback]
 
 
-def train_command(argv: Sequence[str], attack: Attacking | None = None) -> Path | None:
+@dataclass(frozen=True)
+class Training:
+    """A way to train that comes from above: methods that are no part of derta's own path.
+
+    Attributes:
+        command: Names the command in messages.
+        config_class: Is the class of its configuration.
+        make: Makes the trainer of a run, from its options, training data and tokenizer.
+        show_plan: Prints what a dry run shows, from the same and the model's path.
+    """
+
+    command: str
+    config_class: type[DeRTaConfig]
+    make: Callable[[TrainOptions, Dataset, PreTrainedTokenizerBase], RunTrainer]
+    show_plan: Callable[[TrainOptions, Dataset, PreTrainedTokenizerBase, str], None]
+
+
+def train_command(
+    argv: Sequence[str], attack: Attacking | None = None, training: Training | None = None
+) -> Path | None:
     """Train, or finish what the output directory holds; returns the directory, or `None` after a dry run.
 
     Args:
         argv: Holds the options.
         attack: Makes the callback that attacks the model while it trains, if the options ask for one. It comes from
             above: attacks are no part of training.
+        training: Takes the place of `DeRTaTrainer`.
 
     Raises:
         InputError: An option, the model, the data or the directory is wrong.
     """
-    options = parse_options(argv)
+    options = parse_options(argv, training.config_class, training.command) if training else parse_options(argv)
     _check_together(options)
     train_data = read_data(options.data.train_data, options, for_training=True)
     eval_sources = options.data.eval_data
@@ -70,7 +93,7 @@ def train_command(argv: Sequence[str], attack: Attacking | None = None) -> Path 
     model = model_path(str(options.model.model_name_or_path))
     tokenizer = load_tokenizer(model, options.model.model_revision)
     if options.run.dry_run:
-        print_plan(options, train_data.rows, tokenizer, model)
+        (training.show_plan if training else print_plan)(options, train_data.rows, tokenizer, model)
         return None
     if "output_dir" not in options.overrides:
         raise InputError("output_dir: name a directory for the run (--output-dir, or in the recipe)")
@@ -79,7 +102,11 @@ def train_command(argv: Sequence[str], attack: Attacking | None = None) -> Path 
     if run.finished and not options.run.overwrite:
         screen.say(f"{run.path}: this run is finished (--overwrite starts anew)")
         return run.path
-    trainer = _trainer(options, train_data.rows, eval_data, tokenizer)
+    trainer: RunTrainer
+    if training is None:
+        trainer = _trainer(options, train_data.rows, eval_data, tokenizer)
+    else:
+        trainer = training.make(options, train_data.rows, tokenizer)
     trainer.run_identity = run.identity
     if attack is not None and options.attack.attack_steps is not None:
         trainer.add_callback(attack(trainer, options.attack))
@@ -90,7 +117,7 @@ def train_command(argv: Sequence[str], attack: Attacking | None = None) -> Path 
         run.claim(recipe, options.run.overwrite)
     trainer.accelerator.wait_for_everyone()
     screen.log_to(run.path)
-    _train(trainer, run)
+    train_run(trainer, run)
     return run.path
 
 
@@ -189,29 +216,42 @@ def _check_together(options: TrainOptions) -> None:
 def _trainer(
     options: TrainOptions, train_data: Dataset, eval_data: Dataset | None, tokenizer: PreTrainedTokenizerBase
 ) -> DeRTaTrainer:
-    model, config = options.model, options.config
-    config.model_init_kwargs = {
-        "revision": model.model_revision,
-        "dtype": model.dtype,
-        "attn_implementation": model.attn_implementation,
-        **cast(dict[str, Any], config.model_init_kwargs or {}),
-    }
-    quantization = get_quantization_config(model)
-    if quantization is not None:
-        config.model_init_kwargs |= {
-            "device_map": {"": PartialState().local_process_index},
-            "quantization_config": quantization,
-        }
-    name = model_path(str(model.model_name_or_path))
+    config = options.config
+    config.model_init_kwargs = model_kwargs(options)
+    name = model_path(str(options.model.model_name_or_path))
     try:
-        return DeRTaTrainer(name, config, train_data, eval_data, tokenizer, get_peft_config(model))
+        return DeRTaTrainer(name, config, train_data, eval_data, tokenizer, get_peft_config(options.model))
     except InputError:
         raise
     except (OSError, ImportError, ValueError) as error:
         raise InputError(f"model_name_or_path: can't set up {name!r}: {first_line(error)}") from error
 
 
-def _train(trainer: DeRTaTrainer, run: RunDirectory) -> None:
+def model_kwargs(options: TrainOptions) -> dict[str, Any]:
+    """Return what the options say of how to load the model, for `from_pretrained`."""
+    model = options.model
+    kwargs = {
+        "revision": model.model_revision,
+        "dtype": model.dtype,
+        "attn_implementation": model.attn_implementation,
+        **cast(dict[str, Any], options.config.model_init_kwargs or {}),
+    }
+    quantization = get_quantization_config(model)
+    if quantization is not None:
+        kwargs |= {
+            "device_map": {"": PartialState().local_process_index},
+            "quantization_config": quantization,
+        }
+    return kwargs
+
+
+def train_run(trainer: RunTrainer, run: RunDirectory) -> None:
+    """Train what a claimed directory holds to its end, from its newest checkpoint if there is one, and save the model.
+
+    Raises:
+        InputError: The disk is full, a step is broken, or an optimizer isn't installed.
+    """
+    trainer.train_stages()
     checkpoint = run.newest_checkpoint() if trainer.is_world_process_zero() else None
     trainer.accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():
@@ -219,7 +259,8 @@ def _train(trainer: DeRTaTrainer, run: RunDirectory) -> None:
     require_disk_space(run.path, _saved_bytes(trainer.model))
     if checkpoint is not None and trainer.is_world_process_zero():
         screen.say(f"{run.path}: going on from {checkpoint.name}")
-    display = TrainingDisplay(f"training {trainer.args.method} on {len(trainer.train_dataset or ()):,} examples")
+    examples = len(cast(Any, trainer.train_dataset) or ())
+    display = TrainingDisplay(f"training {run.identity['method']} on {examples:,} examples")
     for transformers_own in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(transformers_own)
     trainer.add_callback(display)
@@ -270,9 +311,7 @@ def _identity(options: TrainOptions, data_digest: str) -> dict[str, Any]:
         if name not in _NO_PART_OF_IDENTITY and not name.startswith(_NO_PART_OF_IDENTITY_PREFIXES)
     }
     # One step is the same however its examples are spread over ranks and accumulation.
-    settings["examples_per_step"] = (
-        config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-    )
+    settings["examples_per_step"] = examples_per_step(config)
     weights = context_weights(config.contexts)
     if weights is not None:
         # A named set may hold other weights tomorrow, and a file other texts.

@@ -141,6 +141,11 @@ class Descent:
         """The request with the best suffix so far."""
         return self.slot.request(self.best)
 
+    @property
+    def suffix(self) -> list[int]:
+        """The suffix that the next step goes on from."""
+        return self._suffix
+
     def step(self) -> None:
         """Go on from the best of the candidates, even if it is worse: the paper's way out of a local minimum."""
         candidates = self._candidates()
