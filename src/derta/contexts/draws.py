@@ -20,7 +20,7 @@ SETS: dict[str, dict[str, float]] = {
         "small-talk": 1,
         "neighbour": 2,
         "refused": 1,
-        "insist": 1,
+        "insist": 2,
         "role-play": 2,
         "raw": 1,
         "encoded": 2,

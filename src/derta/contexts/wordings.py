@@ -49,7 +49,8 @@ class Wordings:
     Attributes:
         small_talk: Holds harmless exchanges.
         role_plays: Put a request into a role-play or a document.
-        refuse: Refuses a request, or puts it off.
+        refuse: Refuses a request.
+        put_off: Holds what puts a request off without refusing it.
         insisting: Holds what a user says who won't take no for an answer.
         openings: Begin a text that gives the answer.
         prefaces: Begin an answer that complies.
@@ -60,6 +61,7 @@ class Wordings:
     small_talk: Sequence[Exchange]
     role_plays: Sequence[Say]
     refuse: Callable[[str, random.Random], str]
+    put_off: Sequence[str]
     insisting: Sequence[str]
     openings: Sequence[Opening]
     prefaces: Sequence[Say]

@@ -61,6 +61,7 @@ def wordings() -> Wordings:
         small_talk=forms.SMALL_TALK,
         role_plays=(*map(_about, forms.ROLE_PLAYS), *map(_around, DOCUMENTS)),
         refuse=_refuse,
+        put_off=forms.DEFLECTIONS,
         insisting=INSISTING,
         openings=[Opening(_about(text), FIRST_STEP if text.endswith(FIRST_STEP) else "") for text in OPENINGS],
         prefaces=list(map(_about, PREFACES)),
@@ -88,7 +89,7 @@ def _code(hide: Callable[[str], str]) -> Callable[[str, Sequence[Exchange]], str
 
 def _refuse(request: str, rng: random.Random) -> str:
     pair = find_pair(request)
-    return rng.choice(forms.DEFLECTIONS) if pair is None or rng.random() < 0.3 else refusal(pair, rng)
+    return forms.DEFLECTIONS[0] if pair is None else refusal(pair, rng)
 
 
 def _follow_up(earlier: str, request: str) -> str | None:
