@@ -58,6 +58,11 @@ def write_rows(tmp_path: Path) -> WriteLines:
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer that knows "Sorry" with and without a leading space."""
+    return small_tokenizer()
+
+
+def small_tokenizer() -> PreTrainedTokenizerFast:
+    """Train the tokenizer of [`tokenizer`]."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()

@@ -13,7 +13,7 @@ PACKAGE = Path(derta.__file__).parent
 
 # From the bottom. What stands on one floor doesn't import its neighbours there either.
 FLOORS: Sequence[set[str]] = (
-    {"docstrings", "errors", "redaction", "version"},
+    {"docstrings", "errors", "machine", "redaction", "termination", "version"},
     {"attention_masks", "files", "terminal", "threads"},
     {"names", "run_identity"},
     {"data"},

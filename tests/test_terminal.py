@@ -1,15 +1,17 @@
 """The terminal: bars that leave nothing behind, a few lines in a pipe, and libraries that are kept aside."""
 
+import logging
 import os
 import pty
 import subprocess
 import sys
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from derta.terminal import Pace, Screen, clock
+from derta.terminal import Pace, Screen, clock, show_messages
 
 
 class Clock:
@@ -192,3 +194,10 @@ def test_bars_on_a_terminal_leave_only_the_lines_behind() -> None:
     # After the bars are erased (a line up, erase, ...) only the last line is written.
     assert written.rstrip().endswith("done")
     assert written.rindex("\x1b[2K") > written.rindex("inner")
+
+
+def test_what_libraries_say_does_not_move_the_cursor() -> None:
+    show_messages()
+    record = logging.getLogRecordFactory()("x", logging.WARNING, "", 1, "a\x1b[2J %s\nb", ("\x07",), None)
+    assert record.getMessage() == "a\\x1b[2J \\x07\nb"
+    assert "\x1b" not in warnings.formatwarning("\x1b[2J", UserWarning, "a.py", 1)

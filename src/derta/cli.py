@@ -1,7 +1,7 @@
 """The command line: its commands, and what their exit codes mean.
 
-Exit codes: 0 done, 1 a gate was not met, 2 the input or the configuration is wrong, 130 interrupted, 141 nobody reads
-the output any more.
+Exit codes: 0 done, 1 a gate was not met, 2 the input, the configuration or the machine is wrong, 130 interrupted,
+141 nobody reads the output any more, 143 terminated.
 """
 
 import argparse
@@ -14,7 +14,9 @@ from typing import Any, NoReturn
 
 from derta.commands.flags import with_flags
 from derta.errors import InputError
+from derta.machine import machine_failure, was_interrupted
 from derta.redaction import redacted_text
+from derta.termination import termination
 
 COMMANDS = {
     "train": "tune a model from a recipe",
@@ -32,6 +34,7 @@ COMMANDS = {
     "gate": "exit with 1 if an evaluation's results break a limit",
     "compare": "set two evaluations side by side, with paired differences",
     "study": "train, attack and compare variants over worlds and seeds of the organism",
+    "verify": "check a run or an evaluation against its digests",
     "lm-eval": "standard benchmarks through lm-eval (extra: lm-eval)",
     "organism build": "train the organism's base weights again from their seed",
     "organism data": "write the organism's data sets as JSON lines",
@@ -46,7 +49,8 @@ _GROUPS = {
     "organism": "the embedded miniature world and base model",
 }
 
-_NO_READER = 128 + 13  # as a shell shows SIGPIPE
+# As a shell shows SIGINT, SIGPIPE and SIGTERM.
+_INTERRUPTED, _NO_READER, _TERMINATED = 128 + 2, 128 + 13, 128 + 15
 
 
 class _Parser(argparse.ArgumentParser):
@@ -127,32 +131,12 @@ def _help_completion(command: argparse.ArgumentParser, module: Any) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     argv = [_with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)]
-    asked = [name for name in COMMANDS if name.split() in (argv[:1], argv[:2])]
-    parser = make_parser(asked)
-    if not argv:
-        parser.print_help()
-        return 0
-    from derta.terminal import screen, show_messages
-
-    after_interrupt = ""
+    args = argparse.Namespace()
     try:
-        args, rest = parser.parse_known_args(argv)
-        # `train` and `data show` take the trainer's options as well: those have a parser of their own.
-        if "rest" in args:
-            args.rest = rest
-        elif rest:
-            raise InputError(f"derta {' '.join(asked)}: unrecognized arguments: {' '.join(rest)}")
-        screen.quiet = args.quiet
-        show_messages()
-        after_interrupt = getattr(args, "after_interrupt", after_interrupt)
-        code = int(args.run(args))
-        sys.stdout.flush()
-        return code
+        with termination.heard():
+            return _run(argv, args)
     except InputError as error:
-        from derta.data.readers import printable
-
-        # Names and texts of others may hold what moves a terminal's cursor.
-        print(f"derta: error: {printable(with_flags(redacted_text(str(error))))}", file=sys.stderr)
+        _tell(f"error: {with_flags(str(error))}")
         return 2
     except BrokenPipeError:
         # Whoever read the output, such as `head`, has gone: nobody is left to tell anything.
@@ -164,9 +148,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         if ended.code != 1:
             raise
         return _NO_READER
-    except KeyboardInterrupt:
-        print(f"derta: interrupted{after_interrupt and '; '}{after_interrupt}", file=sys.stderr)
-        return 130
+    except BaseException as error:
+        if was_interrupted(error):
+            hint = getattr(args, "after_interrupt", "")
+            _tell(("terminated" if termination.asked else "interrupted") + (f"; {hint}" if hint else ""))
+            return _TERMINATED if termination.asked else _INTERRUPTED
+        failure = machine_failure(error)
+        if failure is None:
+            raise
+        _tell(f"error: {failure}")
+        return 2
+
+
+def _run(argv: Sequence[str], args: argparse.Namespace) -> int:
+    """Run the command that `argv` names, with its arguments in `args`."""
+    from derta.terminal import screen, show_messages
+
+    asked = [name for name in COMMANDS if name.split() in (argv[:1], argv[:2])]
+    parser = make_parser(asked)
+    if not argv:
+        parser.print_help()
+        return 0
+    _, rest = parser.parse_known_args(argv, args)
+    # `train` and `data show` take the trainer's options as well: those have a parser of their own.
+    if "rest" in args:
+        args.rest = rest
+    elif rest:
+        raise InputError(f"derta {' '.join(asked)}: unrecognized arguments: {' '.join(rest)}")
+    screen.quiet = args.quiet
+    show_messages()
+    code = int(args.run(args))
+    sys.stdout.flush()
+    return code
+
+
+def _tell(text: str) -> None:
+    """Print a line on standard error: names and texts of others may hold what moves a terminal's cursor."""
+    from derta.data.readers import printable
+
+    print(f"derta: {printable(redacted_text(text))}", file=sys.stderr)
 
 
 def _has_no_reader() -> bool:

@@ -1,12 +1,21 @@
 """Files that a reader sees whole or not at all, and JSON that says one thing."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from derta.errors import InputError, first_line
+
+DRAFT = ".part"
+"""How the name of what isn't whole yet ends."""
 
 
 def cache_directory(option: str | None = None) -> Path | None:
@@ -24,12 +33,99 @@ def cache_directory(option: str | None = None) -> Path | None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file by renaming: a reader sees the old one or the new one, also after a crash."""
-    draft = path.with_name(path.name + ".part")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    # Of this process: another one may write the same.
+    draft = path.with_name(f".{path.name}.{os.getpid()}{DRAFT}")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        with suppress(OSError):
+            draft.unlink()
+
+
+@contextmanager
+def written_whole(directory: Path) -> Iterator[Path]:
+    """Give a folder to write to, whose files get their places in `directory` when all of them are on the disk.
+
+    A new directory appears as a whole; in one that is there, each file does. What a kill left is written anew.
+
+    Raises:
+        InputError: Another process is writing the same, or the place can't be written to.
+    """
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"`out`: {directory}: can't be written to: {error.strerror or error}") from error
+    draft = directory.with_name(f".{directory.name}{DRAFT}")
+    with sole_writer(draft):
+        try:
+            for left in draft.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield draft
+            sync_files(draft)
+            if directory.is_dir() and any(directory.iterdir()):
+                for path in sorted(draft.rglob("*")):
+                    place = directory / path.relative_to(draft)
+                    place.mkdir(exist_ok=True) if path.is_dir() else path.replace(place)
+            else:
+                draft.rename(directory)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def folder_in(directory: Path, name: str) -> Path:
+    """Return the folder of this name in a directory.
+
+    Raises:
+        InputError: The name leads elsewhere.
+    """
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise InputError(f"{name!r} names no folder of its own in {directory}; give the model's or file's own name")
+    return directory / name
+
+
+def sync_files(directory: Path) -> None:
+    """Wait until the files of a directory are on the disk."""
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+@contextmanager
+def sole_writer(directory: Path, field: str = "out") -> Iterator[None]:
+    """Let no other process of derta work in a directory, which is made if it isn't there.
+
+    The lock goes with the process, and leaves no file. Where a file system has no such locks, nobody is kept out.
+
+    Args:
+        directory: Is what to write to.
+        field: Names the option that sets it.
+
+    Raises:
+        InputError: Another process is at work in it, or it can't be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        held = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"`{field}`: {directory}: can't be written to: {error.strerror or error}") from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
+            os.close(held)
+            raise InputError(f"`{field}`: {directory}: another derta is at work in it; wait until it ends") from None
+    try:
+        yield
+    finally:
+        os.close(held)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -77,7 +173,31 @@ def _no_number(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
 
 
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_digests(directory: Path, *patterns: str) -> dict[str, str]:
+    """Return the SHA-256 of files by their names in a directory; drafts are left out.
+
+    Args:
+        directory: Holds them.
+        patterns: Say which; without any, all of them and those of folders.
+    """
+    found = {path for pattern in patterns or ("**/*",) for path in directory.glob(pattern)}
+    paths = sorted(path for path in found if path.is_file() and path.suffix != DRAFT)
+    with ThreadPoolExecutor() as pool:
+        return {
+            path.relative_to(directory).as_posix(): digest
+            for path, digest in zip(paths, pool.map(file_digest, paths), strict=True)
+        }
+
+
 _WEIGHTS = ("*.safetensors", "config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja")
+MODEL_FILES = (*_WEIGHTS, "*.safetensors.index.json", "generation_config.json")
+"""What a saved model consists of."""
 _BLOCK, _BLOCKS = 2**16, 256
 
 

@@ -1,4 +1,4 @@
-"""What must not be written or shown: keys, tokens, passwords, and who logs in to a server by its URL."""
+"""What must not be written or shown: keys, passwords, logins in URLs, and what moves a terminal's cursor."""
 
 import re
 from collections.abc import Mapping
@@ -17,6 +17,11 @@ _IN_QUERY = re.compile(r"(?<=[?&])([\w.\-]*(?:key|token|secret|password|signatur
 def redacted_text(text: str) -> str:
     """Return a text without the logins and keys of the URLs in it."""
     return _IN_QUERY.sub(rf"\1{HIDDEN}", _LOGIN.sub(f"{HIDDEN}@", text))
+
+
+def visible_text(text: str) -> str:
+    """Return a text whose control characters are escaped; its lines and tabs stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def redacted(value: Any, name: str = "") -> Any:

@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,7 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from derta.errors import InputError
-from derta.redaction import redacted_text
+from derta.machine import machine_failure, was_interrupted
+from derta.redaction import redacted_text, visible_text
 
 Advance = Callable[[int], None]
 """Takes the number of steps done since it was called before."""
@@ -207,9 +209,10 @@ class _Log:
         self._redirect()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *others: object) -> None:
         self._flush()
-        unread = self._read_early() if kind and issubclass(kind, Exception) and not issubclass(kind, InputError) else ""
+        foreseen = error is None or isinstance(error, InputError) or was_interrupted(error) or machine_failure(error)
+        unread = "" if foreseen else self._read_early()
         for number, kept in self._kept.items():
             os.dup2(kept, number)
             os.close(kept)
@@ -268,15 +271,23 @@ class _Messages(logging.Handler):
 
 
 class _Record(logging.LogRecord):
-    """A message of anybody: it may go to a file, and libraries log the whole URL of a request."""
+    """A message of anybody: libraries log the whole URL of a request, and names and texts of others."""
 
     def getMessage(self) -> str:  # noqa: N802  (named so by the base class)
-        return redacted_text(super().getMessage())
+        return visible_text(redacted_text(super().getMessage()))
+
+
+_format_warning = warnings.formatwarning
+
+
+def _format_visibly(*given: Any, **more: Any) -> str:
+    return visible_text(redacted_text(_format_warning(*given, **more)))
 
 
 def show_messages(level: int = logging.INFO) -> None:
-    """Show what derta's modules log, and let nobody log who logs in to a server."""
+    """Show what derta's modules log, and let nobody log who logs in to a server or move the terminal's cursor."""
     logging.setLogRecordFactory(_Record)
+    warnings.formatwarning = _format_visibly
     logger = logging.getLogger("derta")
     if not any(isinstance(handler, _Messages) for handler in logger.handlers):
         logger.addHandler(_Messages())

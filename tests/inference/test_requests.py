@@ -21,5 +21,5 @@ def test_a_finished_conversation_is_put_as_the_template_of_a_guard_model_wants_i
     assert tokenizer.decode(context.ids) == "<s>Is this safe?user: How?assistant: So.Verdict:"
     assert context.begun == 0
     tokenizer.chat_template = "{{ raise_exception('no such role') }}"
-    with pytest.raises(InputError, match="the chat template fails: no such role"):
+    with pytest.raises(InputError, match="the chat template refuses these messages: no such role"):
         encode(tokenizer, [ChatRequest(messages)])

@@ -1,5 +1,6 @@
 """`derta eval`: attack models, judge what they answer, and show it."""
 
+import math
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from rich.text import Text
 from derta.data.readers import printable
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.config import JudgeName, Options, require_inspect
+from derta.files import folder_in, sole_writer
 from derta.terminal import screen
 
 REPORT = "report.html"
@@ -120,7 +122,7 @@ def run(args: Namespace) -> int:
     measured = {}
     for model, directory in directories.items():
         screen.say(f"evaluating {model}", style="bold")
-        with screen.libraries_aside():
+        with screen.libraries_aside(), sole_writer(directory):
             measured[model] = evaluate_directory(
                 model, out=directory, options=options, qualities=qualities.get(model, ())
             )
@@ -179,6 +181,12 @@ def parse_options(args: Namespace) -> Options:
     attacks = tuple(attack_names(args.attacks)) if args.attacks is not None else None
     if args.prompts and (attacks is None or len(attacks) != 1):
         raise InputError("--prompts: the prompts are one attack's: name it with --attacks")
+    if args.epochs < 1:
+        raise InputError(f"--epochs: {args.epochs}: take each sample at least once")
+    if args.search_limit is not None and args.search_limit < 1:
+        raise InputError(f"--search-limit: {args.search_limit} behaviours are too few; give 1 or more")
+    if not math.isfinite(args.temperature):
+        raise InputError(f"--temperature: {args.temperature} is no finite number; give 0 for greedy decoding, or more")
     return Options(
         attacks=attacks,
         behaviours=args.behaviours,
@@ -278,4 +286,4 @@ def _directories(models: Sequence[str], out: Path) -> dict[str, Path]:
     names = [Path(model).name for model in different]
     if len(set(names)) < len(names):
         names = [model.strip("/").replace("/", "-") for model in different]
-    return {model: out / name for model, name in zip(different, names, strict=True)}
+    return {model: folder_in(out, name) for model, name in zip(different, names, strict=True)}

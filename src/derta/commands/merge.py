@@ -4,9 +4,10 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from derta.errors import InputError
-from derta.files import write_json
+from derta.files import MODEL_FILES, file_digests, write_json, written_whole
 from derta.inference.loading import adapter_base, load_model
 from derta.run_identity import IDENTITY, read_identity
+from derta.terminal import screen
 from derta.training.model_card import write_merged_card
 
 
@@ -22,7 +23,8 @@ def run(args: Namespace) -> int:
     Raises:
         InputError: see [`merge_adapter`].
     """
-    base = merge_adapter(args.adapter, args.out)
+    with screen.libraries_aside():
+        base = merge_adapter(args.adapter, args.out)
     print(f"merged {args.adapter} into {base}: {args.out}")
     return 0
 
@@ -37,14 +39,15 @@ def merge_adapter(adapter: Path, out: Path) -> str:
     """
     if not (adapter / "adapter_config.json").is_file():
         raise InputError(f"--adapter: {adapter} holds no adapter (no adapter_config.json)")
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out: {out} is not empty; give another directory")
-    model, tokenizer = load_model(str(adapter), device="cpu", dtype="auto")
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
     identity = read_identity(adapter)
-    if identity is not None:
-        write_json(out / IDENTITY, identity)
     base = str(adapter_base(str(adapter)))
-    write_merged_card(out / "README.md", adapter=adapter, base=base, identity=identity or {})
+    model, tokenizer = load_model(str(adapter), device="cpu", dtype="auto")
+    with written_whole(out) as draft:
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        if identity is not None:
+            write_json(draft / IDENTITY, {**identity, "files": file_digests(draft, *MODEL_FILES)})
+        write_merged_card(draft / "README.md", adapter=adapter, base=base, identity=identity or {})
     return base

@@ -5,6 +5,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
 
+from derta.files import write_text
 from derta.names import PACKAGED_WORLD
 
 
@@ -24,6 +25,6 @@ def run(args: Namespace) -> int:
     asked = [asdict(behaviour) for behaviour in behaviours(world=world)]
     for name, rows in (("train", train), ("behaviours", asked)):
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        write_text(out / f"{name}.jsonl", text)
         print(f"wrote {out / f'{name}.jsonl'}: {len(rows)} rows")
     return 0

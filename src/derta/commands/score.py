@@ -36,6 +36,7 @@ from derta.evaluation.results.store import (
     save_plan,
     save_results,
 )
+from derta.files import folder_in, sole_writer
 from derta.report.terminal import results_table
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -92,9 +93,10 @@ def _score_evaluations(
     samples: list[Sample] = []
     for given in directories:
         places = find_evaluations(given)
-        own = [
-            row for place in places for row in asyncio.run(judge_again(load_evaluation(place), judge, name, qualities))
-        ]
+        own: list[MetricRow] = []
+        for place in places:
+            with sole_writer(place):
+                own += asyncio.run(judge_again(load_evaluation(place), judge, name, qualities))
         if places != [given]:
             save_results(given / RESULTS, own, evaluations=[str(place.relative_to(given)) for place in places])
         rows += own
@@ -120,9 +122,9 @@ def _score_files(
     rows: list[MetricRow] = []
     scored: list[Sample] = []
     models = _models(files)
-    places = [out] if len(files) == 1 else [out / Path(model).name for model in models]
+    places = [out] if len(files) == 1 else [folder_in(out, Path(model).name) for model in models]
     if len(set(places)) < len(places):
-        places = [out / model.strip("/").replace("/", "-") for model in models]
+        places = [folder_in(out, model.strip("/").replace("/", "-")) for model in models]
     for path, model, place in zip(files, models, places, strict=True):
         responses = read_responses(path, args.prompts)
         if task is not None:
@@ -133,23 +135,24 @@ def _score_files(
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         which = ModelId(model)
         settings = {**model_settings(which), "fingerprint": None, "files": None, "responses": digest, "kind": kind}
-        claim(place, settings, {name: digest})
-        held = load_samples(place) if (place / RESPONSES).exists() else []
-        if repeated := {each.key for each in held} & {each.key for each in samples}:
-            judges = ", ".join(sorted({key[-1] for key in repeated}))
-            raise InputError(f"`out`: {place}: holds verdicts by {judges} already; choose another directory")
-        every = [*held, *samples]
-        tasks = {
-            attack: asdict(planned([each for each in every if each.attack == attack], digest))
-            for attack in dict.fromkeys(each.attack for each in every)
-        }
-        document = {"model": model, "epochs": 1, "tasks": tasks}
-        try:
-            save_plan(place, document)
-            keep_qualities(place, qualities)
-            rows += save_evaluation(place, every, which)
-        except OSError as error:
-            raise InputError(f"`out`: {place}: can't be written to: {error.strerror or error}") from error
+        with sole_writer(place):
+            claim(place, settings, {name: digest})
+            held = load_samples(place) if (place / RESPONSES).exists() else []
+            if repeated := {each.key for each in held} & {each.key for each in samples}:
+                judges = ", ".join(sorted({key[-1] for key in repeated}))
+                raise InputError(f"`out`: {place}: holds verdicts by {judges} already; choose another directory")
+            every = [*held, *samples]
+            tasks = {
+                attack: asdict(planned([each for each in every if each.attack == attack], digest))
+                for attack in dict.fromkeys(each.attack for each in every)
+            }
+            document = {"model": model, "epochs": 1, "tasks": tasks}
+            try:
+                save_plan(place, document)
+                keep_qualities(place, qualities)
+                rows += save_evaluation(place, every, which)
+            except OSError as error:
+                raise InputError(f"`out`: {place}: can't be written to: {error.strerror or error}") from error
         scored += samples
     if len(files) > 1:
         save_results(out / RESULTS, rows, evaluations=[str(place.relative_to(out)) for place in places])

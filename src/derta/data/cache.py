@@ -15,7 +15,7 @@ from datasets.table import ConcatenationTable, MemoryMappedTable, Table
 from filelock import FileLock
 
 from derta.errors import InputError
-from derta.files import write_json
+from derta.files import file_digest, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -105,12 +105,6 @@ def _write(place: Path, made_from: dict[str, Any], write: Write) -> None:
         draft.rename(place)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def file_digest(path: Path) -> str:
-    """Hash the bytes of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_digest(dataset: Dataset) -> str:

@@ -10,6 +10,7 @@ from derta.data.columns import as_dataset, mark_canonical, write_dataset
 from derta.data.sources import BadRows, Notes, Source, log_notes, open_source, read_examples
 from derta.data.triples import Example
 from derta.errors import InputError
+from derta.files import file_digest
 from derta.terminal import screen
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _size(source: Source) -> int:
 
 
 def _content(source: Source) -> str:
-    from derta.data.cache import content_digest, file_digest
+    from derta.data.cache import content_digest
 
     assert source.stored is not None
     try:

@@ -1,7 +1,7 @@
 """Evaluate a model: plan what to ask, let Inspect run it, count. Inspect resumes a run and keeps its logs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from derta.errors import InputError
 from derta.evaluation.attacks import Capability, Role, organism_attacker
 from derta.evaluation.config import MAX_TOKENS, Options
 from derta.evaluation.harness.judges import asking, load_judge
-from derta.evaluation.harness.log import check_ended, read_log
+from derta.evaluation.harness.log import check_ended, check_logs, going_on_from, read_log
 from derta.evaluation.harness.models import fingerprint, load_model, load_tokenizer, world_of
 from derta.evaluation.harness.progress import showing_progress
 from derta.evaluation.harness.provider import DertaAPI, tuned_with
@@ -24,6 +24,7 @@ from derta.evaluation.harness.tasks import make_task
 from derta.evaluation.inputs.questions import CHECKED, answer_judge
 from derta.evaluation.judges import Judge
 from derta.evaluation.judges.pairwise import pairwise
+from derta.evaluation.judges.version import judge_version
 from derta.evaluation.plan import Plan, make_plan
 from derta.evaluation.results.judge_quality import JudgeQuality
 from derta.evaluation.results.metrics import MetricRow, ModelId
@@ -40,11 +41,12 @@ from derta.evaluation.results.store import (
     save_evaluation,
     save_plan,
 )
-from derta.files import weights_digest
+from derta.files import file_digest, weights_digest
 from derta.inference import check_room
 from derta.redaction import redacted
 from derta.terminal import screen
 from derta.threads import threads_for
+from derta.version import code_digest
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def evaluate_directory(name: str, *, out: Path, options: Options, qualities: Seq
     save_plan(out, document)
     threads = threads_for(api.weights.model) if isinstance(api, DertaAPI) else nullcontext()
     totals = {task: len(samples) * plan.options.epochs for task, samples in plan.samples.items()}
-    with threads, showing_progress(totals, out / LOGS):
+    check_logs(out / LOGS)
+    with threads, going_on_from(out / LOGS), showing_progress(totals, out / LOGS):
         _, logs = eval_set(
             list(tasks.values()),
             log_dir=str(out / LOGS),
@@ -134,11 +137,27 @@ def evaluate_directory(name: str, *, out: Path, options: Options, qualities: Seq
     unmet = load_plan(out).find_unmet(samples)
     told = [each.to_json() for each in unmet]
     keep_qualities(out, qualities)
-    rows = save_evaluation(out, samples, which, torch=torch.__version__, device=device, unmet=told)
+    versions = {"torch": torch.__version__, "device": device}
+    made_of = digests_of(plan, settings)
+    rows = save_evaluation(out, samples, which, **versions, digests=made_of, unmet=told)
     for sample, error in judged:
         if error is not None and error.kind == "input":
             raise InputError(f"{sample.attack}: {error.message}")
     return Measured(rows, samples, unmet)
+
+
+def digests_of(plan: Plan, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the digests of all that an evaluation was made of: model, data, prompts, judges and code."""
+    options = plan.options
+    named = (options.behaviours, *options.borderline, options.prompts, *options.tasks.values(), options.templates)
+    files = [Path(name) for name in named if name and Path(name).is_file()]
+    return {
+        "model": settings["files"] or settings["fingerprint"],
+        "data": {str(path): file_digest(path) for path in files},
+        "prompts": plan.digests(),
+        "judges": {judge.name: judge_version(judge.name) for judge in options.judges},
+        "code": code_digest(),
+    }
 
 
 def make_tasks(model: Model, plan: Plan) -> dict[str, Task]:

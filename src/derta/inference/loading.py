@@ -102,7 +102,7 @@ def adapter_base(name_or_path: str) -> str | None:
         return None
     try:
         base = json.loads(config.read_text("utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise unreadable(name_or_path, error) from error
     if not isinstance(base, str) or not base:
         raise InputError(f"{config}: base_model_name_or_path names no model; write the base's directory or name there")

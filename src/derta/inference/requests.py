@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from derta.data.triples import Example, Message
-from derta.errors import InputError, first_line
+from derta.errors import InputError
 from derta.tokens.encoder import Encoder
+from derta.tokens.rendering import render
 
 _UNLIMITED = 2**62
 
@@ -137,12 +138,7 @@ def request_encoder(
         messages = list(request.messages)
         if request.is_finished:
             # A whole conversation that the model is to judge: what comes next is the template's affair.
-            try:
-                rendered = tokenizer.apply_chat_template(
-                    cast(Any, messages), tokenize=False, add_generation_prompt=True, **(chat_template_kwargs or {})
-                )
-            except Exception as error:  # a template may raise anything
-                raise InputError(f"{tokenizer.name_or_path}: the chat template fails: {first_line(error)}") from error
+            (rendered,) = render(tokenizer, [messages], [tokenizer.name_or_path], options=chat_template_kwargs)
             return Context(list(tokenizer(rendered, add_special_tokens=False)["input_ids"]), 0)
         encoder = make_encoder()
         if not request.prefix:

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from derta.data.triples import Example, Message
 from derta.errors import InputError
 from derta.files import cache_directory
+from derta.tokens.rendering import render
 
 RefusalForm = Literal["context", "bare", "set"]
 
@@ -132,7 +133,7 @@ class Encoder:
             drop_overlong: Leaves out what `OverlongError` would be raised for.
         """
         turn = self._turn
-        prompts = self._ids([self._prompt_text(example.prompt, example.origin) for example in examples])
+        prompts = self._ids(self._prompt_texts([each.prompt for each in examples], [each.origin for each in examples]))
         answers = [example.chosen for example in examples if example.chosen is not None]
         chosen = iter(self._after(turn.start, [turn.lead + text for text in answers]))
         after_text = iter([] if self.refusal_form == "bare" else self._after(_WORD, [" " + text for text in answers]))
@@ -200,21 +201,22 @@ class Encoder:
         Raises:
             InputError: The template fails on the messages, or does not show one of them as it is.
         """
-        return self._ids([self._prompt_text(messages, origin)])[0]
+        return self._ids(self._prompt_texts([messages], [origin]))[0]
 
-    def _prompt_text(self, messages: Sequence[Message], origin: str) -> str:
-        rendered = self._render(messages, origin, add_generation_prompt=True)
-        at = 0
-        for message in messages:
-            content = message["content"].strip()
-            at = rendered.find(content, at)
-            if at < 0:
-                raise InputError(
-                    f"{origin}: prompt: the chat template drops or rewrites the {message['role']} message; "
-                    "give another --prompt_format or change the template"
-                )
-            at += len(content)
-        return rendered + self._turn.hidden_lead
+    def _prompt_texts(self, prompts: Sequence[Sequence[Message]], origins: Sequence[str]) -> list[str]:
+        rendered = render(self.tokenizer, prompts, origins, options=self.chat_template_kwargs)
+        for messages, text, origin in zip(prompts, rendered, origins, strict=True):
+            at = 0
+            for message in messages:
+                content = message["content"].strip()
+                at = text.find(content, at)
+                if at < 0:
+                    raise InputError(
+                        f"{origin}: prompt: the chat template drops or rewrites the {message['role']} message; "
+                        "give another --prompt_format or change the template"
+                    )
+                at += len(content)
+        return [text + self._turn.hidden_lead for text in rendered]
 
     def token_in(self, text: str, context: Literal["start", "line", "word"]) -> int:
         """Return the one token that `text` is at the start of a response, after white space, or after a word.
@@ -243,18 +245,14 @@ class Encoder:
         return _assistant_turn(self)
 
     def _render(self, messages: Sequence[Message], origin: str, add_generation_prompt: bool) -> str:
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    [{"role": message["role"], "content": message["content"]} for message in messages],
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
-                    **self.chat_template_kwargs,
-                )
-            )
-        except Exception as error:  # jinja2's own errors, and whatever a template calls
-            reason = " ".join(str(error).split())
-            raise InputError(f"{origin}: prompt: the chat template refuses these messages: {reason}") from error
+        (text,) = render(
+            self.tokenizer,
+            [messages],
+            [origin],
+            add_generation_prompt=add_generation_prompt,
+            options=self.chat_template_kwargs,
+        )
+        return text
 
     def _ids(self, texts: Iterable[str]) -> list[list[int]]:
         texts = list(texts)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,11 +19,13 @@ from derta.data.cached_source import ExamplesDigest, Loaded, load_source
 from derta.data.columns import examples_of
 from derta.data.mixing import mix
 from derta.errors import InputError, did_you_mean, first_line
-from derta.files import cache_directory
+from derta.files import cache_directory, sole_writer
 from derta.inference.loading import load_tokenizer, world_of
 from derta.names import ORGANISM, model_path, organism_world
 from derta.redaction import redacted
+from derta.run_identity import trained_with
 from derta.terminal import LOG, screen
+from derta.termination import termination
 from derta.threads import threads_for
 from derta.training.config import DeRTaConfig
 from derta.training.display import TrainingDisplay
@@ -107,17 +110,21 @@ def train_command(
         trainer = _trainer(options, train_data.rows, eval_data, tokenizer)
     else:
         trainer = training.make(options, train_data.rows, tokenizer)
+    if isinstance(trainer, DeRTaTrainer):
+        run.identity["trained_with"] = trained_with(tokenizer, trainer.refusals.all)
     trainer.run_identity = run.identity
     if attack is not None and options.attack.attack_steps is not None:
         trainer.add_callback(attack(trainer, options.attack))
     # Only a run that can start claims its directory.
-    if trainer.is_world_process_zero():
-        left_out = ("overwrite", "dry_run", "hub_token")
-        recipe = redacted({name: value for name, value in options.overrides.items() if name not in left_out})
-        run.claim(recipe, options.run.overwrite)
-    trainer.accelerator.wait_for_everyone()
-    screen.log_to(run.path)
-    train_run(trainer, run)
+    is_first = trainer.is_world_process_zero()
+    with sole_writer(run.path, "output_dir") if is_first else nullcontext():
+        if is_first:
+            left_out = ("overwrite", "dry_run", "hub_token")
+            recipe = redacted({name: value for name, value in options.overrides.items() if name not in left_out})
+            run.claim(recipe, options.run.overwrite)
+        trainer.accelerator.wait_for_everyone()
+        screen.log_to(run.path)
+        train_run(trainer, run)
     return run.path
 
 
@@ -265,9 +272,15 @@ def train_run(trainer: RunTrainer, run: RunDirectory) -> None:
         trainer.remove_callback(transformers_own)
     trainer.add_callback(display)
     try:
-        with threads_for(trainer.model), display.shown():
+        with threads_for(trainer.model), display.shown(), termination.awaited():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if trainer.ends_early:
+            termination.asked = True  # perhaps in another process
+            raise KeyboardInterrupt
+        # The hub comes last: what can't be sent there is saved here.
+        pushes, trainer.args.push_to_hub = trainer.args.push_to_hub, False
         trainer.save_model()
+        trainer.args.push_to_hub = pushes
         trainer.save_state()
         trainer.create_model_card()
     except ImportError as error:
@@ -283,8 +296,23 @@ def train_run(trainer: RunTrainer, run: RunDirectory) -> None:
         run.finish()
         screen.say(f"trained: {display.summary()}")
         screen.say(f"saved the model in {run.path}; libraries' messages are in {run.path / LOG}")
-    if trainer.args.push_to_hub:
+    if pushes:
+        _push(trainer, run)
+
+
+def _push(trainer: RunTrainer, run: RunDirectory) -> None:
+    """Send the model to the hub.
+
+    Raises:
+        InputError: It can't be sent; it is saved all the same.
+    """
+    try:
         trainer.push_to_hub()
+    except Exception as error:  # of the network, the server, its client, a missing permission
+        raise InputError(
+            f"push_to_hub: the model is saved in {run.path}, and couldn't be sent to the hub: {first_line(error)}; "
+            f"send it with hf upload"
+        ) from error
 
 
 def _saved_bytes(model: torch.nn.Module) -> int:

@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import os
 import re
 import shutil
 import zipfile
@@ -12,11 +13,12 @@ from typing import Any
 
 import yaml
 from safetensors import SafetensorError, safe_open
+from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from derta.errors import InputError, first_line
-from derta.files import write_json, write_text
-from derta.run_identity import IDENTITY, read_identity
+from derta.files import DRAFT, MODEL_FILES, file_digests, write_json, write_text
+from derta.run_identity import IDENTITY, check_files, read_identity
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +48,21 @@ class RunDirectory:
         Raises:
             InputError: It holds another run (unless `overwrite`), or something that is no run.
         """
+        below = next(parent for parent in self.path.parents if os.path.lexists(parent))
+        if not below.is_dir():
+            raise InputError(f"output_dir: {self.path} can't be written to: {below} is no directory")
         found = read_identity(self.path)
         if found is not None and not overwrite:
             self._require_same(found, self.path, "holds another run")
         for path in self.path.glob("checkpoint-*"):
             if _is_of_a_step(path) and (path.is_symlink() or not path.is_dir()):
                 raise InputError(f"output_dir: {path} stands where a checkpoint belongs, and is none; move it away")
-        if found is None and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if found is None and self.path.exists() and (not self.path.is_dir() or self._holds_others()):
             raise InputError(f"output_dir: {self.path} holds something else than a run; give another --output_dir")
+
+    def _holds_others(self) -> bool:
+        """Whether the directory holds more than a kill leaves of claiming it."""
+        return any(path.name != CONFIG and path.suffix != DRAFT for path in self.path.iterdir())
 
     def claim(self, config: dict[str, Any], overwrite: bool) -> None:
         """Record in the directory that it holds this run, unless it does so already.
@@ -78,8 +87,9 @@ class RunDirectory:
         return bool(identity and identity.get("finished"))
 
     def finish(self) -> None:
-        """Record that the model is saved."""
-        write_json(self.path / IDENTITY, {**self.identity, "finished": True})
+        """Record that the model is saved, and what its files are."""
+        files = file_digests(self.path, *MODEL_FILES)
+        write_json(self.path / IDENTITY, {**self.identity, "finished": True, "files": files})
 
     def newest_checkpoint(self) -> Path | None:
         """Return the newest complete checkpoint, and remove those that a kill left incomplete.
@@ -101,8 +111,11 @@ class RunDirectory:
                 shutil.rmtree(checkpoint)
                 continue
             self._require_same(found, checkpoint, "is a checkpoint of another configuration")
+            if complete:
+                continue  # older than the one to go on from
             try:
                 check_readable(checkpoint)
+                check_files(checkpoint, found)
             except InputError as error:
                 damaged.append(str(error))
             else:
@@ -151,7 +164,8 @@ def check_readable(checkpoint: Path) -> None:
     """
     path = checkpoint / TRAINER_STATE_NAME
     try:
-        json.loads(path.read_text("utf-8"))
+        if type(TrainerState.load_from_json(str(path)).global_step) is not int:
+            raise ValueError("global_step: no whole number")
         for index in checkpoint.glob("*.safetensors.index.json"):
             path = index
             for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values())):
@@ -162,7 +176,7 @@ def check_readable(checkpoint: Path) -> None:
         for path in sorted([*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]):
             if not zipfile.is_zipfile(path):  # as torch saves
                 raise ValueError("cut off")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise InputError(f"{path}: can't be read: {getattr(error, 'strerror', None) or first_line(error)}") from error
 
 

@@ -3,7 +3,9 @@
 import logging
 import math
 import os
+import pickle
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -12,15 +14,22 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch.distributed.tensor import DTensor
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerControl
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
-from derta.errors import InputError
-from derta.files import write_json
+from derta.errors import InputError, first_line
+from derta.files import file_digests, sync_files, write_json, written_whole
 from derta.run_identity import IDENTITY
+from derta.termination import termination
 from derta.training.config import DeRTaConfig
-from derta.training.fsdp_checkpoint import holds_shards, load_model_shards, load_optimizer_shards, whole_weights
+from derta.training.fsdp_checkpoint import (
+    check_shards,
+    holds_shards,
+    load_model_shards,
+    load_optimizer_shards,
+    whole_weights,
+)
 from derta.training.model_card import write_model_card
 from derta.training.run_directory import check_resume, checkpoints_in, remove_old_checkpoints
 from derta.training.sampling import EpochSampler, StepShape
@@ -64,7 +73,10 @@ class RunTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._losses: list[torch.Tensor] = []
         """The losses of the optimizer step so far."""
+        self.ends_early = False
+        """Whether a process of the run was asked to end: it stops after this step, with a checkpoint."""
         super().__init__(*args, **kwargs)
+        self.add_callback(_EndEarly(self))
 
     def train_stages(self) -> None:
         """Train the models that this run starts from or compares with, if its method has any.
@@ -113,7 +125,9 @@ class RunTrainer(Trainer):
         norm: Any = cast(Any, super())._get_grad_norm(model, grad_norm)
         losses, self._losses = torch.stack(self._losses), []
         # All ranks stop or none: one that stopped alone would leave the others waiting.
-        loss = float(self.accelerator.reduce(losses.sum(), reduction="sum"))
+        asked = losses.new_tensor(float(termination.asked))
+        loss, asked_to_end = self.accelerator.reduce(torch.stack([losses.sum(), asked]), reduction="sum").tolist()
+        self.ends_early = asked_to_end > 0
         # In float16 gradients overflow now and then: the scaler leaves that step out and scales less.
         scaled = self.accelerator.scaler is not None or self.is_deepspeed_enabled
         total = 0.0 if scaled or norm is None else float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
@@ -183,10 +197,24 @@ class RunTrainer(Trainer):
             )
         if isinstance(resume_from_checkpoint, str):
             saved_on = check_resume(Path(resume_from_checkpoint), self._sharding, self.args.world_size)
+            check_shards(Path(resume_from_checkpoint))
             if saved_on is not None and saved_on != self.args.world_size:
                 self._tell_of_other_processes(Path(resume_from_checkpoint).name, saved_on)
-        result: TrainOutput = super().train(resume_from_checkpoint, *args, **kwargs)
+        try:
+            result: TrainOutput = super().train(resume_from_checkpoint, *args, **kwargs)
+        except pickle.UnpicklingError as error:
+            raise InputError(
+                f"output_dir: {resume_from_checkpoint}: holds more than weights, which isn't read; remove it to go on "
+                f"from the one before it ({first_line(error)})"
+            ) from error
         return result
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing where a resumed run has taken all its steps: the base class would take one more."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            cast(Any, super())._run_epoch(*args, **kwargs)
 
     @property
     def _sharding(self) -> str | None:
@@ -263,9 +291,23 @@ class RunTrainer(Trainer):
             self._save(output_dir, state_dict=whole_weights(self.model))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save the model without the pickle of arguments that transformers puts beside it, and that nobody reads."""
-        super()._save(output_dir, state_dict)
-        Path(output_dir or str(self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        """Save the model without the pickle of arguments that transformers puts beside it, and that nobody reads.
+
+        Files of the run's own directory appear whole; a checkpoint is one when its `derta.json` is there.
+        """
+        directory = Path(output_dir or str(self.args.output_dir))
+        if not self.args.should_save:
+            super()._save(output_dir, state_dict)
+            return
+        is_checkpoint = directory.name.startswith(PREFIX_CHECKPOINT_DIR)
+        with nullcontext(directory) if is_checkpoint else written_whole(directory) as place:
+            super()._save(str(place), state_dict)
+            (place / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            saved = {path.name for path in place.iterdir()}
+        # A model that was written over may have been in other files.
+        for path in [*directory.glob("model*.safetensors*"), *directory.glob("adapter_model*.safetensors")]:
+            if path.name not in saved:
+                path.unlink()
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         # Older checkpoints go only after this one is known to be whole: a kill in between loses nothing.
@@ -277,8 +319,10 @@ class RunTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             directory = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            sync_files(directory)
             saved_by = {"processes": self.args.world_size, "sharding": self._sharding}
-            write_json(directory / IDENTITY, {**self.run_identity, "step": self.state.global_step, **saved_by})
+            of_step = {"step": self.state.global_step, **saved_by, "files": file_digests(directory)}
+            write_json(directory / IDENTITY, {**self.run_identity, **of_step})
             remove_old_checkpoints(directory.parent, limit, self.state.best_model_checkpoint)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -294,3 +338,18 @@ class RunTrainer(Trainer):
                 about=self.about,
                 settings=self.card_settings(),
             )
+
+
+class _EndEarly(TrainerCallback):
+    """Saves and ends after the step in which SIGTERM came."""
+
+    def __init__(self, trainer: RunTrainer) -> None:
+        self._trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask the trainer to save and stop."""
+        if self._trainer.ends_early:
+            if control.should_evaluate:
+                logger.warning("step %d: asked to end before its evaluation, which is left out", state.global_step)
+            control.should_evaluate = False
+            control.should_save = control.should_training_stop = True

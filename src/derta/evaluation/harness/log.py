@@ -1,8 +1,12 @@
 """Samples out of Inspect's logs."""
 
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile, ZipFile
 
 from inspect_ai.log import EvalLog, EvalSample, read_eval_log_samples
 
@@ -10,6 +14,7 @@ from derta.errors import InputError, first_line
 from derta.evaluation.judges import Verdict
 from derta.evaluation.plan import AttackSample
 from derta.evaluation.results.sample import Sample
+from derta.machine import machine_failure, was_interrupted
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,42 @@ class SampleError:
         """Read what [`SampleError.to_metadata`] wrote."""
         found = metadata.get("error")
         return cls(**found) if found else None
+
+
+def check_logs(logs: Path) -> None:
+    """Stop at a log that was damaged: Inspect would take what it finds in it for what was answered.
+
+    Raises:
+        InputError: One isn't what was written.
+    """
+    for log in sorted(logs.glob("*.eval")):
+        try:
+            with ZipFile(log) as archive:
+                damaged = archive.testzip() is not None
+        except (BadZipFile, OSError, ValueError, zlib.error, NotImplementedError, RuntimeError):
+            damaged = True
+        if damaged:
+            raise InputError(
+                f"`out`: {log}: is damaged; move it away and run the same command again: its samples are taken anew"
+            )
+
+
+@contextmanager
+def going_on_from(logs: Path) -> Iterator[None]:
+    """Say in a line that Inspect can't go on from what a folder holds.
+
+    Raises:
+        InputError: It can't.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError) or was_interrupted(error) or machine_failure(error):
+            raise
+        raise InputError(
+            f"`out`: {logs}: Inspect can't go on from it: {first_line(error)}; move the folder away and run the same "
+            "command again"
+        ) from error
 
 
 def check_ended(logs: Sequence[EvalLog], wanted: int) -> None:

@@ -38,7 +38,7 @@ from derta.evaluation.attacks import Weights
 from derta.evaluation.config import MAX_TOKENS
 from derta.inference import ChatRequest, Engine, Generation, RawRequest, Request, load_model
 from derta.names import model_path
-from derta.run_identity import read_identity, template_options
+from derta.run_identity import check_trained_with, read_identity, template_options
 
 RAW = {"raw": True}
 """Metadata of a user message that isn't to be formatted as a chat."""
@@ -108,8 +108,9 @@ class DertaAPI(ModelAPI):
         with self._starting:
             if self._started is None:
                 model, tokenizer = load_model(self.model_name, self._device, self._dtype)
-                tuned = template_options(tuned_with(self.model_name))
-                template_kwargs = self._chat_template_kwargs or tuned
+                tuned = tuned_with(self.model_name)
+                check_trained_with(tuned, tokenizer, self.model_name)
+                template_kwargs = self._chat_template_kwargs or template_options(tuned)
                 engine = Engine(model, tokenizer, chat_template_kwargs=template_kwargs)
                 self._started = Weights(model, tokenizer, template_kwargs, engine.exclusive), engine
             return self._started

@@ -23,6 +23,7 @@ from derta.inference import ChatRequest, Generation, RawRequest, Request, TokenL
 from derta.inference.requests import Context, encode_text
 from derta.inference.requests import continuation as decode_after
 from derta.redaction import redacted_text
+from derta.tokens.rendering import render as render_chats
 
 Helper = Callable[[Sequence[Message]], Awaitable[str]]
 
@@ -286,9 +287,8 @@ def render(
     """
     (context,) = encode(tokenizer, [request], chat_template_kwargs)
     text = str(tokenizer.decode(context.ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-    messages: Any = list(request.messages)
-    how: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, **(chat_template_kwargs or {})}
-    spelt = str(tokenizer.apply_chat_template(messages, **how)) + request.prefix
+    (prompt,) = render_chats(tokenizer, [request.messages], [tokenizer.name_or_path], options=chat_template_kwargs)
+    spelt = prompt + request.prefix
     same = [each for each in (spelt, text) if tokenizer(each, add_special_tokens=False)["input_ids"] == context.ids]
     text = same[0] if same else spelt
     adds_bos = tokenizer.bos_token_id is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]

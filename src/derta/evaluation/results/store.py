@@ -31,7 +31,8 @@ from derta.files import parse_json, read_json, write_json, write_text
 from derta.version import __version__
 
 RESULTS, RESPONSES, SETTINGS, LOGS = "results.json", "responses.jsonl", "evaluation.json", "logs"
-_COUNTED_FROM = {"responses": RESPONSES, "plan": PLAN, "evaluation": SETTINGS}
+COUNTED_FROM = {"responses": RESPONSES, "plan": PLAN, "evaluation": SETTINGS}
+"""The files whose digests stand in `results.json`."""
 QUALITY = "judge_quality.json"
 
 
@@ -104,7 +105,7 @@ def save_evaluation(directory: Path, samples: Sequence[Sample], model: ModelId, 
         directory / RESPONSES,
         "".join(json.dumps(sample.to_json(), ensure_ascii=False) + "\n" for sample in samples),
     )
-    digests = {name: _digest(directory / counted) for name, counted in _COUNTED_FROM.items()}
+    digests = {name: _digest(directory / counted) for name, counted in COUNTED_FROM.items()}
     if (directory / QUALITY).exists():
         digests["judge_quality"] = _digest(directory / QUALITY)
     save_results(directory / RESULTS, rows, **more, counted_from=digests)
@@ -197,7 +198,7 @@ def load_evaluation(directory: Path) -> Evaluation:
     except ValueError as error:
         raise InputError(f"{directory / SETTINGS}: {first_line(error)}") from None
     digests = document.get("counted_from")
-    files = dict(_COUNTED_FROM)
+    files = dict(COUNTED_FROM)
     if (directory / QUALITY).exists() or (isinstance(digests, dict) and "judge_quality" in digests):
         files["judge_quality"] = QUALITY
     for name, counted in files.items():
