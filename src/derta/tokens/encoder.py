@@ -161,7 +161,7 @@ class Encoder:
             prompt = bos + self._ids([text])[0]
         else:
             text = turn.lead + example.begun
-            prompt = self._ids([self._prompt_text(example.prompt, example.origin)])[0]
+            prompt = self.encode_prompt(example.prompt, example.origin)
             prompt += self._after(turn.start, [text])[0]
         opens_after: Literal["line", "word"] = "line" if text[-1:].isspace() else "word"
         before, space = (_LINE, "") if opens_after == "line" else (_WORD, " ")

@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallb
 from trl import get_peft_config, get_quantization_config
 
 from derta.contexts import context_weights
-from derta.data.cache import file_digest
 from derta.data.cached_source import ExamplesDigest, Loaded, load_source
 from derta.data.columns import examples_of
 from derta.data.mixing import mix
