@@ -18,7 +18,7 @@ from derta.data.cached_source import ExamplesDigest, Loaded, load_source
 from derta.data.columns import examples_of
 from derta.data.mixing import mix
 from derta.errors import InputError, did_you_mean, first_line
-from derta.files import cache_directory, sole_writer
+from derta.files import cache_directory, file_digest, sole_writer
 from derta.inference.loading import load_tokenizer, world_of
 from derta.names import ORGANISM, model_path, organism_world
 from derta.redaction import redacted
