@@ -21,7 +21,7 @@ from derta.files import write_json
 from derta.run_identity import IDENTITY
 from derta.training.config import DeRTaConfig
 from derta.training.fsdp_checkpoint import holds_shards, load_model_shards, load_optimizer_shards, whole_weights
-from derta.training.model_card import write_model_card
+from derta.training.model_card import DataSource, write_model_card
 from derta.training.run_directory import check_resume, checkpoints_in, remove_old_checkpoints
 from derta.training.sampling import EpochSampler, StepShape
 
@@ -56,6 +56,8 @@ class RunTrainer(Trainer):
 
     about: str = ""
     """What the card says of the method, in a sentence that follows "of derta"."""
+    data_sources: Sequence[DataSource] = ()
+    """What the card says of the data."""
 
     args: DeRTaConfig
     model: Any
@@ -293,4 +295,5 @@ class RunTrainer(Trainer):
                 method=self.run_identity["method"],
                 about=self.about,
                 settings=self.card_settings(),
+                sources=self.data_sources,
             )
