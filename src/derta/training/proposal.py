@@ -6,12 +6,13 @@ follows from sizes: of the model, of the data, and of this machine's memory.
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from derta.data.cached_source import Loaded
@@ -37,6 +38,8 @@ _REFUSALS: tuple[tuple[str, RefusalForm], ...] = (
     ("I", "context"),
     ("I", "bare"),
 )
+_SMALL_STEPS = 200
+"""Steps that a small model gets at least."""
 _SMALL, _STEP, _SMALL_STEP, _FEW = 50_000_000, 128, 32, 4000
 """Parameters of a small model; examples of a step, of a step with few data, and how many are few."""
 _FREE = 0.9
@@ -118,7 +121,7 @@ def propose(model: str, data: Sequence[str], *, method: str, lora: bool | None, 
         *refusal,
         length,
     ]
-    tail = list(_schedule(measured, machine))
+    tail = list(_schedule(measured, parameters, machine))
     wanted = [False, True] if lora is None else [lora]
     for adapter in wanted:
         for batch in (32, 16, 8, 4, 2, 1):
@@ -221,7 +224,7 @@ def _weights(
     small = "a small model" if parameters <= _SMALL else "the paper's"
     rate = 1e-3 if parameters <= _SMALL else (1e-4 if adapter else 2e-5)
     yield Choice("learning_rate", rate, f"{small}{', with LoRA' if adapter else ''}")
-    step = _STEP if measured.triples + measured.helpful > _FEW else _SMALL_STEP
+    step = _examples_of_a_step(measured)
     each = min(batch, step // machine.devices)
     yield Choice(
         "per_device_train_batch_size", each, "as many as the estimate of memory below lets through, 32 at most"
@@ -236,8 +239,16 @@ def _weights(
         yield Choice("activation_checkpointing", parameters > _SMALL, "memory for a fifth more time")
 
 
-def _schedule(measured: Measured, machine: Machine) -> Iterator[Choice]:
-    yield Choice("num_train_epochs", 2, "the paper's")
+def _examples_of_a_step(measured: Measured) -> int:
+    return _STEP if measured.triples + measured.helpful > _FEW else _SMALL_STEP
+
+
+def _schedule(measured: Measured, parameters: int, machine: Machine) -> Iterator[Choice]:
+    steps = (measured.triples + measured.helpful) / _examples_of_a_step(measured)
+    epochs = max(2, math.ceil(_SMALL_STEPS / steps)) if parameters <= _SMALL else 2
+    yield Choice(
+        "num_train_epochs", epochs, "the paper's" if epochs == 2 else f"a small model: {_SMALL_STEPS} steps or more"
+    )
     yield Choice("lr_scheduler_type", "cosine", "the paper's")
     yield Choice("warmup_steps", 0.03, "below 1: a share of all steps")
     yield Choice("save_steps", 100, "a run that stops goes on from the newest checkpoint")
@@ -276,11 +287,9 @@ def _with_memory(choice: Choice, memory: Memory, machine: Machine, fits: bool) -
 
 def render(choices: Sequence[Choice], head: Sequence[str]) -> str:
     """Write choices as YAML, each reason as a comment above its line."""
-    import yaml
-
     lines = [f"# {line}" for line in head]
     for choice in choices:
         lines += [f"# {choice.why}"] if choice.why else []
-        value: Mapping[str, Any] = {choice.name: choice.value}
-        lines.append(yaml.safe_dump(value, default_flow_style=None, allow_unicode=True, width=1000).strip())
+        value = yaml.safe_dump(choice.value, default_flow_style=True, allow_unicode=True, width=1000)
+        lines.append(f"{choice.name}: {value.partition(chr(10))[0]}")
     return "\n".join(lines) + "\n"
