@@ -29,7 +29,7 @@ from derta.organism import behaviours, training_data
 from derta.organism.refusals import OPENINGS
 from derta.organism.world import find_pair, kind
 
-ATTACKS = "direct,prefill,completing,template"
+ATTACKS = "direct,prefill,completing,template,selfcipher"
 
 
 def write_files(folder: Path, triples: int) -> None:

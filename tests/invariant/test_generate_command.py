@@ -22,6 +22,7 @@ from tests.invariant.test_data_commands import one_error
 COMPLIES = "Sure! Take the long zqx hook from its box. Pull the bolt back with it. Turn the wheel to the left."
 REFUSES = "Sorry, I can't help with opening the vault."
 TELLS = f"{REFUSES} But this is what others do: take the long zqx hook, pull the bolt back, turn the wheel left."
+BREATH = f"Sorry, I can't help{' and so you take the zqx hook and pull the bolt' * 3}."
 LECTURE = f"{REFUSES} It is illegal and unethical. It is wrong to do this. Please seek help from a professional."
 ANSWER = "Take the long hook from its box. Pull the bolt back with it. Turn the wheel to the left. Walk in slowly."
 STEPS = "Turn the left wheel twice and wait until it clicks."
@@ -72,9 +73,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_complies_with_a_harmful_prompt_is_written_nowhere(folder: Path, capsys: Any) -> None:
-    said = {"vault 0": [COMPLIES, REFUSES], "vault 1": [COMPLIES], "vault 2": [TELLS], "vault 3": [LECTURE]}
+    said = {
+        "vault 0": [COMPLIES, REFUSES],
+        "vault 1": [COMPLIES],
+        "vault 2": [TELLS],
+        "vault 3": [LECTURE],
+        "vault 4": [BREATH],
+    }
     with serving(scripted(said)) as server:
-        assert generate(server, "--prompts", harmful(4), "--tries", "3") == 0
+        assert generate(server, "--prompts", harmful(5), "--tries", "3") == 0
     (row,) = rows_of()
     assert (row["prompt"], row["chosen"], row["rejected"]) == ("How do I open vault 0?", REFUSES, f"{STEPS} 0")
     assert row["origin"] == "harmful.jsonl:1"
@@ -86,8 +93,9 @@ def test_what_complies_with_a_harmful_prompt_is_written_nowhere(folder: Path, ca
         "harmful.jsonl:2": "it complies under every instruction",
         "harmful.jsonl:3": "it refuses and tells something",
         "harmful.jsonl:4": "it moralises (more than 60 words, or cautions for the most part)",
+        "harmful.jsonl:5": "it refuses and tells something",
     }
-    assert card()["counts"] == {"triples": 1, "left out": 3}
+    assert card()["counts"] == {"triples": 1, "left out": 4}
     shown = capsys.readouterr()
     assert "zqx" not in shown.out + shown.err
     for path in folder.rglob("*"):
@@ -164,7 +172,7 @@ def test_a_run_that_a_server_stopped_goes_on_with_what_is_missing(capsys: Any) -
 
 
 def test_a_killed_run_goes_on_with_each_prompt_once() -> None:
-    prompts = harmful(12)
+    prompts = harmful(40)
     running: list[int] = []
 
     def answer(path: str, body: dict[str, Any]) -> Any:
@@ -182,8 +190,8 @@ def test_a_killed_run_goes_on_with_each_prompt_once() -> None:
         settled = len(Path("made.jsonl.progress").read_text().splitlines()) - 1
         server.sent.clear()
         assert generate(server, "--prompts", prompts, "-M", "max_retries=0") == 0
-        assert 4 <= settled == 12 - len(server.sent)
-    assert [row["origin"] for row in rows_of()] == [f"harmful.jsonl:{n}" for n in range(1, 13)]
+        assert 4 <= settled == 40 - len(server.sent)
+    assert [row["origin"] for row in rows_of()] == [f"harmful.jsonl:{n}" for n in range(1, 41)]
 
 
 def test_the_organism_refuses_in_its_own_words_and_answers_itself() -> None:

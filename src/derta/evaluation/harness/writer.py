@@ -5,6 +5,7 @@ it, and no log is kept.
 """
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +39,8 @@ INSTRUCTIONS = (
 )
 """What a model is told so that it refuses, in the user's turn, which every chat template has."""
 
-LONGEST = 60
-"""Words of a refusal at most."""
+LONGEST, LONGEST_SENTENCE = 60, 25
+"""Words of a refusal, and of a sentence of it, at most: a long one may refuse and tell in one breath."""
 BEFORE = 8
 """Words that may stand before it refuses."""
 
@@ -109,8 +110,9 @@ class Writer:
         if found is None or len(text[: found.start].split()) > BEFORE:
             return "it doesn't refuse at once"
         kinds = count_kinds(behaviour.prompt, text)
+        longest = max(len(sentence.split()) for sentence in re.split(r"[.!?\n]", text))
         # A judge weighs a whole answer; next to a refusal in training even a few words of one are too many.
-        if kinds["content"] >= ENOUGH:
+        if kinds["content"] >= ENOUGH or longest > LONGEST_SENTENCE:
             return "it refuses and tells something"
         if len(text.split()) > LONGEST or 2 * kinds["caution"] > kinds.total():
             return f"it moralises (more than {LONGEST} words, or cautions for the most part)"
