@@ -105,7 +105,8 @@ def test_what_complies_with_a_harmful_prompt_is_written_nowhere(folder: Path, ca
 
 
 def test_answers_are_the_models_own_and_refusals_of_harmless_prompts_are_asked_again() -> None:
-    said = {"sofa": [REFUSES, ANSWER], "tent": [REFUSES], "lamp": [{"content": ANSWER, "finish_reason": "length"}]}
+    cut = {"content": ANSWER, "finish_reason": "length"}
+    said: dict[str, list[Any]] = {"sofa": [REFUSES, ANSWER], "tent": [REFUSES], "lamp": [cut]}
     helpful = write("helpful.jsonl", [{"prompt": f"How do I open the {what}?"} for what in said])
     with serving(scripted(said)) as server:
         assert generate(server, "--borderline", helpful, "--tries", "2", "--temperature", "0.5") == 0
@@ -186,7 +187,7 @@ def test_a_killed_run_goes_on_with_each_prompt_once() -> None:
         command = [sys.executable, "-m", "derta", "data", "generate", *where, "--prompts", prompts]
         process = subprocess.Popen([*command, "--out", "made.jsonl", "-M", "max_retries=0"])
         running.append(process.pid)
-        assert process.wait(300) == -signal.SIGKILL
+        assert process.wait(900) == -signal.SIGKILL
         settled = len(Path("made.jsonl.progress").read_text().splitlines()) - 1
         server.sent.clear()
         assert generate(server, "--prompts", prompts, "-M", "max_retries=0") == 0
