@@ -45,7 +45,7 @@ COLUMNS = {
 
 def measure(triples: int, seed: int, directory: Path, behaviours: int) -> list[MetricRow]:
     """Tune the organism on so many triples and evaluate it, each as far as it isn't done; return the numbers."""
-    rows = training_data(seed, triples=triples).to_list()
+    rows = training_data(seed=seed, triples=triples).to_list()
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / "train.jsonl"
     kept = [{name: value for name, value in row.items() if value is not None} for row in rows]

@@ -18,7 +18,6 @@ from derta.evaluation.config import MAX_TOKENS, JudgeName, require_inspect
 from derta.evaluation.failures import (
     HELPFUL,
     TRIPLE,
-    Answer,
     Ask,
     Gathered,
     answering,
@@ -30,7 +29,7 @@ from derta.evaluation.failures import (
     prompt_of,
     refusing,
 )
-from derta.evaluation.inputs.answers import REFUSALS, load_answers, load_refusals
+from derta.evaluation.inputs.answers import REFUSALS, Answer, load_answers, load_refusals
 from derta.evaluation.inputs.hold_out import HoldOut
 from derta.evaluation.results.outcomes import WITHOUT_HARM
 from derta.evaluation.results.sample import Sample

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from derta.commands.data_convert import check_out
 from derta.commands.eval import add_model_arg, judge_names, model_args
+from derta.data.behaviours import Kind
 from derta.data.readers import printable
 from derta.errors import InputError
 from derta.evaluation.config import MAX_TOKENS, JudgeName, require_inspect
@@ -124,12 +125,10 @@ def _prompts(args: Namespace) -> list["Prompt"]:
     from derta.evaluation.generate import Prompt
     from derta.evaluation.inputs.behaviours import load_requests
 
-    harmful, borderline, helpful = args.prompts, args.borderline, args.helpful
+    # The harmful ones first: the same prompt among the others isn't asked then.
+    files: dict[Kind, list[str]] = {"harmful": args.prompts, "borderline": args.borderline, "helpful": args.helpful}
     prompts = [
-        Prompt(*each)
-        for kind, files in (("harmful", harmful), ("borderline", borderline), ("helpful", helpful))
-        for file in files
-        for each in load_requests(file, kind)
+        Prompt(*each) for kind, of_kind in files.items() for file in of_kind for each in load_requests(file, kind)
     ]
     if not prompts:
         raise InputError("nothing to answer: give `prompts`, `helpful` or `borderline` FILE")
