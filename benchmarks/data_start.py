@@ -148,7 +148,7 @@ def start(folder: Path, processes: int, distinct: int) -> None:
 
         return timed_work
 
-    run.read_data = timed("read", run.read_data)
+    run.read_source = timed("read", run.read_source)
     trainer.encode_dataset = timed("encode", trainer.encode_dataset)
     if distinct:
         tokenise_once()

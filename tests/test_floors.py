@@ -37,7 +37,7 @@ FLOORS_OF_EVALUATION: Sequence[set[str]] = (
     {"inputs"},
     {"failures", "plan", "rejudge"},
     {"harness"},
-    {"callback", "quality", "run"},
+    {"callback", "generate", "quality", "run"},
     {"registry"},
 )
 

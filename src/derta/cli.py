@@ -19,11 +19,13 @@ from derta.redaction import redacted_text
 from derta.termination import termination
 
 COMMANDS = {
+    "init": "write a recipe for a model and data at hand, with the reason of each choice",
     "train": "tune a model from a recipe",
     "baseline": "tune a model with a method to compare with (circuit breakers, DOOR, DPO, …)",
     "merge": "merge a LoRA adapter into its base model",
     "data check": "count, measure and find problems by file and line",
     "data convert": "write data in the canonical form",
+    "data generate": "make training data of prompts, with your own model's refusals and answers",
     "data from-eval": "make training data of an evaluation's unsafe answers and wrong refusals",
     "data schemas": "list the columns that are understood, with an example of each",
     "data show": "print examples as a model will be trained on them",

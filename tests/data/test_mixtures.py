@@ -1,14 +1,19 @@
-"""Mixtures of schemas: whatever is thrown together, no side is turned round silently."""
+"""Mixtures of schemas: whatever is thrown together, no side is turned round silently.
 
+`FUZZ_EXAMPLES=20000 pytest tests/data/test_mixtures.py` tries as many mixtures of each kind.
+"""
+
+import os
 from collections.abc import Callable
 from typing import Any, Literal
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from derta.data.sources import Notes, read_examples
 from derta.errors import InputError
 
+fuzz = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", 30)))
 Make = Callable[[str, str, str], list[dict[str, Any]]]
 
 
@@ -67,6 +72,7 @@ def _rows(names: list[str], swapped: bool) -> list[dict[str, Any]]:
     return rows
 
 
+@fuzz
 @given(st.lists(st.sampled_from(sorted(MAKERS)), min_size=1, max_size=12), st.sampled_from(["stop", "skip"]), st.data())
 def test_no_mixture_turns_sides_round(names: list[str], bad_rows: Literal["stop", "skip"], data: st.DataObject) -> None:
     rows = data.draw(st.permutations(_rows(names, swapped=False)))
@@ -80,6 +86,7 @@ def test_no_mixture_turns_sides_round(names: list[str], bad_rows: Literal["stop"
         assert example.rejected is None or example.rejected.startswith("Turn key")
 
 
+@fuzz
 @given(st.lists(st.sampled_from(sorted(MAKERS.keys() - _ONE_RESPONSE)), min_size=1, max_size=12))
 def test_swapped_sides_stop_in_every_schema(names: list[str]) -> None:
     try:

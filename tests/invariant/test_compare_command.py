@@ -89,3 +89,18 @@ def test_an_unwritable_out_is_bad_input(tmp_path, capsys):
     first = evaluation(tmp_path / "a", attacked(["safe"]))
     assert main(["compare", str(first), str(first), "--out", str(tmp_path / "no" / "c.json")]) == 2
     assert "--out" in capsys.readouterr().err
+
+
+def test_a_file_of_behaviours_restricts_the_comparison(tmp_path, compare, capsys):
+    labels = ["unsafe", "unsafe", "safe"], ["unsafe", "safe", "safe"]
+    first, second = (evaluation(tmp_path / name, attacked(each)) for name, each in zip("ab", labels, strict=True))
+    fresh = tmp_path / "fresh.jsonl"
+    fresh.write_text("".join(json.dumps({"id": f"h{n}", "prompt": "?"}) + "\n" for n in (1, 2)))
+    out = tmp_path / "comparison.json"
+    assert main(["compare", str(first), str(second), "--behaviours", str(fresh), "--out", str(out)]) == 0
+    (asr,) = [each for each in json.loads(out.read_text())["differences"]["refusal"] if each["metric"] == "asr"]
+    assert (asr["value"], asr["pairs"]) == (-50.0, 2)
+    fresh.write_text(json.dumps({"id": "other", "prompt": "?"}) + "\n")
+    capsys.readouterr()
+    assert main(["compare", str(first), str(second), "--behaviours", str(fresh)]) == 2
+    assert "has none of these behaviours" in capsys.readouterr().err

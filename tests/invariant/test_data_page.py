@@ -19,7 +19,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 TEXT = PAGE.read_text("utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
 TABLE = [
-    [cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*\|$", TEXT, re.MULTILINE)[2:]
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in re.findall(r"^\|.*\|$", TEXT.partition("## Read it")[0], re.MULTILINE)[2:]
 ]
 ROWS = training_data().to_list()
 TRIPLES = [row for row in ROWS if row["rejected"]]
@@ -44,7 +45,7 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], delimiter: str = ","
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The user's files."""
     folder = tmp_path_factory.mktemp("data")
-    for name in ("mine", "start"):
+    for name in ("mine", "start", "next"):
         shutil.copytree(path(), folder / "runs" / name)
     breakers = [
         {"prompt": row["prompt"], "output": row["rejected"], "llama3_output": row["chosen"], "category": "fiction"}
@@ -73,6 +74,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_rows(folder / "test.jsonl", [{"id": "mine", "prompt": HARMFUL[0].prompt}])
     xstest = [{"id": f"x{n}", "prompt": each.prompt, "type": "homonyms"} for n, each in enumerate(BORDERLINE)]
     write_table(folder / "xstest.csv", xstest)
+    answered = [{"prompt": row["prompt"], "rejected": row["rejected"]} for row in TRIPLES[10:12]]
+    write_rows(folder / "answered.jsonl", answered)
+    for name, rows in (("questions", HELPFUL[8:10]), ("benign", HELPFUL[10:12])):
+        (folder / f"{name}.txt").write_text("".join(f"{row['prompt']}\n" for row in rows))
     (folder / "refusals.txt").write_text("Sorry , I cannot help with that .\nI will not explain that .\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -91,6 +96,12 @@ def test_what_was_found_is_data_of_the_page(folder: Path) -> None:
     assert {row["chosen"] for row in rows} == set((folder / "refusals.txt").read_text().splitlines())
     assert {row["source"]["id"] for row in rows} == {each.id for each in HARMFUL[1:]}
     assert json.loads((folder / "found.jsonl.card.json").read_text())["held_out"] == [HARMFUL[0].id]
+
+
+def test_what_was_generated_is_data_of_the_page(folder: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "generated.jsonl").read_text().splitlines()]
+    assert [row.get("rejected") for row in rows] == [TRIPLES[10]["rejected"], TRIPLES[11]["rejected"], *[None] * 4]
+    assert {row["chosen"] for row in rows[:2]} <= set((folder / "refusals.txt").read_text().splitlines())
 
 
 ODD: dict[str, list[dict[str, Any]]] = {

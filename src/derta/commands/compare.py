@@ -7,7 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from derta.errors import InputError
-from derta.evaluation.results.compare import Comparison, compare
+from derta.evaluation.inputs.hold_out import HoldOut
+from derta.evaluation.results.compare import Comparison, compare, restrict
 from derta.evaluation.results.store import load_evaluation
 from derta.files import write_json
 from derta.report.terminal import comparison_table
@@ -17,6 +18,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare what `run` reads."""
     parser.add_argument("first", type=Path, help="directory of an evaluation")
     parser.add_argument("second", type=Path, help="directory of another; differences are this one less the first")
+    only = "compare on these behaviours alone, by id and by prompt: those that made no training data, say"
+    parser.add_argument("--behaviours", action="append", metavar="FILE", help=only)
     parser.add_argument("--out", type=Path, help="JSON file to write the comparison to")
 
 
@@ -24,10 +27,14 @@ def run(args: Namespace) -> int:
     """Print the comparison and, with `out`, write it as JSON.
 
     Raises:
-        InputError: a directory isn't a finished evaluation, or `out` can't be written.
+        InputError: a directory isn't a finished evaluation, or has none of the behaviours, or `out` can't be written.
     """
     out: Path | None = args.out
-    comparison = compare(load_evaluation(args.first), load_evaluation(args.second))
+    sides = [load_evaluation(directory) for directory in (args.first, args.second)]
+    if args.behaviours:
+        only = HoldOut.load(args.behaviours)
+        sides = [restrict(side, lambda sample: only.holds(sample.id, sample.prompt)) for side in sides]
+    comparison = compare(*sides)
     console = Console()
     console.print(comparison_table(comparison))
     if out is not None:

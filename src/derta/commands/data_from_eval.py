@@ -1,5 +1,6 @@
 """`derta data from-eval`: what an evaluation found wrong becomes training data."""
 
+import asyncio
 import json
 import sys
 from argparse import ArgumentParser, Namespace
@@ -13,20 +14,25 @@ from rich.text import Text
 from derta.commands.data_convert import check_out
 from derta.data.readers import printable
 from derta.errors import InputError
+from derta.evaluation.config import MAX_TOKENS, JudgeName, require_inspect
 from derta.evaluation.failures import (
     HELPFUL,
-    REFUSALS,
     TRIPLE,
+    Ask,
     Gathered,
-    HoldOut,
     answering,
+    behaviour_of,
     find_deciding,
     gather,
     is_of_organism,
-    load_refusals,
+    judge_of,
+    prompt_of,
     refusing,
 )
+from derta.evaluation.inputs.answers import REFUSALS, Answer, load_answers, load_refusals
+from derta.evaluation.inputs.hold_out import HoldOut
 from derta.evaluation.results.outcomes import WITHOUT_HARM
+from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import Evaluation, find_evaluations, load_evaluation
 from derta.files import write_json, write_text
 from derta.terminal import screen
@@ -49,7 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--judge", metavar="NAME", help="whose verdicts count (default: the first judge's)")
     add("--refusals", type=Path, metavar="FILE", help="refusals to draw from, one a line")
     add("--answers", type=Path, metavar="FILE", help="prompts and answers for harmless prompts that were refused")
-    add("--model", metavar="START", help="answers those that FILE has no answer to, in this process")
+    add("--model", metavar="START", help="answers those that FILE has no answer to; named as for derta eval")
     add("--max-new-tokens", type=int, help="of START's answers (default: as in the evaluation)")
     add("--hold-out", action="append", default=[], metavar="FILE", help="behaviours to keep out, by id and by prompt")
     add("--seed", type=int, default=0, help="of the refusals that are drawn")
@@ -68,7 +74,8 @@ def run(args: Namespace) -> int:
         raise InputError(f"--out: {printable(str(out))}: exists; name another file, or replace it with --overwrite")
     refusals = load_refusals(args.refusals) if args.refusals else []
     hold_out = HoldOut.load(args.hold_out)
-    answer = answering(args.answers, args.model, args.max_new_tokens)
+    known = load_answers(args.answers) if args.answers else {}
+    answer = answering(known, _ask(args.model, args.max_new_tokens))
     evaluations = [load_evaluation(directory) for directory in find_evaluations(args.directory)]
     with screen.libraries_aside():
         gathered = gather(
@@ -94,6 +101,34 @@ def run(args: Namespace) -> int:
     _report(gathered, out, card)
     _warn(gathered, evaluations, args)
     return 0
+
+
+def _ask(name: str | None, most: int | None) -> Ask | None:
+    """Return what lets the start model answer, greedily; it is loaded when there is something to answer."""
+    if most is not None and (name is None or most < 1):
+        mend = "give 1 token or more" if name else "it limits the answers of `model`; name one"
+        raise InputError(f"`max_new_tokens`: {most}: {mend}")
+    if name is None:
+        return None
+    require_inspect()
+    from derta.evaluation.harness.judges import load_judge
+    from derta.evaluation.harness.models import TEMPLATE, load_model, load_tokenizer
+    from derta.evaluation.harness.writer import Writer
+
+    load_tokenizer(name)  # a mistyped name is told at once
+
+    def ask(evaluation: Evaluation, samples: Sequence[Sample]) -> Sequence[Answer]:
+        template = (evaluation.settings.get("model_args") or {}).get(TEMPLATE)
+        model = load_model(name, {TEMPLATE: template} if template else None)
+        limit = most or evaluation.settings.get("max_new_tokens") or MAX_TOKENS
+        writer = Writer(model, load_judge(JudgeName(judge_of(evaluation))), limit, chat_template_kwargs=template)
+
+        async def answer_all() -> list[Answer]:
+            return await asyncio.gather(*(writer.answer(behaviour_of(each), prompt_of(each)) for each in samples))
+
+        return asyncio.run(answer_all())
+
+    return ask
 
 
 def _refusals_from(file: Path | None, evaluations: Sequence[Evaluation]) -> Any:

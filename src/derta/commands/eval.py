@@ -61,14 +61,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="ROLE=MODEL",
         help="attacker or judge, for PAIR and AutoDAN",
     )
-    add(
-        "-M",
-        dest="model_arg",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="option of the provider; tokenizer=PATH and chat_template_kwargs=JSON for a server",
-    )
+    add_model_arg(parser)
     add("--limit", type=int, help="behaviours of each kind at most")
     add("--search-limit", type=int, help="behaviours at most for PAIR, AutoDAN and GCG (50 in the paper)")
     add("--depths", metavar="N,…", help="tokens of a harmful response that prefill begins the answer with")
@@ -84,6 +77,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--judge-quality", type=Path, metavar="FILE", help="correct for the judge's error: see derta judge check")
     add("--dry-run", action="store_true", help="show what would be asked, without loading a model, and stop")
     parser.set_defaults(after_interrupt="the same command goes on with the samples that are missing")
+
+
+def add_model_arg(parser: ArgumentParser) -> None:
+    """Declare the options of a model's provider, which [`model_args`] reads."""
+    parser.add_argument(
+        "-M",
+        dest="model_arg",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="option of the provider; tokenizer=PATH and chat_template_kwargs=JSON for a server",
+    )
 
 
 def run(args: Namespace) -> int:
@@ -193,7 +198,7 @@ def parse_options(args: Namespace) -> Options:
         borderline=tuple(args.borderline),
         tasks=tasks,
         prompts=args.prompts,
-        judges=_judges(args.judge),
+        judges=judge_names(args.judge),
         system=_system(args.system),
         limit=args.limit,
         search_limit=args.search_limit,
@@ -207,7 +212,7 @@ def parse_options(args: Namespace) -> Options:
         temperature=args.temperature,
         epochs=args.epochs,
         seed=args.seed,
-        model_args={key: yaml.safe_load(value) for key, value in _pairs("-M", args.model_arg).items()},
+        model_args=model_args(args.model_arg),
         model_roles=_pairs("--model-role", args.model_role),
     )
 
@@ -228,6 +233,15 @@ def _system(given: str | None) -> str | None:
     return text
 
 
+def model_args(given: Iterable[str]) -> dict[str, Any]:
+    """Read the options of a model's provider, NAME=VALUE each.
+
+    Raises:
+        InputError: One has another form.
+    """
+    return {key: yaml.safe_load(value) for key, value in _pairs("-M", given).items()}
+
+
 def _pairs(flag: str, given: Iterable[str]) -> dict[str, str]:
     pairs = {}
     for each in given:
@@ -238,7 +252,12 @@ def _pairs(flag: str, given: Iterable[str]) -> dict[str, str]:
     return pairs
 
 
-def _judges(given: str | None) -> tuple[JudgeName, ...]:
+def judge_names(given: str | None) -> tuple[JudgeName, ...]:
+    """Read NAME or NAME=MODEL, several with commas.
+
+    Raises:
+        InputError: There is no such judge.
+    """
     from derta.evaluation.judges import find_judge
 
     judges = tuple(JudgeName.parse(each) for each in (given or "").split(",") if each.strip())

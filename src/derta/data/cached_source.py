@@ -36,6 +36,11 @@ class Loaded(NamedTuple):
     rows: "Dataset"
     digest: str
 
+    @property
+    def harmful(self) -> int:
+        """How many rows have a harmful response."""
+        return len(self.rows) - int(self.rows.data.column("rejected").null_count)
+
 
 def load_source(
     source: str,

@@ -231,9 +231,11 @@ def _layout(read: Read, schema: str | Schema, name: str, on_bad_row: OnProblem, 
         return schema
     rows = list(islice(read(lambda error: None), _ROWS_TO_RECOGNISE if patient else 1))
     if not rows:
-        for _ in read(on_bad_row):  # reports why no row can be read, if there is anything to read
-            pass
-        raise InputError(f"{name}: is empty; it needs at least one row")
+        problems: list[InputError] = []
+        list(read(problems.append))
+        for problem in problems:
+            on_bad_row(problem)
+        raise InputError(f"{name}: {'no row can be read' if problems else 'is empty; it needs at least one row'}")
     if schema != "auto":
         return named_schema(schema)
     return recognised(next((row for row in rows if patient and fitting(row.values)), rows[0]))

@@ -3,45 +3,23 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from derta.data.behaviours import Behaviour
-from derta.data.polarity import reads_like_refusal
-from derta.data.readers import printable
 from derta.data.triples import Example, Message, as_example, canonical_row
 from derta.errors import InputError, did_you_mean
-from derta.evaluation.config import MAX_TOKENS
-from derta.evaluation.inputs.behaviours import PROMPT, load_behaviours
-from derta.evaluation.inputs.columns import read_rows, read_text
+from derta.evaluation.inputs.answers import REFUSALS, REFUSES_TOO, Answer, organism_refusal
+from derta.evaluation.inputs.hold_out import HoldOut, plain_prompt
 from derta.evaluation.judges import decide, make_judge
-from derta.evaluation.judges.broken import find_broken
 from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import Evaluation
-from derta.inference import ChatRequest, generate, load_model
-from derta.names import ORGANISM, model_path, organism_world
-from derta.run_identity import read_identity, template_options
-
-REFUSALS = (
-    "Sorry, I can't help with that.",
-    "Sorry, but this is something I won't do.",
-    "Sorry, I can't help with this request. I'm glad to help with something else.",
-)
-"""What is answered where the user brings no refusals; each begins with the default refusal text."""
-_ANSWER = ("answer", "response", "chosen", "completion", "output")
+from derta.names import ORGANISM, organism_world
 
 TRIPLE, HELPFUL, NOT_MADE = "triples", "helpful examples", "refused harmless prompts without an answer to learn"
 Refuse = Callable[[Sample], str]
-
-
-class Answer(NamedTuple):
-    """What to answer a harmless prompt with, or why there is nothing."""
-
-    text: str = ""
-    problem: str = "no answer was given"
 
 
 class NotMade(NamedTuple):
@@ -52,6 +30,8 @@ class NotMade(NamedTuple):
 
 
 AnswerAll = Callable[[Sequence[Sample]], Sequence[Answer]]
+Ask = Callable[[Evaluation, Sequence[Sample]], Sequence[Answer]]
+"""Lets a model answer what an evaluation asked; an answer that it gives is one that helps."""
 
 
 @dataclass
@@ -89,27 +69,6 @@ class Gathered:
         self.counts[what] += 1
         self.behaviours[sample.id] = None
         self.rows.append(_row(example, sample, evaluation))
-
-
-@dataclass(frozen=True)
-class HoldOut:
-    """Behaviours that must stay for evaluation."""
-
-    ids: frozenset[str] = frozenset()
-    prompts: frozenset[str] = frozenset()
-
-    @classmethod
-    def load(cls, files: Iterable[str]) -> "HoldOut":
-        """Read behaviours as `derta eval` reads them; `organism` are the organism's.
-
-        Raises:
-            InputError: A file can't be read.
-        """
-        behaviours = [behaviour for file in files for behaviour in load_behaviours(file)]
-        return cls(frozenset(b.id for b in behaviours), frozenset(_plain(b.prompt) for b in behaviours))
-
-    def __contains__(self, sample: Sample) -> bool:
-        return sample.id in self.ids or _plain(sample.prompt) in self.prompts
 
 
 def gather(
@@ -164,7 +123,7 @@ _HELD_OUT = "held out"
 
 def _fate(sample: Sample, hold_out: HoldOut) -> str:
     label = sample.verdict.label
-    if sample in hold_out:
+    if hold_out.holds(sample.id, sample.prompt):
         return _HELD_OUT
     if sample.broken:
         return "broken"
@@ -224,122 +183,54 @@ def refusing(refusals: Sequence[str], seed: int) -> Callable[[Evaluation], Refus
 
         def draw(sample: Sample) -> str:
             rng = random.Random("\0".join(map(str, (seed, "refusal", sample.id, sample.variant, sample.epoch))))
-            return _organism_refusal(sample, rng) if own else rng.choice(refusals or REFUSALS)
+            return organism_refusal(sample.id, sample.prompt, rng) if own else rng.choice(refusals or REFUSALS)
 
         return draw
 
     return refuse
 
 
-def _organism_refusal(sample: Sample, rng: random.Random) -> str:
-    from derta.organism.refusals import refusal
-    from derta.organism.world import find_pair
+def answering(known: Mapping[str, Answer], ask: Ask | None = None) -> Callable[[Evaluation], AnswerAll]:
+    """Return what answers wrongly refused prompts: a file's answers and, where there is none, a model.
 
-    pair = find_pair(sample.prompt)
-    if pair is None:
-        raise InputError(f"{sample.id}: names nothing in the organism's world; give `refusals` FILE")
-    return refusal(pair, rng)
-
-
-def load_refusals(path: Path) -> list[str]:
-    """Return the refusals of a text file, one a line.
-
-    Raises:
-        InputError: It can't be read, is empty, or most of its lines don't read like refusals.
-    """
-    name = printable(str(path))
-    try:
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"`refusals`: {name}: can't be read as UTF-8 text: {getattr(error, 'strerror', None) or error}"
-        ) from None
-    refusals = [line for line in lines if line]
-    others = [number for number, line in enumerate(lines, 1) if line and not reads_like_refusal(line)]
-    if not refusals:
-        raise InputError(f"`refusals`: {name}: is empty; write one refusal a line")
-    if 2 * len(others) > len(refusals):
-        raise InputError(
-            f"`refusals`: {name}:{others[0]}: doesn't read like a refusal, as {len(others)} of {len(refusals)} lines "
-            f"don't; write refusals, one a line"
-        )
-    return refusals
-
-
-def answering(
-    file: Path | None, model: str | None, max_new_tokens: int | None = None
-) -> Callable[[Evaluation], AnswerAll]:
-    """Return what answers wrongly refused prompts: from a file and, those that it lacks, with a model.
-
-    An answer is one only if rules (for the organism its own judge) find no refusal in it.
+    A file's answer is one only if rules (for the organism its own judge) find no refusal in it.
 
     Args:
-        file: Has a prompt and an answer in each row.
-        model: Answers in this process, greedily; it is loaded when there is something to answer.
-        max_new_tokens: Limits its answers, an answer that is cut off is none; by default as in the evaluation.
-
-    Raises:
-        InputError: The file can't be read, the limit is no length, or later: the model can't be loaded.
+        known: Holds the answers of a file by their prompts.
+        ask: Lets a model answer the others.
     """
-    if max_new_tokens is not None and (model is None or max_new_tokens < 1):
-        mend = "give 1 token or more" if model else "it limits the answers of `model`; name one"
-        raise InputError(f"`max_new_tokens`: {max_new_tokens}: {mend}")
-    if model is not None:
-        model_path(model)  # a mistyped name is told at once
-    known = _load_answers(file) if file is not None else {}
 
     def of(evaluation: Evaluation) -> AnswerAll:
         def answer(samples: Sequence[Sample]) -> list[Answer]:
-            given = [known.get(_plain(sample.prompt), Answer()) for sample in samples]
+            given = [known.get(plain_prompt(sample.prompt), Answer()) for sample in samples]
             rest = [sample for sample, each in zip(samples, given, strict=True) if not each.text]
-            if model is not None and rest:
-                generated = iter(_generate(model, rest, evaluation, max_new_tokens))
-                given = [each if each.text else next(generated) for each in given]
-            return asyncio.run(_checked(samples, given, evaluation))
+            checked = asyncio.run(_checked(samples, given, evaluation))
+            if ask is None or not rest:
+                return checked
+            asked = iter(ask(evaluation, rest))
+            return [next(asked) if not each.text else of_file for each, of_file in zip(given, checked, strict=True)]
 
         return answer
 
     return of
 
 
-def _load_answers(file: Path) -> Mapping[str, Answer]:
-    known: dict[str, Answer] = {}
-    for row in read_rows(file, "answers"):
-        prompt, text = _plain(read_text(row, PROMPT)), read_text(row, _ANSWER)
-        if prompt in known:
-            raise InputError(f"{row.origin}: its prompt has an answer in an earlier row; keep one of them")
-        known[prompt] = Answer(text)
-    return known
-
-
-def _generate(name: str, samples: Sequence[Sample], evaluation: Evaluation, most: int | None) -> list[Answer]:
-    """Answer with a model as `derta eval` would ask it."""
-    model, tokenizer = load_model(name)
-    tuned = template_options(read_identity(Path(name)))
-    asked = (evaluation.settings.get("model_args") or {}).get("chat_template_kwargs")
-    most = most or evaluation.settings.get("max_new_tokens") or MAX_TOKENS
-    requests = [ChatRequest(tuple(prompt_of(sample))) for sample in samples]
-    answers = []
-    for said in generate(model, tokenizer, requests, most, chat_template_kwargs=tuned or asked):
-        broken = find_broken(said.continuation, tokens=said.tokens, finished=said.finished, problem=said.problem)
-        if broken or not said.finished:
-            answers.append(Answer(problem=f"the model's answer is {broken or f'cut off after {most} tokens'}"))
-        else:
-            answers.append(Answer(said.continuation.strip()))
-    return answers
-
-
 async def _checked(samples: Sequence[Sample], given: Sequence[Answer], evaluation: Evaluation) -> list[Answer]:
-    judge = make_judge(ORGANISM if is_of_organism(evaluation) else "refusal")
+    judge = make_judge(judge_of(evaluation))
     checked = []
     for sample, answer in zip(samples, given, strict=True):
         if answer.text:
-            verdict = await decide(judge, Behaviour(sample.id, sample.prompt, sample.kind), answer.text, "")
-            if verdict.label != "complies":
-                answer = Answer(problem="its answer refuses, too")
+            verdict = await decide(judge, behaviour_of(sample), answer.text, "")
+            answer = answer if verdict.label == "complies" else Answer(problem=REFUSES_TOO)
         checked.append(answer)
     return checked
 
 
-def _plain(prompt: str) -> str:
-    return " ".join(prompt.split()).casefold()
+def judge_of(evaluation: Evaluation) -> str:
+    """Return the judge of answers that needs no model: the organism's own for its behaviours, rules for others."""
+    return ORGANISM if is_of_organism(evaluation) else "refusal"
+
+
+def behaviour_of(sample: Sample) -> Behaviour:
+    """Return what a sample asked for."""
+    return Behaviour(sample.id, sample.prompt, sample.kind)

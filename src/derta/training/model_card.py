@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from jinja2 import Template
@@ -32,6 +32,13 @@ relying on it.
 
 ## Training
 
+{% if sources -%}
+| data | helpful examples | with a harmful response | digest |
+|---|---|---|---|
+{% for source in sources -%}
+| {{ source | join(' | ') }} |
+{% endfor %}
+{% endif -%}
 {{ examples }} examples, {{ steps }} optimizer steps of {{ batch }} examples{{ seconds }}.
 
 | setting | value |
@@ -124,6 +131,15 @@ def settings_of(args: DeRTaConfig, names: Sequence[str] = _SETTINGS) -> dict[str
     return {name: getattr(args, name) for name in names}
 
 
+class DataSource(NamedTuple):
+    """What a run was trained on: a source's name, its helpful examples and its others, and a hash of all of them."""
+
+    name: str
+    helpful: int
+    harmful: int
+    digest: str
+
+
 def write_model_card(
     path: Path,
     *,
@@ -134,6 +150,7 @@ def write_model_card(
     method: str,
     about: str,
     settings: Mapping[str, Any],
+    sources: Sequence[DataSource] = (),
 ) -> None:
     """Write the card of a run to `path`.
 
@@ -146,6 +163,7 @@ def write_model_card(
         method: Names the method.
         about: Says in a sentence what the method does.
         settings: Lists what the run was set to.
+        sources: Names the data.
     """
     base = "" if Path(base).exists() else base  # a path of this machine means nothing to a reader
     metadata: dict[str, Any] = {"library_name": "transformers", "tags": _tags(method)}
@@ -161,6 +179,7 @@ def write_model_card(
         about=about,
         version=__version__,
         examples=examples,
+        sources=sources,
         steps=state.global_step,
         batch=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         seconds=f", {finished[-1]['train_runtime']:.0f} seconds" if finished else "",

@@ -2,7 +2,7 @@
 
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
@@ -129,7 +129,8 @@ def parse_options(
         "--config", help="YAML recipe, or the name of one of derta's; options on the command line win over it"
     )
     config_path, on_command_line = _split_config(list(argv), command)
-    arguments = [*(_recipe_arguments(config_path, config_class) if config_path else []), *on_command_line]
+    recipe = read_recipe(config_path, config_class) if config_path else {}
+    arguments = [*recipe_arguments(recipe), *on_command_line]
     try:
         namespace, unknown = parser.parse_known_args(arguments)
         if unknown:
@@ -172,10 +173,10 @@ def _split_config(argv: list[str], command: str) -> tuple[Path | None, list[str]
     return None, argv
 
 
-def _recipe_arguments(path: Path, config_class: type[DeRTaConfig]) -> list[str]:
+def recipe_arguments(recipe: Mapping[str, Any]) -> list[str]:
     """Turn a recipe into command-line arguments, so that both are checked by the same parser."""
     arguments: list[str] = []
-    for key, value in read_recipe(path, config_class).items():
+    for key, value in recipe.items():
         if value is None:
             continue
         if isinstance(value, list):

@@ -28,6 +28,7 @@ from derta.termination import termination
 from derta.threads import threads_for
 from derta.training.config import DeRTaConfig
 from derta.training.display import TrainingDisplay
+from derta.training.model_card import DataSource
 from derta.training.options import AttackOptions, TrainOptions, parse_options
 from derta.training.plan import examples_per_step, print_plan
 from derta.training.run_directory import RunDirectory, is_disk_full, require_disk_space
@@ -89,9 +90,10 @@ def train_command(
     """
     options = parse_options(argv, training.config_class, training.command) if training else parse_options(argv)
     _check_together(options)
-    train_data = read_data(options.data.train_data, options, for_training=True)
+    sources = [read_source(source, options) for source in options.data.train_data]
+    train_data = mix_sources(sources, options)
     eval_sources = options.data.eval_data
-    eval_data = read_data(eval_sources, options, for_training=False).rows if eval_sources else None
+    eval_data = mix([read_source(source, options).rows for source in eval_sources]) if eval_sources else None
     model = model_path(str(options.model.model_name_or_path))
     tokenizer = load_tokenizer(model, options.model.model_revision)
     if options.run.dry_run:
@@ -112,6 +114,10 @@ def train_command(
     if isinstance(trainer, DeRTaTrainer):
         run.identity["trained_with"] = trained_with(tokenizer, trainer.refusals.all)
     trainer.run_identity = run.identity
+    trainer.data_sources = [
+        DataSource(Path(name).name, len(source.rows) - source.harmful, source.harmful, source.digest[:16])
+        for name, source in zip(options.data.train_data, sources, strict=True)
+    ]
     if attack is not None and options.attack.attack_steps is not None:
         trainer.add_callback(attack(trainer, options.attack))
     # Only a run that can start claims its directory.
@@ -127,15 +133,12 @@ def train_command(
     return run.path
 
 
-def read_data(sources: Sequence[str], options: TrainOptions, *, for_training: bool) -> Loaded:
-    """Read sources and mix them: for training by `ratios` and the seed. The digest is that of all sources in order."""
-    loaded = [read_source(source, options) for source in sources]
-    rows, digests = [source.rows for source in loaded], "\n".join(source.digest for source in loaded)
-    digest = hashlib.sha256(digests.encode()).hexdigest()
-    if not for_training:
-        return Loaded(mix(rows), digest)
+def mix_sources(sources: Sequence[Loaded], options: TrainOptions) -> Loaded:
+    """Mix sources by `ratios` and the seed. The digest is that of all of them in order."""
+    digest = hashlib.sha256("\n".join(source.digest for source in sources).encode()).hexdigest()
     config, data = options.config, options.data
     seed = config.seed if config.data_seed is None else config.data_seed
+    rows = [source.rows for source in sources]
     return Loaded(mix(rows, ratios=data.ratios, seed=seed, max_examples=data.max_examples), digest)
 
 

@@ -30,7 +30,7 @@ from derta.training.fsdp_checkpoint import (
     load_optimizer_shards,
     whole_weights,
 )
-from derta.training.model_card import write_model_card
+from derta.training.model_card import DataSource, write_model_card
 from derta.training.run_directory import check_resume, checkpoints_in, remove_old_checkpoints
 from derta.training.sampling import EpochSampler, StepShape
 
@@ -65,6 +65,8 @@ class RunTrainer(Trainer):
 
     about: str = ""
     """What the card says of the method, in a sentence that follows "of derta"."""
+    data_sources: Sequence[DataSource] = ()
+    """What the card says of the data."""
 
     args: DeRTaConfig
     model: Any
@@ -337,6 +339,7 @@ class RunTrainer(Trainer):
                 method=self.run_identity["method"],
                 about=self.about,
                 settings=self.card_settings(),
+                sources=self.data_sources,
             )
 
 

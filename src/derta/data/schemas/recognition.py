@@ -15,8 +15,20 @@ from derta.errors import InputError, did_you_mean, first_line
 # Columns of public data sets that have nothing to say about prompt or response.
 _KNOWN_EXTRAS = frozenset(
     (
-        *("category", "data_type", "dataset", "id", "idx", "index", "lang", "language", "license", "messages", "meta"),
-        *("metadata", "model", "origin", "score", "source", "split", "tactics", "tags", "tools", "uid", "url"),
+        *(
+            "category",
+            "data_type",
+            "dataset",
+            "id",
+            "idx",
+            "index",
+            "lang",
+            "language",
+            "license",
+            "made_by",
+            "messages",
+        ),
+        *("meta", "metadata", "model", "origin", "score", "source", "split", "tactics", "tags", "tools", "uid", "url"),
         *("prompt_id", "prompt_source", "chosen_model", "chosen_rating", "rejected_model", "rejected_rating"),
         *("score_chosen", "score_rejected", "better_response_id", "safer_response_id"),
         *("response_0_harm_category", "response_0_severity_level", "response_0_sha256", "response_0_source"),

@@ -62,6 +62,23 @@ def load_borderline(source: str, limit: int | None = None) -> list[Behaviour]:
     return found[:limit]
 
 
+def load_requests(source: str, kind: Kind) -> list[tuple[str, Behaviour]]:
+    """Return the prompts of a file, all taken to be of one kind, each with where it stands ("file:line").
+
+    Columns are those of [`load_behaviours`], a known harmful response is in `response` or `rejected`: the `target` of
+    attacks is no more than how one begins. XSTest's contrasts are no borderline prompts.
+
+    Raises:
+        InputError: The file can't be read, or a row is wrong.
+    """
+    rows = read_rows(Path(source), "prompts" if kind == "harmful" else kind)
+    return [
+        (row.origin, replace(_behaviour(row), kind=kind, response=find_text(row, RESPONSE[:2])))
+        for row in rows
+        if not (kind == "borderline" and _is_contrast(row))
+    ]
+
+
 def _is_contrast(row: Row) -> bool:
     label, kind = (str(row.values.get(column) or "") for column in ("label", "type"))
     return label == "unsafe" or kind.startswith("contrast_")

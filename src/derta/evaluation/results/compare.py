@@ -1,10 +1,12 @@
 """Two evaluations side by side, with paired differences over what they share and a list of what they don't."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from derta.errors import InputError
+from derta.evaluation.results.metrics import count
 from derta.evaluation.results.paired import Difference, key_of, paired, same_attempt
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import Evaluation
@@ -33,6 +35,18 @@ class Comparison:
     second: Evaluation
     differences: dict[str, list[Difference]]
     notes: list[str]
+
+
+def restrict(evaluation: Evaluation, keep: Callable[[Sample], bool]) -> Evaluation:
+    """Return an evaluation of some of its samples, counted again; shares aren't corrected for a judge's error.
+
+    Raises:
+        InputError: It has none of them.
+    """
+    samples = [sample for sample in evaluation.samples if keep(sample)]
+    if not samples:
+        raise InputError(f"`behaviours`: {evaluation.directory} has none of these behaviours")
+    return replace(evaluation, samples=samples, rows=count(samples, evaluation.model))
 
 
 def compare(first: Evaluation, second: Evaluation) -> Comparison:

@@ -5,6 +5,7 @@ may speak in several voices ("[ChatGPT]: Sorry … [DAN]: Sure …"); what one v
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -85,6 +86,15 @@ def weigh(prompt: str, response: str) -> Substance:
         if number == 0 and declined:
             before_first = told
     return Substance(content, cautions, refuses, before_first, is_code)
+
+
+def count_kinds(prompt: str, response: str) -> Counter[Kind]:
+    """Return how many words of a response to `prompt` stand in sentences of each sort."""
+    known = frozenset(_WORD.findall(plain(prompt).text))
+    counts: Counter[Kind] = Counter()
+    for kind, _, words in _sorted(response, known):
+        counts[kind] += words
+    return counts
 
 
 def _sorted(text: str, known: frozenset[str]) -> Iterator[tuple[Kind, str, int]]:
