@@ -17,7 +17,7 @@ FLOORS: Sequence[set[str]] = (
     {"attention_masks", "files", "terminal", "threads"},
     {"names", "run_identity"},
     {"data"},
-    {"tokens"},
+    {"guard", "tokens"},
     {"inference", "organism"},
     {"method"},
     {"training"},
@@ -32,9 +32,9 @@ FLOORS_OF_EVALUATION: Sequence[set[str]] = (
     {"judges"},
     {"attacks"},
     {"inputs"},
-    {"failures", "plan", "rejudge"},
-    {"harness"},
-    {"callback", "quality", "run"},
+    {"failures", "monitoring", "plan", "rejudge"},
+    {"harness", "in_process"},
+    {"bias", "callback", "quality", "run"},
     {"registry"},
 )
 

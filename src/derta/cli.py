@@ -30,6 +30,8 @@ COMMANDS = {
     "show": "print one transcript of an evaluation with its verdicts",
     "gate": "exit with 1 if an evaluation's results break a limit",
     "compare": "set two evaluations side by side, with paired differences",
+    "calibrate": "choose a bias on the refusal tokens that harmless prompts allow",
+    "monitor": "measure how early p(refuse) tells harmful answers, and calibrate a guard",
     "lm-eval": "standard benchmarks through lm-eval (extra: lm-eval)",
     "organism build": "train the organism's base weights again from their seed",
     "organism data": "write the organism's data sets as JSON lines",

@@ -10,10 +10,10 @@ from inspect_ai.model import get_model
 
 from derta.evaluation.attacks import attack_names
 from derta.evaluation.config import JudgeName, Options
-from derta.evaluation.harness.models import is_organism
 from derta.evaluation.harness.provider import DertaAPI, derta
 from derta.evaluation.plan import make_plan
 from derta.evaluation.run import make_tasks
+from derta.organism.descent import is_organism
 
 __all__ = ["attack", "derta", "harmless"]
 

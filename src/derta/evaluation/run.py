@@ -16,7 +16,7 @@ from derta.evaluation.attacks import ATTACKS, Capability, Role, organism_attacke
 from derta.evaluation.config import MAX_TOKENS, Options
 from derta.evaluation.harness.judges import asking, load_judge
 from derta.evaluation.harness.log import check_ended, read_log
-from derta.evaluation.harness.models import fingerprint, is_organism, load_model, load_tokenizer
+from derta.evaluation.harness.models import fingerprint, load_model, load_tokenizer
 from derta.evaluation.harness.progress import showing_progress
 from derta.evaluation.harness.provider import DertaAPI, tuned_with
 from derta.evaluation.harness.target import Helper, check_capabilities, continues
@@ -42,6 +42,7 @@ from derta.evaluation.results.store import (
 )
 from derta.files import weights_digest
 from derta.inference import check_room
+from derta.organism.descent import is_organism
 from derta.redaction import redacted
 from derta.terminal import screen
 from derta.threads import threads_for

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import derta.inference.loading as inference
 from derta.errors import InputError
-from derta.evaluation.harness.provider import DertaAPI, tuned_with
-from derta.names import ORGANISM, model_path
+from derta.evaluation.harness.provider import DertaAPI
+from derta.names import ORGANISM
 from derta.redaction import redacted
 
 # Inspect's providers by what a model's name begins with. Any other name is a directory or a hub name.
@@ -130,23 +130,6 @@ def load_tokenizer(name: str, model_args: Mapping[str, Any] | None = None) -> Pr
     if named:
         raise InputError(f"`model_arg` {TOKENIZER}: {name} has its own; it is for models behind a server")
     return inference.load_tokenizer(path)
-
-
-def is_organism(name: str) -> bool:
-    """Whether a model is the organism's base, or was tuned from it by derta.
-
-    Raises:
-        InputError: What training recorded of it is damaged.
-    """
-    seen: set[str] = set()
-    name = name.removeprefix("derta/")
-    while name not in seen:
-        seen.add(name)
-        if name == ORGANISM or Path(name).resolve() == Path(model_path(ORGANISM)):
-            return True
-        base = tuned_with(name).get("base") if Path(name).expanduser().is_dir() else None
-        name = str(base or name)
-    return False
 
 
 def fingerprint(model: PreTrainedModel) -> str:
