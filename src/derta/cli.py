@@ -32,6 +32,7 @@ COMMANDS = {
     "compare": "set two evaluations side by side, with paired differences",
     "calibrate": "choose a bias on the refusal tokens that harmless prompts allow",
     "monitor": "measure how early p(refuse) tells harmful answers, and calibrate a guard",
+    "guard": "stand before a model server and stop answers at which the model would rather refuse",
     "lm-eval": "standard benchmarks through lm-eval (extra: lm-eval)",
     "organism build": "train the organism's base weights again from their seed",
     "organism data": "write the organism's data sets as JSON lines",
