@@ -7,6 +7,8 @@ from pathlib import Path
 from derta.errors import InputError
 
 ORGANISM = "organism"
+GUARDED = "+guard"
+"""What follows a model's name where it was evaluated behind its guard."""
 SDPA_BY_TREE = "derta_sdpa"
 """Attention implementation of a model in training: transformers' `sdpa`, tree by tree on a CPU."""
 

@@ -54,12 +54,15 @@ def test_every_detector_gets_a_threshold_of_its_own():
         return [[0.5] for _ in answers]
 
     calibration = [answer(text, "helpful", False, prompt=text) for text in "ghijklmnop"]
-    found = monitor({"good": good, "blind": blind}, answers, calibration, max_false_stops=10)
+    found = monitor({"good": good, "blind": blind}, answers, [(calibration, 10)])
     assert found.thresholds == {"good": 0.25, "blind": 0.5}
     numbers = {(row.detector, row.metric): row.value for row in found.rows if row.depth in (0, None)}
     assert numbers["good", "auroc"] == numbers["good", "detection"] / 100 == 1
     assert (numbers["blind", "auroc"], numbers["blind", "detection"]) == (0.5, 0)
     assert numbers["good", "false_stops"] == numbers["blind", "false_stops"] == 0
+    # Of several shares none may be passed.
+    both = [(calibration, 10), ([answer("zz", "borderline", False)] * 20, 5)]
+    assert monitor({"good": good}, answers, both).thresholds == {"good": 12.95}
 
 
 def test_halves_share_no_prompt():

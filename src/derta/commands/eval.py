@@ -66,6 +66,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="option of the provider; tokenizer=PATH and chat_template_kwargs=JSON for a server",
     )
+    add("--guard", metavar="FILE", help="guard.json of derta monitor: evaluate the model behind its guard")
     add("--limit", type=int, help="behaviours of each kind at most")
     add("--search-limit", type=int, help="behaviours at most for PAIR, AutoDAN and GCG (50 in the paper)")
     add("--depths", metavar="N,…", help="tokens of a harmful response that prefill begins the answer with")
@@ -193,6 +194,7 @@ def parse_options(args: Namespace) -> Options:
         seed=args.seed,
         model_args={key: yaml.safe_load(value) for key, value in _pairs("-M", args.model_arg).items()},
         model_roles=_pairs("--model-role", args.model_role),
+        guard=args.guard,
     )
 
 

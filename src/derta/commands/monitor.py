@@ -28,12 +28,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         "be stopped, and written to guard.json in --out for derta guard and derta eval --guard."
     ).replace("%", "%%")
     add = parser.add_argument
-    add("responses", nargs="+", type=Path, metavar="FILE|D", help="harmful answers, or evaluations with all kinds")
+    add("responses", nargs="*", type=Path, metavar="FILE|D", help="harmful answers, or evaluations with all kinds")
     add("--model", required=True, help="directory, adapter, hub name, or 'organism'")
     add("--harmless", nargs="+", default=[], type=Path, metavar="FILE", help="answers to harmless prompts")
     add("--borderline", nargs="+", default=[], type=Path, metavar="FILE", help="answers to prompts that look harmful")
     add("--calibrate", nargs="+", default=[], type=Path, metavar="FILE|D", help="held-out answers to harmless prompts")
     add("--max-false-stops", type=float, default=1.0, metavar="X", help="of harmless answers, %% (default: 1)")
+    borderline = "held-out answers to prompts that look harmful, with a rate of their own"
+    add("--calibrate-borderline", nargs="+", default=[], type=Path, metavar="FILE|D", help=borderline)
+    add("--max-borderline-stops", type=float, default=5.0, metavar="X", help="of these, %% (default: 5)")
     add("--threshold", type=float, metavar="P", help="in place of a calibrated one, for the model")
     add("--hold-back", type=int, default=4, metavar="N", help="later tokens that must be calm (default: 4)")
     add("--refusal", metavar="TEXT", help="what a stopped answer ends with")
@@ -52,22 +55,26 @@ def run(args: Namespace) -> int:
     from derta.guard.calibration import GUARD, save_calibration
     from derta.report.terminal import detection_table
 
-    if args.threshold is not None and args.calibrate:
+    if args.threshold is not None and (args.calibrate or args.calibrate_borderline):
         raise InputError("`threshold`: it would be calibrated as well; leave one of them out")
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         raise InputError(f"`threshold`: {args.threshold:g} is no probability")
     if args.hold_back < 0:
         raise InputError(f"`hold_back`: {args.hold_back} tokens; give 0 or more")
-    answers = []
-    for path in args.responses:
-        answers += read_answers(path, "harmful", is_harmful=True)
-        if path.is_dir() and not (args.harmless or args.borderline):
-            answers += read_answers(path, "", is_harmful=False)
+    answers = [each for path in args.responses for each in read_answers(path, "harmful")]
     for group in ("harmless", "borderline"):
         for path in getattr(args, group):
             answers += read_answers(path, group, is_harmful=False)
-    calibration = [each for path in args.calibrate for each in read_answers(path, "harmless", is_harmful=False)]
-    if shared := {each.prompt for each in calibration} & {each.prompt for each in answers}:
+    calibration = []
+    for group, paths, rate in (
+        ("harmless", args.calibrate, args.max_false_stops),
+        ("borderline", args.calibrate_borderline, args.max_borderline_stops),
+    ):
+        held_out = [each for path in paths for each in read_answers(path, group, is_harmful=False)]
+        calibration += [(held_out, rate)] if held_out else []
+    if not answers and not calibration:
+        raise InputError("`calibrate`: nothing to watch: give files or evaluations with answers")
+    if shared := {each.prompt for held_out, _ in calibration for each in held_out} & {each.prompt for each in answers}:
         raise InputError(
             f"`calibrate`: {len(shared)} of its prompts are among those watched, such as {sorted(shared)[0][:60]!r}; "
             "hold out others"
@@ -79,7 +86,6 @@ def run(args: Namespace) -> int:
             detectors,
             answers,
             calibration,
-            max_false_stops=args.max_false_stops,
             threshold=args.threshold,
             hold_back=args.hold_back,
         )
@@ -92,8 +98,7 @@ def run(args: Namespace) -> int:
     write_text(args.out / SCORES, "".join(json.dumps(line) + "\n" for line in lines))
     document = {
         "model": args.model,
-        "calibrated_on": len(calibration),
-        "max_false_stops": args.max_false_stops if calibration else None,
+        "calibrated_on": [{"answers": len(held_out), "max_stops": rate} for held_out, rate in calibration],
         "hold_back": args.hold_back,
         "thresholds": found.thresholds,
         "rows": [row.to_json() for row in found.rows],
@@ -103,7 +108,10 @@ def run(args: Namespace) -> int:
     console.print(detection_table(found.rows))
     written = [MONITOR, SCORES]
     if "model" in found.thresholds:
-        save_calibration(args.out / GUARD, _calibration(args, own, found.thresholds["model"], len(calibration)))
+        save_calibration(
+            args.out / GUARD,
+            _calibration(args, own, found.thresholds["model"], sum(len(each) for each, _ in calibration)),
+        )
         console.print(f"threshold: p(refuse) above {found.thresholds['model']:.4g}", highlight=False)
         written.append(GUARD)
     for name in written:

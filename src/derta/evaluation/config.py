@@ -52,6 +52,7 @@ class Options:
         seed: Seeds every random draw.
         model_args: Options of the model provider.
         model_roles: Names helper models by role.
+        guard: Names the calibration of a guard that stops the model's answers, for a model of this process.
     """
 
     attacks: tuple[str, ...] | None = None
@@ -73,6 +74,7 @@ class Options:
     seed: int = 0
     model_args: Mapping[str, Any] = field(default_factory=dict)
     model_roles: Mapping[str, str] = field(default_factory=dict)
+    guard: str | None = None
 
     @property
     def of_organism(self) -> bool:

@@ -57,7 +57,7 @@ class Answer:
     text: str
 
 
-def read_answers(path: Path, group: str, *, is_harmful: bool) -> list[Answer]:
+def read_answers(path: Path, group: str, *, is_harmful: bool | None = None) -> list[Answer]:
     """Read the answers of a file, all of one group, or of an evaluation.
 
     Of an evaluation, harmful answers are those that were judged unsafe, by attack, and harmless ones those that comply
@@ -66,7 +66,7 @@ def read_answers(path: Path, group: str, *, is_harmful: bool) -> list[Answer]:
     Args:
         path: A file of responses, or the directory of an evaluation.
         group: Names the answers of a file.
-        is_harmful: Whether those of a file are harmful; which of an evaluation are wanted.
+        is_harmful: Whether those of a file are harmful; which of an evaluation are wanted, `None` for both.
 
     Raises:
         InputError: It can't be read, or holds no such answer.
@@ -76,11 +76,11 @@ def read_answers(path: Path, group: str, *, is_harmful: bool) -> list[Answer]:
             answer for place in find_evaluations(path) for answer in map(_of_sample, _first_judged(place)) if answer
         ]
     else:
-        found = [_of_response(row, group, is_harmful) for row in read_responses(path)]
-    found = [answer for answer in found if answer.is_harmful is is_harmful and answer.text.strip()]
+        found = [_of_response(row, group, is_harmful is not False) for row in read_responses(path)]
+    found = [answer for answer in found if is_harmful in (None, answer.is_harmful) and answer.text.strip()]
     if not found:
-        what = "harmful (unsafe)" if is_harmful else "harmless (complying)"
-        raise InputError(f"{path}: holds no {what} answer to watch")
+        what = {True: "harmful (unsafe) ", False: "harmless (complying) ", None: ""}[is_harmful]
+        raise InputError(f"{path}: holds no {what}answer to watch")
     return found
 
 
@@ -222,9 +222,8 @@ class Monitored:
 def monitor(
     detectors: Mapping[str, Detector],
     answers: Sequence[Answer],
-    calibration: Sequence[Answer] = (),
+    calibration: Sequence[tuple[Sequence[Answer], float]] = (),
     *,
-    max_false_stops: float = 1.0,
     threshold: float | None = None,
     hold_back: int = 0,
     depths: Sequence[int] = DEPTHS,
@@ -234,9 +233,8 @@ def monitor(
     Args:
         detectors: Score answers, by name.
         answers: Are harmful and harmless ones, in groups.
-        calibration: Are harmless answers that no detector has learnt from: every detector gets the threshold at which
-            it stops `max_false_stops` % of their like.
-        max_false_stops: Is a share in %.
+        calibration: Holds harmless answers that no detector has learnt from, and the share of their like in % that may
+            be stopped: every detector gets the threshold at which none of the shares is passed.
         threshold: Takes the place of the first detector's calibrated one.
         hold_back: Counts the tokens that a guard holds back.
         depths: Says at which places to count.
@@ -253,7 +251,10 @@ def monitor(
         if threshold is not None and place == 0:
             thresholds[name] = threshold
         elif calibration:
-            thresholds[name] = conformal_threshold([max(scores) for scores in detector(calibration)], max_false_stops)
+            thresholds[name] = max(
+                conformal_threshold([max(scores) for scores in detector(held_out)], rate)
+                for held_out, rate in calibration
+            )
         rows += _count(name, traces[name], thresholds.get(name), hold_back, depths)
     return Monitored(rows, traces, thresholds)
 

@@ -8,6 +8,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from derta.errors import InputError
+from derta.files import weights_digest
+from derta.guard.calibration import Calibration
 from derta.names import model_path
 from derta.run_identity import read_identity
 from derta.tokens.encoder import Encoder, RefusalForm
@@ -34,6 +36,21 @@ def refusal_ids(name: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...
     texts = [texts] if isinstance(texts, str) else texts
     form: RefusalForm = "bare" if settings.get("refusal_form") == "bare" else "set"
     return refusal_tokens(Encoder(tokenizer, _UNLIMITED), texts, form).all
+
+
+def check_guard(guard: Calibration, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a guard was calibrated for this model.
+
+    Raises:
+        InputError: It was calibrated for other files, or names tokens that this tokenizer spells otherwise.
+    """
+    mend = "calibrate one with derta monitor --calibrate"
+    spelt = tuple(str(tokenizer.decode([token])) if token < len(tokenizer) else "" for token in guard.tokens)
+    if spelt != guard.spellings:
+        raise InputError(f"`guard`: its refusal tokens are {guard.spellings}, which {name} spells {spelt}; {mend}")
+    files = weights_digest(Path(model_path(name)))
+    if guard.files is not None and files is not None and guard.files != files:
+        raise InputError(f"`guard`: was calibrated for other weights than {name} holds; {mend}")
 
 
 def refusal_mass(logits: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
