@@ -240,13 +240,17 @@ def requests_of(model: str, wanted: int) -> list[Any]:
     return [request for group in groups for request in group[:share]]
 
 
-def as_body(request: Any) -> dict[str, Any]:
+def as_body(request: Any, served_as: str) -> dict[str, Any]:
     from derta.inference import RawRequest
 
-    more = {"model": "m", "temperature": 0, "max_tokens": 96}
+    more = {"model": served_as, "temperature": 0, "max_tokens": 96}
     if isinstance(request, RawRequest):
         return {"prompt": request.text, **more}
     return {"messages": list(request.messages), **more}
+
+
+def name_at(server: str) -> str:
+    return str(httpx.get(f"{server}/v1/models", timeout=60).json()["data"][0]["id"])
 
 
 def verdicts(server: str, model: str, calibration: Calibration, wanted: int) -> dict[str, Any]:
@@ -256,7 +260,7 @@ def verdicts(server: str, model: str, calibration: Calibration, wanted: int) -> 
     requests = requests_of(model, wanted)
     with guard(server, calibration) as (guarded, _):
         began = time.monotonic()
-        answers = asyncio.run(many(guarded, [as_body(request) for request in requests], 16))
+        answers = asyncio.run(many(guarded, [as_body(request, name_at(server)) for request in requests], 64))
         seconds = time.monotonic() - began
     own = generate(*load_model(model), requests, 96, guard=calibration)
     words = [(text.split(), each.continuation.split()) for (text, _), each in zip(answers, own, strict=True)]
@@ -275,7 +279,7 @@ def verdicts(server: str, model: str, calibration: Calibration, wanted: int) -> 
 def served(server: str, model: str, calibration: Calibration) -> list[dict[str, Any]]:
     """Take vLLM's time a token with and without the guard before it, in turns."""
     rows = []
-    bodies = [as_body(request) for request in requests_of(model, 60) if hasattr(request, "messages")]
+    bodies = [as_body(request, name_at(server)) for request in requests_of(model, 60) if hasattr(request, "messages")]
     with guard(server, replace(calibration, threshold=1.0, hold_back=0)) as (guarded, _):
         for streams in STREAMS:
             taken: dict[str, list[float]] = {"straight": [], "guarded": []}
@@ -345,7 +349,7 @@ def main() -> int:
     parser.add_argument("--model", help="the tuned organism's directory")
     parser.add_argument("--calibration", type=Path, help="its guard.json")
     parser.add_argument("--vllm", type=Path, help="virtual environment with vLLM")
-    parser.add_argument("--upstream", help="a vLLM that serves the model as m already")
+    parser.add_argument("--upstream", help="a vLLM that serves the model already")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--answers", type=int, default=500, help="answers that are compared at least")
     parser.add_argument("--requests", type=int, default=10_000, help="requests over which memory is watched")

@@ -135,6 +135,7 @@ class Upstream:
                     if token == self.at and self.fault == "floods":
                         while True:
                             yield b"x" * 65536
+                            await asyncio.sleep(0.001)
                     logprobs = self.logprobs([text], [refusals[token]], is_chat, body)
                     if token == self.at and self.fault == "drops":
                         logprobs = None

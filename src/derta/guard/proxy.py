@@ -236,8 +236,9 @@ class Guard:
         options = body.get("stream_options")
         wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
         prompts = _prompts(body.get("prompt")) if not is_chat else 1
-        n = body.get("n") or 1
-        if not isinstance(n, int) or not 1 <= n * prompts <= MAX_CHOICES:
+        n = body.get("n")
+        n = 1 if n is None else n
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n * prompts <= MAX_CHOICES:
             raise _BadRequestError(f"n: the guard watches 1 to {MAX_CHOICES} choices of a request")
         return _Call(path, {**body, **asked}, Asked(is_chat, _follows(body, is_chat), own), wants_usage, n * prompts)
 
