@@ -6,6 +6,7 @@ Parts (`--parts`): `verdicts` compares what clients get through the guard before
 engine gives in the process; `served` takes vLLM's time a token with and without the guard, in alternation, at 1, 10 and
 50 streams; `delay` takes the guard's own delay of each token before a server of this file, which says when it sent it;
 `memory` watches the guard over many requests; `kills` ends a client, a server and a guard while other streams run;
+`bound` counts what naming 1, 5 or 20 likely tokens costs;
 `overhead` takes `generate` and the engine with and without the guard, in alternation. Without vLLM its parts are
 skipped and say so. Adds to `benchmarks/results/guard.json`.
 """
@@ -40,7 +41,7 @@ from derta.guard.calibration import Calibration, load_calibration, save_calibrat
 
 RESULTS = Path(__file__).parent / "results" / "guard.json"
 STREAMS = (1, 10, 50)
-PARTS = ("verdicts", "served", "delay", "memory", "kills", "overhead")
+PARTS = ("verdicts", "served", "delay", "memory", "kills", "bound", "overhead")
 TOKENS, PAUSE = 40, 0.02
 """Of the server of this file: tokens of an answer, and seconds between them."""
 
@@ -49,7 +50,7 @@ def fake_app() -> Starlette:
     async def complete(request: Request) -> StreamingResponse:
         body = await request.json()
         pause, tokens = body.get("seed", 0) / 1000, body.get("max_tokens", TOKENS)
-        top = [{"token": f" t{number}", "logprob": -3.0 - number / 10} for number in range(body.get("top_logprobs", 0))]
+        top = [{"token": f" t{number}", "logprob": -5.0 - number / 10} for number in range(body.get("top_logprobs", 0))]
 
         async def events() -> Any:
             for _ in range(tokens):
@@ -298,6 +299,28 @@ def served(server: str, model: str, calibration: Calibration) -> list[dict[str, 
     return rows
 
 
+def bound(model: str, calibration: Calibration) -> list[dict[str, Any]]:
+    """Count harmless answers that are stopped only because the refusal token isn't among the k tokens named."""
+    from derta.guard.probabilities import RefusalBound
+    from derta.inference import ChatRequest, generate, load_model
+    from derta.organism import behaviours
+
+    prompts = [each.prompt for kind in ("helpful", "borderline") for each in behaviours(kind)]  # type: ignore[arg-type]
+    requests = [ChatRequest(({"role": "user", "content": prompt},)) for prompt in prompts]
+    answers = generate(*load_model(model), requests, 96, top_logprobs=2000)
+    bounded = RefusalBound(calibration.spellings)
+    rows = []
+    for threshold in (calibration.threshold, 0.05, 0.5):
+        row: dict[str, Any] = {"threshold": threshold, "answers": len(answers)}
+        for k in (1, 5, 20, 2000):
+            highest = [
+                max(bounded(each.token, each.logprob, each.top[:k]) for each in answer.logprobs) for answer in answers
+            ]
+            row["stopped_exactly" if k == 2000 else f"stopped_at_k_{k}"] = sum(top > threshold for top in highest)
+        rows.append(row)
+    return rows
+
+
 def overhead(model: str, calibration: Calibration, turns: int) -> dict[str, Any]:
     """Take `generate` and the engine with and without the guard, in turns."""
     import torch
@@ -365,6 +388,7 @@ def main() -> int:
         "delay": lambda: delay(calibration),
         "memory": lambda: memory(calibration, args.requests),
         "kills": lambda: kills(calibration),
+        "bound": lambda: bound(args.model, calibration),
         "overhead": lambda: overhead(args.model, calibration, args.turns),
     }
 

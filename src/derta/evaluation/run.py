@@ -94,7 +94,9 @@ def evaluate_directory(name: str, *, out: Path, options: Options, qualities: Seq
     api = model.api
     tuned = tuned_with(api.model_name) if isinstance(api, DertaAPI) else {}
     digest = fingerprint(api.weights.model) if isinstance(api, DertaAPI) else None
-    which = ModelId(name + GUARDED * bool(options.guard), digest, tuned.get("method"), tuned.get("seed"))
+    # A guarded model is another system than the model alone, also where methods are averaged over seeds.
+    suffix, method = GUARDED if options.guard else "", tuned.get("method")
+    which = ModelId(name + suffix, digest, method and method + suffix, tuned.get("seed"))
     settings = _settings(which, model, plan.options)
     claim(out, settings, plan.digests())
     screen.log_to(out)
