@@ -10,6 +10,7 @@ harmless prompts. Writes `benchmarks/results/monitor.json`.
 """
 
 import argparse
+import json
 import random
 import sys
 from collections.abc import Sequence
@@ -158,6 +159,7 @@ def of_seed(seed: int, runs: Path, limit: int | None) -> dict[str, Any]:
     unguarded = ask(own, samples)
     row: dict[str, Any] = {
         "seed": seed,
+        "limit": limit,
         "complied": {kind: len(answers) for kind, answers in complied.items()},
         "conformal": {kind: [redraws(scores[kind], rate, seed) for rate in (1.0, 5.0)] for kind in HARMLESS},
         "detection": [each.to_json() for each in found.rows],
@@ -224,11 +226,14 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/seeds"), help="directory of the tuned models")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--limit", type=int, help="behaviours of each kind")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="JSON file to write")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="JSON file; rows of other seeds in it are kept")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [of_seed(seed, args.runs, args.limit) for seed in args.seeds]
-    write_json(args.results, {"attacks": ATTACKS, "limit": args.limit, "rows": rows})
+    for seed in args.seeds:
+        row = of_seed(seed, args.runs, args.limit)
+        held = json.loads(args.results.read_text())["rows"] if args.results.exists() else []
+        rows = sorted([*(each for each in held if each["seed"] != seed), row], key=lambda each: int(each["seed"]))
+        write_json(args.results, {"attacks": ATTACKS, "rows": rows})
     show(rows, Console(width=160))
     return 0
 
