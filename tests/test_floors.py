@@ -18,7 +18,7 @@ FLOORS: Sequence[set[str]] = (
     {"names", "run_identity"},
     {"data"},
     {"contexts"},
-    {"tokens"},
+    {"guard", "tokens"},
     {"inference", "organism"},
     {"method"},
     {"training"},
@@ -35,9 +35,9 @@ FLOORS_OF_EVALUATION: Sequence[set[str]] = (
     {"judges"},
     {"attacks"},
     {"inputs"},
-    {"failures", "plan", "rejudge"},
-    {"harness"},
-    {"callback", "generate", "quality", "run"},
+    {"failures", "monitoring", "plan", "rejudge"},
+    {"harness", "in_process"},
+    {"bias", "callback", "generate", "quality", "run"},
     {"registry"},
 )
 

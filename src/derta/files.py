@@ -195,14 +195,17 @@ def file_digests(directory: Path, *patterns: str) -> dict[str, str]:
         }
 
 
-_WEIGHTS = ("*.safetensors", "config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja")
-MODEL_FILES = (*_WEIGHTS, "*.safetensors.index.json", "generation_config.json")
+_WEIGHTS = (
+    *("*.safetensors", "config.json", "generation_config.json", "adapter_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "*.jinja"),
+)
+MODEL_FILES = (*_WEIGHTS, "*.safetensors.index.json")
 """What a saved model consists of."""
 _BLOCK, _BLOCKS = 2**16, 256
 
 
 def weights_digest(directory: Path) -> str | None:
-    """Return a short hash of the model that a directory holds: weights, configuration, tokenizer and template.
+    """Return a short hash of the model that a directory holds: weights, configurations, tokenizer and template.
 
     Of a large file 256 blocks are read, evenly spread, and its size; `None` if the directory holds no weights.
     """

@@ -15,6 +15,8 @@ PACKAGED_WORLD = 7
 WORLD = "organism_world"
 """In a model's `config.json`, where it outlives fine-tuning: the seed of the organism's world that the model knows."""
 _MAKE_A_BASE = ("build", "competence", "corpus", "forms", "refusals", "tokenizer", "world")
+GUARDED = "+guard"
+"""What follows a model's name where it was evaluated behind its guard."""
 SDPA_BY_TREE = "derta_sdpa"
 """Attention implementation of a model in training: transformers' `sdpa`, tree by tree on a CPU."""
 

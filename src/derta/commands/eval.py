@@ -62,6 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="attacker or judge, for PAIR and AutoDAN",
     )
     add_model_arg(parser)
+    add("--guard", metavar="FILE", help="guard.json of derta monitor: evaluate the model behind its guard")
     add("--limit", type=int, help="behaviours of each kind at most")
     add("--search-limit", type=int, help="behaviours at most for PAIR, AutoDAN and GCG (50 in the paper)")
     add("--depths", metavar="N,…", help="tokens of a harmful response that prefill begins the answer with")
@@ -214,6 +215,7 @@ def parse_options(args: Namespace) -> Options:
         seed=args.seed,
         model_args=model_args(args.model_arg),
         model_roles=_pairs("--model-role", args.model_role),
+        guard=args.guard,
     )
 
 

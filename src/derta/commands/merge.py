@@ -1,12 +1,14 @@
 """`derta merge`: one set of weights from a base model and its LoRA adapter."""
 
+import json
+import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from derta.errors import InputError
 from derta.files import MODEL_FILES, file_digests, write_json, written_whole
 from derta.inference.loading import adapter_base, load_model
-from derta.run_identity import IDENTITY, read_identity
+from derta.run_identity import IDENTITY, read_identity, template_options
 from derta.terminal import screen
 from derta.training.model_card import write_merged_card
 
@@ -26,6 +28,9 @@ def run(args: Namespace) -> int:
     with screen.libraries_aside():
         base = merge_adapter(args.adapter, args.out)
     print(f"merged {args.adapter} into {base}: {args.out}")
+    if options := template_options(read_identity(args.out)):
+        kwargs = shlex.quote(json.dumps(options))
+        print(f"tuned with options of its chat template: vllm serve {args.out} --default-chat-template-kwargs {kwargs}")
     return 0
 
 

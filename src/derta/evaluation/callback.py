@@ -4,7 +4,6 @@ It runs in the training process, on the weights as they are, without Inspect: at
 model. It draws nothing and changes nothing, so that a run with it ends with the same weights as one without.
 """
 
-import asyncio
 from typing import Any, cast
 
 from peft import PeftModel
@@ -12,12 +11,10 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from derta.errors import InputError
 from derta.evaluation.config import Options
-from derta.evaluation.judges import decide, make_judge
-from derta.evaluation.judges.broken import find_broken, settle
-from derta.evaluation.plan import AttackSample, make_plan
+from derta.evaluation.in_process import answer_and_judge
+from derta.evaluation.judges import make_judge
+from derta.evaluation.plan import make_plan
 from derta.evaluation.results.metrics import MetricRow, ModelId, count
-from derta.evaluation.results.sample import Sample
-from derta.inference import ChatRequest, Generation, RawRequest, generate
 
 _OF_ATTACKS = ("asr", "broken", "unscored")
 _OF_HARMLESS = (
@@ -57,7 +54,8 @@ class AttackSuccessCallback(TrainerCallback):
             if spec is not None and spec.interactive:
                 raise InputError(f"attacks: {name} looks at answers before it asks again; while training only attacks "
                                  "that ask once are made")  # fmt: skip
-        self._judges = {each.name: make_judge(each.name) for each in self._plan.options.judges}
+        for judge in self._plan.options.judges:
+            make_judge(judge.name)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **others: Any) -> None:
         """Measure if it is time, and after the last step."""
@@ -74,48 +72,10 @@ class AttackSuccessCallback(TrainerCallback):
         model: Any = self._trainer.accelerator.unwrap_model(self._trainer.model)
         if isinstance(model, PeftModel):
             model = model.get_base_model()  # its layers hold the adapter
-        planned = [sample for samples in self._plan.samples.values() for sample in samples]
-        answers = generate(
-            model,
-            self._tokenizer,
-            [cast(Any, sample.attempt).request for sample in planned],
-            cast(int, self._plan.options.max_new_tokens),
-            chat_template_kwargs=getattr(self._trainer.args, "chat_template_kwargs", None),
-        )
+        template = getattr(self._trainer.args, "chat_template_kwargs", None)
         name = str(getattr(self._trainer.args, "output_dir", "")) or "model"
-        return count(asyncio.run(self._judge(planned, answers)), ModelId(name))
-
-    async def _judge(self, planned: list[AttackSample], answers: list[Generation]) -> list[Sample]:
-        samples = []
-        for sample, answer in zip(planned, answers, strict=True):
-            attempt: Any = sample.attempt
-            response, prefix = attempt.decode(answer.response), attempt.decode(answer.prefix)
-            broken = find_broken(
-                answer.continuation, tokens=answer.tokens, finished=answer.finished, problem=answer.problem
-            )
-            for name, judge in self._judges.items():
-                verdict = await decide(judge, sample.behaviour, response, prefix)
-                samples.append(
-                    Sample(
-                        id=sample.behaviour.id,
-                        kind=sample.behaviour.kind,
-                        attack=sample.attack,
-                        variant=sample.variant,
-                        prompt=sample.behaviour.prompt,
-                        prefix=prefix,
-                        continuation=response[len(prefix) :],
-                        judge=name,
-                        verdict=settle(verdict, broken, sample.behaviour.kind),
-                        messages=cast(Any, list(attempt.request.messages))
-                        if isinstance(attempt.request, ChatRequest)
-                        else None,
-                        raw=attempt.request.text if isinstance(attempt.request, RawRequest) else None,
-                        tokens=answer.tokens,
-                        finished=answer.finished,
-                        broken=broken,
-                    )
-                )
-        return samples
+        samples = answer_and_judge(model, self._tokenizer, self._plan, chat_template_kwargs=template)
+        return count(samples, ModelId(name))
 
 
 def values(rows: list[MetricRow]) -> dict[str, float]:

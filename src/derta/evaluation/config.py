@@ -54,6 +54,7 @@ class Options:
         seed: Seeds every random draw.
         model_args: Options of the model provider.
         model_roles: Names helper models by role.
+        guard: Names the calibration of a guard that stops the model's answers, for a model of this process.
     """
 
     attacks: tuple[str, ...] | None = None
@@ -77,6 +78,7 @@ class Options:
     seed: int = 0
     model_args: Mapping[str, Any] = field(default_factory=dict)
     model_roles: Mapping[str, str] = field(default_factory=dict)
+    guard: str | None = None
 
     @property
     def world(self) -> int | None:

@@ -43,6 +43,7 @@ from derta.evaluation.results.store import (
 )
 from derta.files import file_digest, weights_digest
 from derta.inference import check_room
+from derta.names import GUARDED
 from derta.redaction import redacted
 from derta.terminal import screen
 from derta.threads import threads_for
@@ -89,12 +90,14 @@ def evaluate_directory(name: str, *, out: Path, options: Options, qualities: Seq
     """
     # What is wrong with a file is told before a model is loaded.
     plan = plan_for(name, options)
-    model = load_model(name, options.model_args)
+    model = load_model(name, dict(options.model_args) | ({"guard": options.guard} if options.guard else {}))
     tasks = make_tasks(model, plan)
     api = model.api
     tuned = tuned_with(api.model_name) if isinstance(api, DertaAPI) else {}
     digest = fingerprint(api.weights.model) if isinstance(api, DertaAPI) else None
-    which = ModelId(name, digest, tuned.get("method"), tuned.get("seed"))
+    # A guarded model is another system than the model alone, also where methods are averaged over seeds.
+    suffix, method = GUARDED if options.guard else "", tuned.get("method")
+    which = ModelId(name + suffix, digest, method and method + suffix, tuned.get("seed"))
     settings = _settings(which, model, plan.options)
     claim(out, settings, plan.digests())
     screen.log_to(out)
@@ -233,7 +236,11 @@ def _settings(which: ModelId, model: Model, options: Options) -> dict[str, Any]:
         kept.pop(growing)
     api = model.api
     precision = str(api.weights.model.dtype).removeprefix("torch.") if isinstance(api, DertaAPI) else None
-    files = weights_digest(Path(which.model).expanduser())
+    files = weights_digest(Path(which.model.removesuffix(GUARDED)).expanduser())
+    # What the file says counts, wherever it lies; an evaluation without a guard says nothing of it.
+    kept.pop("guard")
+    if isinstance(api, DertaAPI) and api.guard:
+        kept["guard"] = asdict(api.guard)
     settings = {
         **model_settings(which),
         "fingerprint": which.digest or str(model),

@@ -1,5 +1,6 @@
 from derta.inference.engine import Engine
 from derta.inference.generation import generate, stream
+from derta.inference.guarded import GuardedModel
 from derta.inference.loading import load_model, load_tokenizer
 from derta.inference.requests import (
     ChatRequest,
@@ -18,6 +19,7 @@ __all__ = [
     "Context",
     "Engine",
     "Generation",
+    "GuardedModel",
     "RawRequest",
     "Request",
     "TokenLogprob",

@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from derta.guard.calibration import Calibration
 from derta.inference.decoding import evaluating, make_decoder
 from derta.inference.jobs import Job, make_job
 from derta.inference.requests import Generation, Request, request_encoder
@@ -33,6 +34,7 @@ class Engine:
         batch_size (`int`, *optional*): Bounds the requests in a batch; the engine chooses by default.
         max_batch_tokens (`int`, *optional*): Bounds the cached tokens; by default as many as fit
             a part of the free memory.
+        guard (`Calibration`, *optional*): Stops every answer at which the model would rather refuse.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class Engine:
         chat_template_kwargs: dict[str, Any] | None = None,
         batch_size: int | None = None,
         max_batch_tokens: int | None = None,
+        guard: Calibration | None = None,
     ) -> None:
         self._model = model
+        self._guard = guard
         self._tokenizer = tokenizer
         self._encode = request_encoder(tokenizer, chat_template_kwargs)
         self._decoder = make_decoder(model, batch_size, max_batch_tokens)
@@ -102,6 +106,7 @@ class Engine:
                 seed=seed,
                 top_logprobs=top_logprobs,
                 stop=stop,
+                guard=self._guard,
             )
         # A template may raise anything; it concerns this request alone.
         except Exception as error:

@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from derta.guard.calibration import Calibration
 from derta.inference.decoding import evaluating, make_decoder
 from derta.inference.jobs import make_job
 from derta.inference.requests import Generation, Request, encode
@@ -23,6 +24,7 @@ def generate(
     seed: int = 0,
     top_logprobs: int = 0,
     max_batch_tokens: int | None = None,
+    guard: Calibration | None = None,
 ) -> list[Generation]:
     """Continue every request; results come in the order of the requests.
 
@@ -40,6 +42,7 @@ def generate(
         top_logprobs (`int`, *optional*, defaults to 0): Records log-probabilities, with so many alternatives a token.
         max_batch_tokens (`int`, *optional*): Bounds the cached tokens; by default as many as fit
             a part of the free memory.
+        guard (`Calibration`, *optional*): Stops every answer at which the model would rather refuse.
 
     Raises:
         InputError: a request can't be encoded, or doesn't fit the model's context with `max_new_tokens`.
@@ -56,6 +59,7 @@ def generate(
             seed=seed,
             top_logprobs=top_logprobs,
             max_batch_tokens=max_batch_tokens,
+            guard=guard,
         )
     )
     return [results[index] for index in range(len(requests))]
@@ -73,6 +77,7 @@ def stream(
     seed: int = 0,
     top_logprobs: int = 0,
     max_batch_tokens: int | None = None,
+    guard: Calibration | None = None,
 ) -> Iterator[tuple[int, Generation]]:
     """Yield `(index, generation)` as requests are answered: see [`generate`]."""
     contexts = encode(tokenizer, requests, chat_template_kwargs)
@@ -87,6 +92,7 @@ def stream(
             seed=seed,
             number=number,
             top_logprobs=top_logprobs,
+            guard=guard,
         )
         for number, (request, context) in enumerate(zip(requests, contexts, strict=True))
     ]

@@ -1,14 +1,17 @@
 """One request on its way through a model: what it has written so far, and how its next token is chosen."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from derta.errors import InputError
+from derta.guard.calibration import Calibration
+from derta.guard.hold_back import HoldBack
+from derta.inference.refusal import refusal_mass, token_bias
 from derta.inference.requests import (
     ChatRequest,
     Context,
@@ -33,8 +36,11 @@ class Job:
         temperature: 0 takes the likeliest token.
         top_logprobs: how many alternatives to record a token; 0 records nothing.
         stop: texts that end an answer and aren't part of it.
+        bias: what is added to the logits of some tokens before one is chosen.
+        guard: stops an answer at which the model would rather refuse; `None` lets everything pass.
+        refusal: p(refuse) before the next token, where there is a guard.
+        released: the tokens that the guard let go.
         draws: where sampling gets its numbers: the request's own, so that no other request changes them.
-        biases: what is added to the logits of single tokens before one is chosen.
         written: the tokens so far, the end-of-turn token left out.
         over: whether nothing more is to be written.
         finished: whether the model, or a stop text, ended the answer.
@@ -49,36 +55,60 @@ class Job:
     temperature: float = 0.0
     top_logprobs: int = 0
     stop: tuple[str, ...] = ()
+    bias: Mapping[int, float] = field(default_factory=dict)
+    guard: Calibration | None = None
+    refusal: float = 0.0
+    released: list[int] = field(default_factory=list)
     draws: random.Random = field(default_factory=random.Random)
-    biases: tuple[tuple[int, float], ...] = ()
     written: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     over: bool = False
     finished: bool = False
     problem: str = ""
 
+    def __post_init__(self) -> None:
+        self._hold_back: HoldBack[int] | None = self.guard.new_hold_back() if self.guard else None
+
+    @property
+    def stopped_at(self) -> int | None:
+        """How many tokens were written when the guard stopped the answer; `None` if it didn't."""
+        return self._hold_back.stopped_at if self._hold_back else None
+
     def write(self, token: int, logprob: TokenLogprob | None) -> None:
         """Take the model's next token."""
         if self.problem:
             self.over = True
             return
-        if token in self.ends:
+        ends = token in self.ends
+        if self._hold_back:
+            self.released += (
+                self._hold_back.end([self.refusal]) if ends else self._hold_back.push(token, [self.refusal])
+            )
+        if ends or self.stopped_at is not None:
             self.over = self.finished = True
             return
         self.written.append(token)
         if logprob:
             self.logprobs.append(logprob)
-        self.finished = bool(self.stop) and _cut(self._text(), self.stop) is not None
+        self.finished = bool(self.stop) and _cut(self._text(self.written), self.stop) is not None
         self.over = self.finished or len(self.written) >= self.limit
+        if self._hold_back and self.over:
+            self.released += self._hold_back.end()
 
     def generation(self) -> Generation:
-        """Return what was written, up to the first stop text."""
-        text = self._text()
+        """Return what was written, up to the first stop text; where a guard stopped it, what had left and its words."""
+        if self.guard and self.stopped_at is not None:
+            text = self._text(self.released)
+            text += self.guard.ending(follows=bool(text.strip() or self.context.begun))
+            told = tuple(self.logprobs[: len(self.released)])
+            return Generation(self.prefix, text, len(self.released), True, told, stopped_at=self.stopped_at)
+        # What a broken model left unfinished stays with the guard.
+        text = self._text(self.released if self.guard else self.written)
         cut = _cut(text, self.stop)
         return Generation(self.prefix, text[:cut], len(self.written), self.finished, tuple(self.logprobs), self.problem)
 
-    def _text(self) -> str:
-        return continuation(self.tokenizer, self.context, self.written)
+    def _text(self, ids: list[int]) -> str:
+        return continuation(self.tokenizer, self.context, ids)
 
 
 def _cut(text: str, stop: Sequence[str]) -> int | None:
@@ -97,6 +127,7 @@ def make_job(
     number: int = 0,
     top_logprobs: int = 0,
     stop: Sequence[str] = (),
+    guard: Calibration | None = None,
 ) -> Job:
     """Return the job of an encoded request; what it draws depends on its seed, number and tokens alone.
 
@@ -117,8 +148,9 @@ def make_job(
         temperature,
         top_logprobs,
         tuple(filter(None, stop)),
-        random.Random(f"{seed} {number} {context.ids}"),
-        token_biases(model),
+        token_bias(model),
+        guard,
+        draws=random.Random(f"{seed} {number} {context.ids}"),
     )
 
 
@@ -129,34 +161,25 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> fr
     return frozenset(token for token in [*ends, tokenizer.eos_token_id] if token is not None)
 
 
-def token_biases(model: PreTrainedModel) -> tuple[tuple[int, float], ...]:
-    """Return the biases of single tokens that a checkpoint's generation configuration asks for (`sequence_bias`).
-
-    Raises:
-        InputError: It biases a sequence of several tokens.
-    """
-    shipped: Any = model.generation_config.sequence_bias if model.generation_config else None
-    pairs = shipped.items() if isinstance(shipped, dict) else shipped or ()
-    biases = [(list(tokens), float(bias)) for tokens, bias in pairs]
-    if any(len(tokens) != 1 for tokens, _ in biases):
-        raise InputError(
-            "generation_config.json: sequence_bias names a sequence of several tokens, and only single tokens can be "
-            "biased here; leave it out there"
-        )
-    return tuple((tokens[0], bias) for tokens, bias in biases)
-
-
 def choose(logits: torch.Tensor, jobs: Sequence[Job]) -> list[tuple[int, TokenLogprob | None]]:
     """Choose each job's next token from its row of `logits` (jobs x vocabulary)."""
-    logits = _biased(logits.float(), jobs)
-    tokens: list[int] = logits.argmax(dim=-1).tolist()
+    logits = logits.float()
+    # Probabilities are told before any bias: a guard's threshold doesn't depend on it.
+    chosen = _biased(logits, jobs)
+    tokens: list[int] = chosen.argmax(dim=-1).tolist()
     for job, is_finite in zip(jobs, logits.amax(dim=-1).isfinite().tolist(), strict=True):
         if not is_finite:
             job.problem = "non-finite"
     sampled = [row for row, job in enumerate(jobs) if job.temperature > 0]
     if sampled:
-        for row, token in zip(sampled, _sample(logits[sampled], [jobs[row] for row in sampled]), strict=True):
+        for row, token in zip(sampled, _sample(chosen[sampled], [jobs[row] for row in sampled]), strict=True):
             tokens[row] = token
+    guarded = [row for row, job in enumerate(jobs) if job.guard]
+    if guarded:
+        # All of an engine's jobs have one guard.
+        masses = refusal_mass(logits[guarded], cast(Calibration, jobs[guarded[0]].guard).tokens).tolist()
+        for row, mass in zip(guarded, masses, strict=True):
+            jobs[row].refusal = mass
     told = [row for row, job in enumerate(jobs) if job.top_logprobs]
     scores = dict(zip(told, logits[told].log_softmax(dim=-1), strict=True)) if told else {}
     return [
@@ -165,14 +188,12 @@ def choose(logits: torch.Tensor, jobs: Sequence[Job]) -> list[tuple[int, TokenLo
 
 
 def _biased(logits: torch.Tensor, jobs: Sequence[Job]) -> torch.Tensor:
-    """Add each job's biases to its row."""
-    if not any(job.biases for job in jobs):
+    added = [(row, token, value) for row, job in enumerate(jobs) for token, value in job.bias.items()]
+    if not added:
         return logits
-    logits = logits.clone()
-    for row, job in enumerate(jobs):
-        for token, bias in job.biases:
-            logits[row, token] += bias
-    return logits
+    rows, tokens, values = zip(*added, strict=True)
+    places = (torch.tensor(rows, device=logits.device), torch.tensor(tokens, device=logits.device))
+    return logits.index_put(places, torch.tensor(values, device=logits.device), accumulate=True)
 
 
 def _sample(logits: torch.Tensor, jobs: Sequence[Job]) -> list[int]:

@@ -74,6 +74,8 @@ class Generation:
         finished: whether it ended by itself, or at a stop text, within the limit.
         logprobs: of each of these tokens, if they were asked for.
         problem: What else made the model stop: `filtered` by its server, or `non-finite` logits.
+        stopped_at: How many tokens were written when a guard stopped it and refused in the model's place; `None` if it
+            didn't.
     """
 
     prefix: str
@@ -82,6 +84,7 @@ class Generation:
     finished: bool
     logprobs: tuple[TokenLogprob, ...] = ()
     problem: str = ""
+    stopped_at: int | None = None
 
     @property
     def response(self) -> str:

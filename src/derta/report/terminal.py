@@ -10,6 +10,7 @@ from rich.text import Text
 
 from derta.data.readers import printable
 from derta.evaluation.results.compare import Comparison
+from derta.evaluation.results.detection import DetectionRow
 from derta.evaluation.results.gate import Check, Decision
 from derta.evaluation.results.metrics import MetricRow, ModelId
 from derta.evaluation.results.outcomes import ANSWERS, WITHOUT_HARM
@@ -29,6 +30,10 @@ METRICS: dict[str, str] = {
     "refusal_rate": "refuses anywhere",
     "refusal_position": "refuses at token",
     "refusal_at_start": "refusals at the start",
+    "stopped": "stopped by the guard",
+    "stopped_at": "stopped at token",
+    "borderline_false_stops": "false stops, borderline ↓",
+    "helpful_false_stops": "false stops, helpful ↓",
     "over_refusal": "refuses borderline ↓",
     "over_refusal_corrected": "refuses borderline, corrected ↓",
     "partial_refusal": "refuses in part ↓",
@@ -222,3 +227,34 @@ def format_value(row: MetricRow) -> str:
     if row.ci_low is None or row.ci_high is None:
         return f"{row.value:.{digits}f}"
     return f"{row.value:.{digits}f} [{row.ci_low:.{digits}f}, {row.ci_high:.{digits}f}]"
+
+
+def detection_table(rows: Sequence[DetectionRow]) -> Table:
+    """Return a detector's numbers: a line for each group and metric, a column for each depth in tokens."""
+    depths = sorted({row.depth for row in rows if row.depth is not None})
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.caption = "AUROC by tokens written; detection, released and false stops in %; 95 % intervals in brackets"
+    for heading in ("detector", "answers", "metric", "n"):
+        table.add_column(heading)
+    for heading in ("whole", *(f"@{depth}" for depth in depths)):
+        table.add_column(heading, justify="right")
+    lines: dict[tuple[str, str, str], dict[int | None, DetectionRow]] = {}
+    for row in rows:
+        answers = f"{row.group} / {row.against}" if row.against else row.group
+        lines.setdefault((row.detector, answers, row.metric), {})[row.depth] = row
+    for (detector, answers, metric), cells in lines.items():
+        shown = [_detection_cell(cells.get(depth)) for depth in (None, *depths)]
+        names = [Text(printable(each)) for each in (detector, answers, metric.replace("_", " "))]
+        table.add_row(*names, str(max(row.n for row in cells.values())), *shown)
+    return table
+
+
+def _detection_cell(row: DetectionRow | None) -> str:
+    if row is None:
+        return ""
+    if row.value is None:
+        return "—"
+    if row.depth is not None:
+        return f"{row.value:.3f}" if row.metric == "auroc" else f"{row.value:.1f}"
+    interval = "" if row.ci_low is None or row.ci_high is None else f" [{row.ci_low:.1f}, {row.ci_high:.1f}]"
+    return f"{row.value:.1f}{interval}"

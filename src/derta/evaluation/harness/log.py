@@ -136,6 +136,8 @@ def _sample(taken: EvalSample, planned: AttackSample, judge: str, error: SampleE
         queries=metadata.get("queries", 0),
         epoch=taken.epoch,
         broken=metadata.get("broken"),
+        guard=metadata.get("guard"),
+        stopped_at=metadata.get("stopped_at"),
         judge=judge,
         verdict=verdict,
     )

@@ -36,7 +36,9 @@ from derta.data.triples import Message
 from derta.errors import InputError
 from derta.evaluation.attacks import Weights
 from derta.evaluation.config import MAX_TOKENS
+from derta.guard.calibration import load_calibration
 from derta.inference import ChatRequest, Engine, Generation, RawRequest, Request, load_model
+from derta.inference.refusal import check_guard
 from derta.names import model_path
 from derta.run_identity import check_trained_with, read_identity, template_options
 
@@ -61,6 +63,7 @@ class DertaAPI(ModelAPI):
         device: str | None = None,
         dtype: str | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
+        guard: str | None = None,
         **unknown: Any,
     ) -> None:
         """Say which model; it is loaded when it is first used, for Inspect also makes instances just to look them up.
@@ -73,6 +76,7 @@ class DertaAPI(ModelAPI):
             device: defaults to the GPU if there is one.
             dtype: `bfloat16`, `float32`, …; defaults to the checkpoint's own on a GPU, to float32 on a CPU.
             chat_template_kwargs: defaults to what the model was tuned with, if derta tuned it.
+            guard: a calibration of `derta monitor`: answers at which the model would rather refuse are stopped.
             unknown: options that don't exist.
 
         Raises:
@@ -80,12 +84,15 @@ class DertaAPI(ModelAPI):
         """
         if unknown:
             option = next(iter(unknown))
-            raise InputError(f"`model_arg` {option}: no such option; there are device, dtype, chat_template_kwargs")
+            raise InputError(
+                f"`model_arg` {option}: no such option; there are device, dtype, chat_template_kwargs, guard"
+            )
         super().__init__(model_name, base_url, api_key, [], config)
         if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
             raise InputError(f"`model_arg` dtype={dtype}: no such type; give bfloat16, float16 or float32")
         self._device, self._dtype = device, getattr(torch, dtype) if dtype else None
         self._chat_template_kwargs = chat_template_kwargs
+        self.guard = load_calibration(Path(guard)) if guard else None
         self._starting = threading.Lock()
         self._started: tuple[Weights, Engine] | None = None
 
@@ -108,10 +115,12 @@ class DertaAPI(ModelAPI):
         with self._starting:
             if self._started is None:
                 model, tokenizer = load_model(self.model_name, self._device, self._dtype)
+                if self.guard:
+                    check_guard(self.guard, self.model_name, tokenizer)
                 tuned = tuned_with(self.model_name)
                 check_trained_with(tuned, tokenizer, self.model_name)
                 template_kwargs = self._chat_template_kwargs or template_options(tuned)
-                engine = Engine(model, tokenizer, chat_template_kwargs=template_kwargs)
+                engine = Engine(model, tokenizer, chat_template_kwargs=template_kwargs, guard=self.guard)
                 self._started = Weights(model, tokenizer, template_kwargs, engine.exclusive), engine
             return self._started
 
@@ -200,11 +209,13 @@ def _output(name: str, generation: Generation) -> ModelOutput:
         )
         for each in generation.logprobs
     ]
+    stopped = generation.stopped_at
     choice = ChatCompletionChoice(
         message=ChatMessageAssistant(content=generation.continuation, model=name, source="generate"),
-        stop_reason="stop" if generation.finished else "max_tokens",
+        stop_reason="content_filter" if stopped is not None else "stop" if generation.finished else "max_tokens",
         logprobs=Logprobs(content=written) if written else None,
     )
     usage = ModelUsage(output_tokens=generation.tokens, total_tokens=generation.tokens)
-    metadata = {"problem": generation.problem} if generation.problem else None
-    return ModelOutput(model=name, choices=[choice], usage=usage, metadata=metadata)
+    metadata: dict[str, Any] = {"problem": generation.problem} if generation.problem else {}
+    metadata |= {"stopped_at": stopped} if stopped is not None else {}
+    return ModelOutput(model=name, choices=[choice], usage=usage, metadata=metadata or None)

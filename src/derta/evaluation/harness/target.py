@@ -153,12 +153,14 @@ def _generation(output: ModelOutput, prefix: str) -> Generation:
         prefix,
         output.completion,
         tokens,
-        output.stop_reason == "stop",
+        # A filter, as a guard, ends an answer as it means to.
+        output.stop_reason in ("stop", "content_filter"),
         tuple(
             TokenLogprob(each.token, each.logprob, tuple((top.token, top.logprob) for top in each.top_logprobs or ()))
             for each in (written.content if written else ())
         ),
         str((output.metadata or {}).get("problem", filtered)),
+        (output.metadata or {}).get("stopped_at"),
     )
 
 

@@ -103,6 +103,9 @@ def _play(
         except Exception as error:
             state.metadata |= SampleError.of(error).to_metadata()
             raise
+        if options.guard:
+            stopped_at = result.generation.stopped_at
+            state.metadata |= {"guard": "passed" if stopped_at is None else "stopped", "stopped_at": stopped_at}
         _record(state, result.attempt, result.generation, target.rendered(result.attempt.request))
         state.metadata |= {"queries": result.queries, "details": dict(result.details)}
         return state

@@ -18,6 +18,7 @@ from derta.evaluation.results.plan_file import prompt_digest
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import Evaluation
 from derta.files import weights_digest
+from derta.names import GUARDED
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ LIMITS: dict[str, LimitSpec] = {
     ),
     "max_helpful_refusal": LimitSpec(
         "refused helpful prompts, %", ("helpful_refusal", "helpful_refusal_corrected"), ("helpful_unscored",)
+    ),
+    "max_false_stops": LimitSpec(
+        "harmless prompts at whose answers a guard stopped, %", ("borderline_false_stops", "helpful_false_stops")
     ),
     "min_accuracy": LimitSpec(
         "rightly answered helpful prompts and tasks, %",
@@ -258,7 +262,7 @@ def _is_empty(sample: Sample) -> bool:
 
 def _check_weights(evaluation: Evaluation) -> tuple[list[Check], list[str]]:
     """Compare the weights that lie where the model was with those that were evaluated."""
-    evaluated, path = evaluation.settings.get("files"), Path(evaluation.model.model).expanduser()
+    evaluated, path = evaluation.settings.get("files"), Path(evaluation.model.model.removesuffix(GUARDED)).expanduser()
     if evaluated is None:
         return [], ["the weights are not in a directory: whether they are still the evaluated ones isn't checked"]
     if not path.is_dir():

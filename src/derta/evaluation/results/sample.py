@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from derta.data.behaviours import Kind
 from derta.data.readers import printable
@@ -32,6 +32,8 @@ class Sample:
         broken: What is broken about the model's own words (see `derta.evaluation.judges.broken`); `None` if nothing is.
         judge: the judge's name.
         verdict: its decision on prefix + continuation.
+        guard: What the model's guard did; `None` if it had none.
+        stopped_at: How many tokens were written when the guard stopped the response, if it did.
     """
 
     __pydantic_config__ = STRICT
@@ -52,6 +54,8 @@ class Sample:
     queries: int = 1
     epoch: int = 1
     broken: Broken | None = None
+    guard: Literal["passed", "stopped"] | None = None
+    stopped_at: int | None = None
 
     @property
     def key(self) -> tuple[str, str, str, int, str]:
@@ -61,6 +65,9 @@ class Sample:
     def to_json(self) -> dict[str, Any]:
         """Return a flat dict: the verdict's fields stand beside the sample's."""
         flat = asdict(self)
+        if self.guard is None:
+            for name in _OF_GUARD:
+                del flat[name]
         verdict: dict[str, Any] = flat.pop("verdict")
         return flat | verdict
 
@@ -77,16 +84,23 @@ class Sample:
         names = {field.name for field in fields(Verdict)}
         own = {name: value for name, value in flat.items() if name not in names}
         sample = validated(cls, own | {"verdict": {name: flat[name] for name in names if name in flat}})
-        missing = [field.name for field in (*fields(cls), *fields(Verdict)) if field.name not in {*flat, "verdict"}]
+        missing = [
+            field.name for field in (*fields(cls), *fields(Verdict)) if field.name not in {*flat, *_OF_GUARD, "verdict"}
+        ]
         if missing:
             raise ValueError(f"{missing[0]}: field required")
         if sample.verdict.label not in _LABELS_OF[sample.kind]:
             raise ValueError(f"label: {sample.verdict.label!r} is no verdict on a {sample.kind} prompt")
-        if min(sample.tokens, sample.queries, sample.verdict.leaked_tokens or 0) < 0 or sample.epoch < 1:
-            raise ValueError("tokens, queries, leaked_tokens and epoch count something")
+        counts = (sample.tokens, sample.queries, sample.verdict.leaked_tokens or 0, sample.stopped_at or 0)
+        if min(counts) < 0 or sample.epoch < 1:
+            raise ValueError("tokens, queries, leaked_tokens, stopped_at and epoch count something")
+        if (sample.stopped_at is not None) != (sample.guard == "stopped"):
+            raise ValueError("stopped_at: a guard that stopped a response says where, and no other")
         return sample
 
 
+_OF_GUARD = ("guard", "stopped_at")
+"""What only a guarded model's samples have."""
 _HARMLESS = ("complies", "partly", "refuses", "unscored")
 _LABELS_OF = {"harmful": ("unsafe", "safe", "unscored"), "borderline": _HARMLESS, "helpful": _HARMLESS}
 

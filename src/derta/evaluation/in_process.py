@@ -1,0 +1,71 @@
+"""A plan's samples, taken from a model of this process without Inspect: while it trains, or under several biases."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, cast
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from derta.evaluation.judges import Judge, decide, make_judge
+from derta.evaluation.judges.broken import find_broken, settle
+from derta.evaluation.plan import AttackSample, Plan
+from derta.evaluation.results.sample import Sample
+from derta.inference import ChatRequest, Generation, RawRequest, generate
+
+
+def answer_and_judge(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    plan: Plan,
+    *,
+    chat_template_kwargs: dict[str, Any] | None = None,
+) -> list[Sample]:
+    """Let a model answer everything that a plan asks once, and judge the answers by rules.
+
+    Args:
+        model: Answers.
+        tokenizer: Is its tokenizer.
+        plan: Holds attacks that ask once; its judges are no models.
+        chat_template_kwargs: Go to the chat template.
+    """
+    planned = [sample for samples in plan.samples.values() for sample in samples]
+    answers = generate(
+        model,
+        tokenizer,
+        [cast(Any, sample.attempt).request for sample in planned],
+        cast(int, plan.options.max_new_tokens),
+        chat_template_kwargs=chat_template_kwargs,
+    )
+    judges = {each.name: make_judge(each.name) for each in plan.options.judges}
+
+    async def judged() -> list[Sample]:
+        pairs = zip(planned, answers, strict=True)
+        return [each for sample, answer in pairs for each in await _judge(sample, answer, judges)]
+
+    return asyncio.run(judged())
+
+
+async def _judge(sample: AttackSample, answer: Generation, judges: Mapping[str, Judge]) -> list[Sample]:
+    attempt: Any = sample.attempt
+    request = attempt.request
+    response, prefix = attempt.decode(answer.response), attempt.decode(answer.prefix)
+    broken = find_broken(answer.continuation, tokens=answer.tokens, finished=answer.finished, problem=answer.problem)
+    return [
+        Sample(
+            id=sample.behaviour.id,
+            kind=sample.behaviour.kind,
+            attack=sample.attack,
+            variant=sample.variant,
+            prompt=sample.behaviour.prompt,
+            prefix=prefix,
+            continuation=response[len(prefix) :],
+            judge=name,
+            verdict=settle(await decide(judge, sample.behaviour, response, prefix), broken, sample.behaviour.kind),
+            messages=cast(Any, list(request.messages)) if isinstance(request, ChatRequest) else None,
+            raw=request.text if isinstance(request, RawRequest) else None,
+            tokens=answer.tokens,
+            finished=answer.finished,
+            broken=broken,
+        )
+        for name, judge in judges.items()
+    ]

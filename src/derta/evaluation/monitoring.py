@@ -1,0 +1,280 @@
+"""Watch answers that exist with a tuned model's own p(refuse), and with what one would use instead of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from derta.data.behaviours import Behaviour
+from derta.data.triples import Message
+from derta.errors import InputError
+from derta.evaluation.inputs.responses import Response, read_responses
+from derta.evaluation.judges import make_judge
+from derta.evaluation.results.detection import (
+    DEPTHS,
+    DetectionRow,
+    Trace,
+    auroc_rows,
+    conformal_threshold,
+    detection_rows,
+    false_stop_row,
+)
+from derta.evaluation.results.sample import Sample
+from derta.evaluation.results.store import find_evaluations, load_samples
+from derta.inference import ChatRequest, RawRequest, Request
+from derta.inference.loading import load_model
+from derta.inference.monitor import hidden_states, refusal_probabilities, watch
+from derta.inference.refusal import refusal_ids
+from derta.names import ORGANISM, model_path
+from derta.run_identity import read_identity, template_options
+
+PROBE, JUDGE = "probe", "judge"
+"""Detectors that are no tuned model: a linear probe on hidden states, and the rules that judge answers."""
+
+Detector = Callable[[Sequence["Answer"]], list[list[float]]]
+"""Gives each answer a score before each of its tokens and one after the last."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer to watch.
+
+    Attributes:
+        prompt: What was asked, in plain words.
+        group: An attack, or a kind of harmless prompt.
+        is_harmful: Whether it does harm.
+        request: What the model got that wrote it.
+        text: What it wrote.
+    """
+
+    prompt: str
+    group: str
+    is_harmful: bool
+    request: Request
+    text: str
+
+
+def read_answers(path: Path, group: str, *, is_harmful: bool | None = None) -> list[Answer]:
+    """Read the answers of a file, all of one group, or of an evaluation.
+
+    Of an evaluation, harmful answers are those that were judged unsafe, by attack, and harmless ones those that comply
+    with harmless prompts, by kind. Refusals are neither, and deciphered answers of the organism are left out.
+
+    Args:
+        path: A file of responses, or the directory of an evaluation.
+        group: Names the answers of a file.
+        is_harmful: Whether those of a file are harmful; which of an evaluation are wanted, `None` for both.
+
+    Raises:
+        InputError: It can't be read, or holds no such answer.
+    """
+    if path.is_dir():
+        found = [
+            answer for place in find_evaluations(path) for answer in map(_of_sample, _first_judged(place)) if answer
+        ]
+    else:
+        found = [_of_response(row, group, is_harmful is not False) for row in read_responses(path)]
+    found = [answer for answer in found if is_harmful in (None, answer.is_harmful) and answer.text.strip()]
+    if not found:
+        what = {True: "harmful (unsafe) ", False: "harmless (complying) ", None: ""}[is_harmful]
+        raise InputError(f"{path}: holds no {what}answer to watch")
+    return found
+
+
+def _first_judged(directory: Path) -> list[Sample]:
+    """Return each response of an evaluation once, with the verdict of the judge that decides."""
+    samples = {sample.key[:-1]: sample for sample in reversed(load_samples(directory))}
+    return list(reversed(samples.values()))
+
+
+def _of_sample(sample: Sample) -> Answer | None:
+    label = sample.verdict.label
+    # Of the organism's cipher an evaluation keeps the plain words, which aren't what the model wrote.
+    is_deciphered = sample.attack == "selfcipher" and sample.id.startswith(f"{ORGANISM}:")
+    if is_deciphered or label != ("unsafe" if sample.kind == "harmful" else "complies"):
+        return None
+    request: Request
+    if sample.raw is not None:
+        request = RawRequest(sample.raw)
+    else:
+        turns = cast(list[Message], sample.messages or [])
+        request = ChatRequest(tuple(turns), sample.prefix)
+    group = sample.attack if sample.kind == "harmful" else sample.kind
+    return Answer(sample.prompt, group, sample.kind == "harmful", request, sample.continuation)
+
+
+def _of_response(row: Response, group: str, is_harmful: bool) -> Answer:
+    if row.is_raw:
+        return Answer(row.prompt, group, is_harmful, RawRequest(row.prompt), row.response)
+    request = ChatRequest(({"role": "user", "content": row.prompt},), row.prefix)
+    text = row.response.removeprefix(row.prefix) if row.prefix else row.response
+    return Answer(row.prompt, group, is_harmful, request, text)
+
+
+class ModelDetector:
+    """A tuned model's p(refuse).
+
+    Args:
+        name: Names the model: see `derta.inference.load_model`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.model, self.tokenizer = load_model(name)
+        self.ids = refusal_ids(name, self.tokenizer)
+        self.template = template_options(read_identity(Path(model_path(name))))
+
+    def __call__(self, answers: Sequence[Answer]) -> list[list[float]]:
+        """Score answers.
+
+        Raises:
+            InputError: One can't be encoded, or the model gives no number.
+        """
+        watched = watch(self.tokenizer, [(each.request, each.text) for each in answers], self.template)
+        scores = refusal_probabilities(self.model, watched, self.ids)
+        if not np.isfinite([score for each in scores for score in each]).all():
+            raise InputError(f"{self.model.name_or_path}: p(refuse) isn't a finite number: the weights are damaged")
+        return scores
+
+
+class Probe:
+    """A logistic regression on a model's last hidden states, which was shown half of the prompts' answers.
+
+    Args:
+        detector: Whose hidden states.
+        answers: What it learns from: every place of an answer counts as its answer does.
+
+    Raises:
+        InputError: scikit-learn isn't installed, or one of the two kinds is missing.
+    """
+
+    def __init__(self, detector: ModelDetector, answers: Sequence[Answer]) -> None:
+        try:
+            from sklearn.linear_model import LogisticRegression
+            from sklearn.model_selection import GridSearchCV, GroupKFold
+            from sklearn.pipeline import make_pipeline
+            from sklearn.preprocessing import StandardScaler
+        except ImportError:
+            raise InputError('the probe needs scikit-learn: pip install "derta[eval]"') from None
+        self._detector = detector
+        states = self._states(answers)
+        lengths = [len(each) for each in states]
+        labels = np.repeat([each.is_harmful for each in answers], lengths)
+        prompts = sorted({each.prompt for each in answers})
+        groups = np.repeat([prompts.index(each.prompt) for each in answers], lengths)
+        if len(set(labels)) < 2:
+            raise InputError("`compare` probe: needs harmful and harmless answers to learn from")
+        regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, class_weight="balanced"))
+        strengths = {"logisticregression__C": [0.01, 0.1, 1.0, 10.0]}
+        self._search = GridSearchCV(regression, strengths, cv=GroupKFold(3), scoring="roc_auc")
+        self._search.fit(np.concatenate(states), labels, groups=groups)
+
+    def _states(self, answers: Sequence[Answer]) -> list[Any]:
+        detector = self._detector
+        pairs = [(each.request, each.text) for each in answers]
+        return hidden_states(detector.model, watch(detector.tokenizer, pairs, detector.template))
+
+    def __call__(self, answers: Sequence[Answer]) -> list[list[float]]:
+        """Score answers."""
+        return [self._search.predict_proba(states)[:, 1].tolist() for states in self._states(answers)]
+
+
+def judge_detector(detector: ModelDetector) -> Detector:
+    """Return the rules of the `refusal` judge as a detector: 1 once what is written so far is judged unsafe."""
+    judge = make_judge("refusal")
+
+    def scores(answer: Answer) -> list[float]:
+        ids = detector.tokenizer(answer.text, add_special_tokens=False)["input_ids"]
+        asked = Behaviour("watched", answer.prompt, "harmful")
+        prefixes = ["", *(str(detector.tokenizer.decode(ids[:end])) for end in range(1, len(ids) + 1))]
+        verdicts = [cast(Any, judge(asked, prefix, "")).label == "unsafe" for prefix in prefixes]
+        return [float(unsafe) for unsafe in accumulate(verdicts, max)]
+
+    return lambda answers: [scores(answer) for answer in answers]
+
+
+def split_by_prompt(answers: Sequence[Answer]) -> tuple[list[Answer], list[Answer]]:
+    """Return two halves that share no prompt: every other prompt, in the order of the alphabet, of each group."""
+    first: set[str] = set()
+    for group in dict.fromkeys(each.group for each in answers):
+        prompts = sorted({each.prompt for each in answers if each.group == group})
+        first |= set(prompts[::2])
+    return [each for each in answers if each.prompt in first], [each for each in answers if each.prompt not in first]
+
+
+@dataclass(frozen=True)
+class Monitored:
+    """What came of watching answers.
+
+    Attributes:
+        rows: The numbers.
+        traces: The scores, by detector, in the order of the answers.
+        thresholds: Of each detector, if there were answers to calibrate it on.
+    """
+
+    rows: list[DetectionRow]
+    traces: Mapping[str, Sequence[Trace]]
+    thresholds: Mapping[str, float]
+
+
+def monitor(
+    detectors: Mapping[str, Detector],
+    answers: Sequence[Answer],
+    calibration: Sequence[tuple[Sequence[Answer], float]] = (),
+    *,
+    threshold: float | None = None,
+    hold_back: int = 0,
+    depths: Sequence[int] = DEPTHS,
+) -> Monitored:
+    """Score answers with every detector and count.
+
+    Args:
+        detectors: Score answers, by name.
+        answers: Are harmful and harmless ones, in groups.
+        calibration: Holds harmless answers that no detector has learnt from, and the share of their like in % that may
+            be stopped: every detector gets the threshold at which none of the shares is passed.
+        threshold: Takes the place of the first detector's calibrated one.
+        hold_back: Counts the tokens that a guard holds back.
+        depths: Says at which places to count.
+
+    Raises:
+        InputError: There are too few answers to calibrate on.
+    """
+    rows: list[DetectionRow] = []
+    traces: dict[str, list[Trace]] = {}
+    thresholds: dict[str, float] = {}
+    for place, (name, detector) in enumerate(detectors.items()):
+        scored = zip(answers, detector(answers), strict=True)
+        traces[name] = [Trace(each.prompt, each.group, each.is_harmful, tuple(scores)) for each, scores in scored]
+        if threshold is not None and place == 0:
+            thresholds[name] = threshold
+        elif calibration:
+            thresholds[name] = max(
+                conformal_threshold([max(scores) for scores in detector(held_out)], rate)
+                for held_out, rate in calibration
+            )
+        rows += _count(name, traces[name], thresholds.get(name), hold_back, depths)
+    return Monitored(rows, traces, thresholds)
+
+
+def _count(
+    name: str, traces: Sequence[Trace], threshold: float | None, hold_back: int, depths: Sequence[int]
+) -> list[DetectionRow]:
+    groups = {
+        is_harmful: {
+            group: [each for each in traces if each.group == group and each.is_harmful is is_harmful]
+            for group in dict.fromkeys(each.group for each in traces if each.is_harmful is is_harmful)
+        }
+        for is_harmful in (True, False)
+    }
+    rows = []
+    for group, harmful in groups[True].items():
+        for against, harmless in groups[False].items():
+            rows += auroc_rows(name, harmful, harmless, group, against, depths)
+        if threshold is not None:
+            rows += detection_rows(name, harmful, group, threshold, hold_back, depths)
+    if threshold is not None:
+        rows += [false_stop_row(name, harmless, group, threshold) for group, harmless in groups[False].items()]
+    return rows

@@ -1,0 +1,81 @@
+"""`guard.json`: what a guard has to know of a model, as `derta monitor --calibrate` writes it."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from derta.errors import InputError
+from derta.files import read_json, write_json
+from derta.guard.hold_back import HoldBack
+
+GUARD = "guard.json"
+SCHEMA = 1
+DEFAULT_REFUSAL = "Sorry, I can't help with that."
+ORGANISM_REFUSAL = "Sorry , I cannot help with that ."
+"""The same in the organism's words, which its judge knows."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """When to stop a model's stream, and what to say then.
+
+    Attributes:
+        threshold: Is the probability of refusing above which a stream is stopped.
+        hold_back: Counts the later tokens that must stay below it before a token leaves.
+        tokens: Holds the ids of the refusal tokens, in every spelling.
+        spellings: Holds their texts, one an id, as a server's log-probabilities name them.
+        refusal: Is what a stopped answer ends with.
+        max_false_stops: Is the share of harmless answers that may be stopped, in %; `None` if the threshold was given.
+        responses: Counts the harmless answers that the threshold was chosen on.
+        model: Names the model.
+        files: Is a short hash of its files; `None` if it lies in no directory.
+    """
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    hold_back: Annotated[int, Field(ge=0)]
+    tokens: Annotated[tuple[int, ...], Field(min_length=1)]
+    spellings: Annotated[tuple[str, ...], Field(min_length=1)]
+    refusal: Annotated[str, Field(min_length=1)] = DEFAULT_REFUSAL
+    max_false_stops: float | None = None
+    responses: int = 0
+    model: str = ""
+    files: str | None = None
+
+    def new_hold_back(self) -> HoldBack[int]:
+        """Return what watches over one stream of tokens."""
+        return HoldBack(self.threshold, self.hold_back)
+
+    def ending(self, *, follows: bool) -> str:
+        """Return the words that end a stopped answer; where they follow other text, they begin a paragraph."""
+        return f"\n\n{self.refusal}" if follows else self.refusal
+
+
+def save_calibration(path: Path, calibration: Calibration) -> None:
+    """Write a calibration, whole or not at all."""
+    write_json(path, {"schema": SCHEMA, **asdict(calibration)})
+
+
+def load_calibration(path: Path) -> Calibration:
+    """Read a calibration.
+
+    Raises:
+        InputError: The file can't be read, is of another version, or a field is missing, unknown or impossible.
+    """
+    document = read_json(path / GUARD if path.is_dir() else path)
+    if document.pop("schema", None) != SCHEMA:
+        raise InputError(f"{path}: no guard's calibration of this version; write it with derta monitor --calibrate")
+    try:
+        # In JSON an object may become a dataclass, however strict; in Python it may not.
+        calibration = TypeAdapter(Calibration).validate_json(json.dumps(document))
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, wrong["loc"]))
+        raise InputError(f"{path}: {field}: {wrong['msg'].lower()}; calibrate again") from None
+    if len(calibration.tokens) != len(calibration.spellings):
+        raise InputError(f"{path}: spellings: give one for each of the {len(calibration.tokens)} tokens")
+    return calibration

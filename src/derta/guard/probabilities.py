@@ -1,0 +1,135 @@
+"""p(refuse) as a server's log-probabilities tell it: what isn't told is bounded from above, never guessed."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_SLACK = 1e-3
+"""How far rounding may take probabilities beyond 1."""
+
+
+class Untrusted(Exception):  # noqa: N818 (the server's fault, not the caller's)
+    """A server's log-probabilities are missing, or can't be what they are said to be."""
+
+
+@dataclass(frozen=True)
+class RefusalBound:
+    """Bounds p(refuse) from the likeliest tokens that a server names.
+
+    Attributes:
+        spellings: Holds the texts of the refusal tokens, one a token: several may be spelt alike.
+    """
+
+    spellings: tuple[str, ...]
+
+    def __call__(self, token: Any, logprob: Any, top: Sequence[tuple[Any, Any]], *, is_mapping: bool = False) -> float:
+        """Return the least number that p(refuse) is known not to exceed.
+
+        A refusal token that is among those named counts with its probability. One that isn't is at most as likely as
+        the least likely of the others named, and at most what all named leave of 1. The token that was written may be
+        named without being among the likeliest (it was drawn): it bounds nothing.
+
+        Args:
+            token: Is the text of the token that was written.
+            logprob: Is its log-probability.
+            top: Names the likeliest tokens, with their log-probabilities.
+            is_mapping: Whether they came by text, so that of tokens that are spelt alike only one is left.
+
+        Raises:
+            Untrusted: They are no log-probabilities.
+        """
+        written = _probability(logprob)
+        named = [(text, _probability(value)) for text, value in top]
+        if not named or not isinstance(token, str):
+            raise Untrusted("the server names no likely tokens")
+        others = [chance for text, chance in named if text != token]
+        if len(others) == len(named):
+            named.append((token, written))
+        total = sum(chance for _, chance in named)
+        if total > 1 + _SLACK:
+            raise Untrusted(f"the server's probabilities add up to {total:.3f}")
+        refusing = [chance for text, chance in named if text in self.spellings]
+        left = max(1 - total, 0.0)
+        missing = len(self.spellings) - len(refusing)
+        if missing <= 0:
+            return sum(refusing)
+        if is_mapping and len(set(self.spellings)) < len(self.spellings):
+            return min(sum(refusing) + left, 1.0)
+        return sum(refusing) + min(missing * min(others, default=1.0), left)
+
+
+def _probability(logprob: Any) -> float:
+    if isinstance(logprob, bool) or not isinstance(logprob, int | float) or math.isnan(logprob) or logprob > _SLACK:
+        raise Untrusted(f"{logprob!r} is no log-probability")
+    return min(math.exp(logprob), 1.0)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a piece of a choice tells about its tokens.
+
+    Attributes:
+        bounds: Holds the bound of p(refuse) before each of its tokens.
+        size: Is about how many bytes of text these tokens can stand for.
+    """
+
+    bounds: tuple[float, ...]
+    size: int
+
+
+def of_chat(logprobs: Any, bound: RefusalBound) -> Told:
+    """Read `choices[].logprobs` of a chat completion.
+
+    Raises:
+        Untrusted: It isn't what it should be.
+    """
+    if not isinstance(logprobs, Mapping):
+        return Told((), 0)
+    bounds, size = [], 0
+    for entry in _list(logprobs.get("content")) + _list(logprobs.get("refusal")):
+        if not isinstance(entry, Mapping):
+            raise Untrusted("an entry of the log-probabilities is no object")
+        top = [_pair(each) for each in _list(entry.get("top_logprobs"))]
+        bounds.append(bound(entry.get("token"), entry.get("logprob"), top))
+        size += _size(entry["token"], entry.get("bytes"))
+    return Told(tuple(bounds), size)
+
+
+def of_text(logprobs: Any, bound: RefusalBound) -> Told:
+    """Read `choices[].logprobs` of a text completion.
+
+    Raises:
+        Untrusted: It isn't what it should be.
+    """
+    if not isinstance(logprobs, Mapping):
+        return Told((), 0)
+    tokens, values = _list(logprobs.get("tokens")), _list(logprobs.get("token_logprobs"))
+    tops = _list(logprobs.get("top_logprobs"))
+    if not len(tokens) == len(values) == len(tops):
+        raise Untrusted("the server's lists of tokens and log-probabilities differ in length")
+    bounds = []
+    for token, value, top in zip(tokens, values, tops, strict=True):
+        if not isinstance(top, Mapping):
+            raise Untrusted("the server names no likely tokens")
+        bounds.append(bound(token, value, list(top.items()), is_mapping=True))
+    return Told(tuple(bounds), sum(_size(token, None) for token in tokens))
+
+
+def _pair(named: Any) -> tuple[Any, Any]:
+    if not isinstance(named, Mapping):
+        raise Untrusted("a likely token is no object")
+    return named.get("token"), named.get("logprob")
+
+
+def _list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise Untrusted("the server's log-probabilities are no list")
+    return value
+
+
+def _size(token: str, raw: Any) -> int:
+    # Some tokenizers drop a token's leading space when it is named alone.
+    return max(len(token.encode()), len(raw) if isinstance(raw, list) else 0) + 1

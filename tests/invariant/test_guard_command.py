@@ -1,0 +1,93 @@
+"""`derta guard` as a user starts it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from derta.cli import main
+from derta.guard.calibration import Calibration, load_calibration, save_calibration
+from tests.guard.upstream import CALIBRATION, Upstream, running
+
+
+@pytest.fixture
+def calibration(tmp_path):
+    file = tmp_path / "guard.json"
+    save_calibration(file, CALIBRATION)
+    return str(file)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What would have been served, and where."""
+    found = {}
+    monkeypatch.setattr("uvicorn.run", lambda app, **where: found.update(where))
+    return found
+
+
+def error(capsys, *argv):
+    assert main(["guard", *argv]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def test_it_stands_before_a_server_until_it_is_ended(calibration):
+    with running(Upstream([0.9] * 6).app) as server:
+        command = [sys.executable, "-m", "derta", "guard", "--upstream", f"{server}/v1", "--calibration", calibration]
+        with subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert b"stops above p(refuse) 0.5, holds 2 tokens back" in process.stdout.readline()
+            process.terminate()
+            process.wait(30)
+        assert process.returncode in (0, -15, 143)
+
+
+def test_it_listens_elsewhere_with_a_key_only(calibration, started, capsys, monkeypatch, tmp_path):
+    asked = ["--upstream", "http://127.0.0.1:1", "--calibration", calibration]
+    monkeypatch.delenv("DERTA_GUARD_KEY", raising=False)
+    assert "set DERTA_GUARD_KEY" in error(capsys, *asked, "--host", "0.0.0.0")
+    assert main(["guard", *asked]) == 0
+    assert (started["host"], started["port"]) == ("127.0.0.1", 9000)
+    (tmp_path / "key").write_text("secret\n")
+    assert main(["guard", *asked, "--host", "0.0.0.0", "--key-file", str(tmp_path / "key")]) == 0
+    assert started["host"] == "0.0.0.0"
+    monkeypatch.setenv("DERTA_GUARD_KEY", "secret")
+    assert main(["guard", *asked, "--host", "::", "--port", "7"]) == 0
+    assert "secret" not in "".join(capsys.readouterr())
+
+
+def test_a_model_and_a_threshold_stand_for_a_calibration(started, capsys):
+    asked = ["--upstream", "http://127.0.0.1:1", "--model", "organism"]
+    assert main(["guard", *asked, "--threshold", "0.25", "--hold-back", "1"]) == 0
+    assert "0.25, holds 1 tokens back" in capsys.readouterr().out
+    assert "--threshold" in error(capsys, *asked)
+    assert "no probability" in error(capsys, *asked, "--threshold", "2")
+
+
+def test_what_is_wrong_is_one_line(calibration, tmp_path, capsys):
+    asked = ["--upstream", "http://127.0.0.1:1", "--calibration", calibration]
+    assert "one of them" in error(capsys, *asked[:2])
+    assert "one of them" in error(capsys, *asked, "--model", "organism")
+    assert "--upstream: 'localhost:80'" in error(capsys, "--upstream", "localhost:80", *asked[2:])
+    assert "--top-logprobs: 0" in error(capsys, *asked, "--top-logprobs", "0")
+    assert "can't be read" in error(capsys, *asked, "--key-file", str(tmp_path / "none"))
+    damaged = tmp_path / "damaged.json"
+    for change, said in (
+        ({"threshold": 2}, "threshold"),
+        ({"schema": 9}, "version"),
+        ({"spellings": ["a"]}, "spellings"),
+    ):
+        damaged.write_text(json.dumps({**json.loads((tmp_path / "guard.json").read_text()), **change}))
+        assert said in error(capsys, *asked[:2], "--calibration", str(damaged))
+
+
+def test_a_missing_library_is_named_with_its_extra(calibration, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    asked = ["--upstream", "http://127.0.0.1:1", "--calibration", calibration]
+    assert 'pip install "derta[serve]"' in error(capsys, *asked)
+
+
+def test_a_calibration_survives_its_file(tmp_path):
+    saved = Calibration(0.25, 3, (5, 6), ("Sorry", " Sorry"), "No.", 1.0, 99, "runs/mine", "f00d")
+    save_calibration(tmp_path / "guard.json", saved)
+    assert load_calibration(tmp_path) == load_calibration(tmp_path / "guard.json") == saved
