@@ -258,10 +258,10 @@ def verdicts(server: str, model: str, calibration: Calibration, wanted: int) -> 
     """Ask the same through the guard and in the process: the same texts?"""
     from derta.inference import generate, load_model
 
-    requests = requests_of(model, wanted)
+    requests, name = requests_of(model, wanted), name_at(server)
     with guard(server, calibration) as (guarded, _):
         began = time.monotonic()
-        answers = asyncio.run(many(guarded, [as_body(request, name_at(server)) for request in requests], 64))
+        answers = asyncio.run(many(guarded, [as_body(request, name) for request in requests], 64))
         seconds = time.monotonic() - began
     own = generate(*load_model(model), requests, 96, guard=calibration)
     words = [(text.split(), each.continuation.split()) for (text, _), each in zip(answers, own, strict=True)]
@@ -279,18 +279,19 @@ def verdicts(server: str, model: str, calibration: Calibration, wanted: int) -> 
 
 def served(server: str, model: str, calibration: Calibration) -> list[dict[str, Any]]:
     """Take vLLM's time a token with and without the guard before it, in turns."""
-    rows = []
-    bodies = [as_body(request, name_at(server)) for request in requests_of(model, 60) if hasattr(request, "messages")]
+    rows: list[dict[str, Any]] = []
+    name = name_at(server)
+    bodies = [as_body(request, name) for request in requests_of(model, 60) if hasattr(request, "messages")]
     with guard(server, replace(calibration, threshold=1.0, hold_back=0)) as (guarded, _):
         for streams in STREAMS:
             taken: dict[str, list[float]] = {"straight": [], "guarded": []}
             for turn in range(4):
                 order = [("straight", server), ("guarded", guarded)]
-                for name, address in order if turn % 2 else order[::-1]:
+                for side, address in order if turn % 2 else order[::-1]:
                     asked = [bodies[number % len(bodies)] for number in range(streams)]
                     for _, came in asyncio.run(many(address, asked, streams)):
                         times = [at for at, _ in came]
-                        taken[name] += [later - at for at, later in pairwise(times)]
+                        taken[side] += [later - at for at, later in pairwise(times)]
             row: dict[str, Any] = {name: quantiles(values) for name, values in taken.items()}
             mean = {name: statistics.mean(values) for name, values in taken.items()}
             row["mean_ms"] = {name: 1000 * value for name, value in mean.items()}
