@@ -276,7 +276,7 @@ def _numbers(flag: str, given: str | None, what: str) -> tuple[int, ...] | None:
     except ValueError as error:
         raise InputError(f"{flag}: {given!r}: write numbers of {what} with commas, such as 5,20,100") from error
     if min(numbers) < 1:
-        raise InputError(f"{flag}: {given!r}: 1 of these {what} or more")
+        raise InputError(f"{flag}: {given!r}: numbers of {what} are 1 or more")
     return numbers
 
 

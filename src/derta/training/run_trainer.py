@@ -269,8 +269,16 @@ class RunTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         if holds_shards(Path(resume_from_checkpoint)) and not self.is_fsdp_enabled:
             load_model_shards(self.model, Path(resume_from_checkpoint))
-        else:
+            return
+        try:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+        except InputError:
+            raise
+        # transformers raises nearly anything on a damaged file; the cause stays chained.
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{resume_from_checkpoint}: can't be read: {first_line(error)}; delete it to go on from the one before"
+            ) from error
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self.is_fsdp_enabled or not holds_shards(Path(checkpoint)):
