@@ -14,7 +14,9 @@ _MENDS = {
     errno.EPERM: "name a folder that can be written to",
     errno.EMFILE: "raise the limit with ulimit -n",
 }
-_MEMORY = re.compile(r"allocate memory|out of memory|bad_alloc|DefaultCPUAllocator|ThreadPoolBuildError|can't start new thread", re.I)
+_MEMORY = re.compile(
+    r"allocate memory|out of memory|bad_alloc|DefaultCPUAllocator|ThreadPoolBuildError|can't start new thread", re.I
+)
 # Rust's own errors say so in their text; so do torch's archives, without the number.
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 _OF_TORCH = re.compile(r"inline_container|PytorchStreamWriter|file write failed", re.I)
