@@ -99,6 +99,10 @@ def _columns(table: Table, numbers: Numbers) -> dict[str, tuple[Measure, bool]]:
     columns["answers helpful ↑"] = (value_of("direct", "helpful_accuracy"), False)
     columns["fully safe ASR, mean ↓"] = (mean_of(numbers.attacks, "fully_safe_asr"), False)
     columns["garbled, mean ↓"] = (mean_of(numbers.attacks, "garbled"), False)
+    columns["unscored samples of a cell"] = (
+        lambda values: sum(values.get((attack, "unscored"), 0.0) for attack in numbers.attacks),
+        False,
+    )
     return columns
 
 
