@@ -125,6 +125,9 @@ def sole_writer(directory: Path, field: str = "out") -> Iterator[None]:
     try:
         yield
     finally:
+        # What was stopped before it wrote anything leaves no folder behind.
+        with suppress(OSError):
+            directory.rmdir()
         os.close(held)
 
 

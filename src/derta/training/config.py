@@ -17,6 +17,10 @@ from derta.training.ranges import check_ranges
 DENSE_ROW_LENGTH = 1024
 """Tokens of a row where every token attends to every other: attention's cost per token grows with it."""
 
+_MAPPINGS = (
+    *("model_init_kwargs", "chat_template_kwargs", "lr_scheduler_kwargs"),
+    *("activation_checkpointing_kwargs", "liger_kernel_config"),
+)
 _NEVER_LISTED = ("azure_ml", "flyte")
 """Places to report to that transformers leaves out of its list of those that are there."""
 
@@ -128,7 +132,7 @@ class DeRTaConfig(TrainingArguments):
         check_ranges(self)
         _check_places(self.report_to)
         super().__post_init__()  # type: ignore[no-untyped-call]
-        for name in ("model_init_kwargs", "chat_template_kwargs", "lr_scheduler_kwargs"):
+        for name in _MAPPINGS:
             if not isinstance(getattr(self, name) or {}, dict):
                 raise InputError(f"{name}: {getattr(self, name)!r} is no mapping of names to values")
         self._check_scheduler()
