@@ -133,7 +133,7 @@ async def many(
     address: str, bodies: Sequence[dict[str, Any]], streams: int
 ) -> list[tuple[str, list[tuple[float, str]]]]:
     room = asyncio.Semaphore(streams)
-    limits = httpx.Limits(max_connections=streams + 8)
+    limits = httpx.Limits(max_connections=streams + 8, max_keepalive_connections=0)
     async with httpx.AsyncClient(timeout=600, limits=limits, trust_env=False) as client:
 
         async def one(body: dict[str, Any]) -> tuple[str, list[tuple[float, str]]]:

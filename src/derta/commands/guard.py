@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from derta.errors import InputError
@@ -71,7 +71,8 @@ def run(args: Namespace) -> int:
         f"{calibration.threshold:.4g}, holds {calibration.hold_back} tokens back",
         flush=True,
     )
-    uvicorn.run(Guard(settings).app, host=args.host, port=args.port, log_level="warning", access_log=False)
+    how: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_keep_alive": 75}
+    uvicorn.run(Guard(settings).app, host=args.host, port=args.port, **how)
     return 0
 
 

@@ -113,7 +113,8 @@ class Guard:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        limits = httpx.Limits(max_connections=settings.connections, max_keepalive_connections=64)
+        # Given up before the server, after uvicorn's 5 seconds, would: a request on a closed connection is lost.
+        limits = httpx.Limits(max_connections=settings.connections, max_keepalive_connections=64, keepalive_expiry=2.0)
         timeout = httpx.Timeout(settings.timeout, connect=10.0, pool=1.0)
         self._client = httpx.AsyncClient(base_url=settings.upstream, limits=limits, timeout=timeout, trust_env=False)
         routes = [
