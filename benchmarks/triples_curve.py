@@ -12,7 +12,7 @@ import json
 import multiprocessing
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -73,29 +73,28 @@ def main() -> None:
         for (triples, seed), future in zip(runs, waiting, strict=True):
             measured.setdefault(triples, []).extend(future.result())
             print(f"done: {triples} triples, seed {seed}", flush=True)
+    report(measured, args.results, seeds=args.seeds, behaviours=args.behaviours)
+
+
+def report(measured: Mapping[int, Sequence[MetricRow]], results: Path, **settings: Any) -> None:
+    """Print the table and write the numbers."""
     means = {triples: over_seeds(rows) for triples, rows in measured.items()}
-    Console().print(_table(means))
-    document: dict[str, Any] = {
-        "seeds": args.seeds,
-        "behaviours": args.behaviours,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "points": [
-            {
-                "triples": triples,
-                "rows": [row.to_json() for row in rows],
-                "means": [_cell(means[triples], *where) for where in COLUMNS.values()],
-            }
-            for triples, rows in measured.items()
-        ],
-        "columns": list(COLUMNS),
-    }
-    args.results.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.results, document)
-    print(f"wrote {args.results}")
+    Console(width=140).print(_table(means))
+    points = [
+        {
+            "triples": triples,
+            "means": dict(zip(COLUMNS, (_cell(means[triples], *where) for where in COLUMNS.values()), strict=True)),
+            "rows": [row.to_json() for row in rows],
+        }
+        for triples, rows in measured.items()
+    ]
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    results.parent.mkdir(parents=True, exist_ok=True)
+    write_json(results, {**settings, **versions, "points": points})
+    print(f"wrote {results}")
 
 
-def _table(means: dict[int, Sequence[MetricRow]]) -> Table:
+def _table(means: Mapping[int, Sequence[MetricRow]]) -> Table:
     table = Table("triples", *COLUMNS, title="%, means over seeds with 95 % Student t intervals", title_justify="left")
     for triples, rows in means.items():
         table.add_row(str(triples), *(_cell(rows, *where) for where in COLUMNS.values()))
