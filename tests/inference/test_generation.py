@@ -193,7 +193,7 @@ def test_a_checkpoint_s_bias_moves_the_choice_of_single_tokens_and_of_nothing_el
             (answer,) = generate(model, tokenizer, [REQUESTS[0]], 1)
             assert answer.continuation == tokenizer.decode([expected], skip_special_tokens=True)
         model.generation_config = GenerationConfig(sequence_bias=[[[second, first], 1.0]])
-        with pytest.raises(InputError, match="only single tokens can be biased"):
+        with pytest.raises(InputError, match="adds to single tokens only"):
             generate(model, tokenizer, [REQUESTS[0]], 1)
     finally:
         model.generation_config = shipped

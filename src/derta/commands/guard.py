@@ -101,7 +101,7 @@ def calibration_of(args: Namespace) -> "Calibration":
         raise InputError(f"`threshold`: {args.threshold:g} is no probability")
     if args.hold_back is not None:
         _at_least(args.hold_back, 0, "hold_back")
-    given = {name: getattr(args, name) for name in ("threshold", "hold_back", "refusal")}
+    given = {"threshold": args.threshold, "hold_back": args.hold_back, "refusal": args.refusal}
     return replace(calibration, **{name: value for name, value in given.items() if value is not None})
 
 

@@ -62,8 +62,8 @@ def run(args: Namespace) -> int:
     if args.hold_back < 0:
         raise InputError(f"`hold_back`: {args.hold_back} tokens; give 0 or more")
     answers = [each for path in args.responses for each in read_answers(path, "harmful")]
-    for group in ("harmless", "borderline"):
-        for path in getattr(args, group):
+    for group, paths in (("harmless", args.harmless), ("borderline", args.borderline)):
+        for path in paths:
             answers += read_answers(path, group, is_harmful=False)
     calibration = []
     for group, paths, rate in (
