@@ -44,6 +44,8 @@ def folder(tmp_path_factory):
     (folder / "runs" / "adapter" / "derta.json").write_text(json.dumps(identity))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        # The organism reads 512 tokens in all.
+        patch.setattr("derta.evaluation.plan.MAX_TOKENS", 48)
         yield folder
 
 
