@@ -36,6 +36,7 @@ def run(args: Namespace) -> int:
         InputError: The study, an option or a file is wrong.
     """
     from derta.evaluation.config import require_inspect
+    from derta.files import sole_writer
     from derta.report.study import claims_table, write_page
     from derta.study import collect, load_study, run_study
     from derta.study.cells import CELL
@@ -55,7 +56,8 @@ def run(args: Namespace) -> int:
         return 0
     if args.page is None:
         require_inspect()
-        failures = run_study(study, args.out, args.jobs)
+        with sole_writer(args.out):
+            failures = run_study(study, args.out, args.jobs)
         save_numbers(rows, collect(study, args.out))
         screen.say(f"wrote {rows}")
         for failure in failures:

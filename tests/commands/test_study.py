@@ -1,0 +1,85 @@
+"""`derta study` from its file to its page, without training anything."""
+
+from pathlib import Path
+
+import pytest
+
+from derta.cli import main
+from derta.files import sole_writer, write_json
+from derta.study.numbers import load_numbers
+
+STUDY = """
+title: A study
+recipe: organism
+worlds: [1, 2]
+seeds: [1]
+evaluate: {attacks: direct}
+variants: {old: {}, new: {contexts: recommended}}
+tables:
+  - {title: Methods, variants: [old, new], against: old}
+  - {title: Over something, variants: {old: 1, new: 2}, axis: something}
+claims:
+  - {claim: nothing above 5 %, variant: new, metric: asr, most: 5}
+  - {claim: less than before, variant: new, metric: asr, against: old, most: 0}
+"""
+
+
+def row(metric: str, value: float, unit: str = "%") -> dict[str, object]:
+    return {
+        **{"model": "m", "digest": None, "method": "derta", "seed": 1, "attack": "direct", "variant": None},
+        **{
+            "metric": metric,
+            "value": value,
+            "n": 40,
+            "ci_low": None,
+            "ci_high": None,
+            "judge": "organism",
+            "unit": unit,
+        },
+    }
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a study, and the numbers of cells that count as finished."""
+    monkeypatch.chdir(tmp_path)
+    Path("study.yaml").write_text(STUDY)
+    for world in (1, 2):
+        for variant, asr in (("old", 20.0), ("new", 2.5 * world)):
+            rows = [row("asr", asr), row("over_refusal", 1.0), row("unscored", 2.0, "samples")]
+            cell = Path(f"runs/world-{world}/{variant}/seed-1/cell.json")
+            cell.parent.mkdir(parents=True)
+            write_json(cell, {"asked": "", "rows": rows})
+    monkeypatch.setattr("derta.study.cells.run_cell", lambda *args: None)
+    return tmp_path
+
+
+def test_numbers_claims_and_page(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "study.yaml", "--out", "runs"]) == 0
+    assert len(load_numbers(study / "runs" / "rows.csv")) == 12
+    assert main(["study", "study.yaml", "--out", "runs", "--page", "results.md"]) == 0
+    page = (study / "results.md").read_text()
+    assert "| nothing above 5 % | ≤ 5 | 3.8 [0.0, 19.6] direct | met |" in page
+    assert "Δ -16.2" in page
+    assert (study / "results" / "1.svg").read_text().startswith("<?xml")
+    assert (study / "results" / "2.svg").exists()
+    assert "**not met**" not in page
+
+
+def test_a_claim_that_does_not_hold_ends_with_1(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("study.yaml").write_text(STUDY.replace("most: 5", "most: 1"))
+    assert main(["study", "study.yaml", "--out", "runs"]) == 1
+    assert "not met" in capsys.readouterr().out
+
+
+def test_a_dry_run_lists_what_is_there(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "study.yaml", "--out", "runs", "--dry-run"]) == 0
+    assert "4 cells, 4 of them done" in capsys.readouterr().out
+    assert main(["study", "study.yaml", "--out", "elsewhere", "--dry-run"]) == 0
+    assert "world-1/old/seed-1: to do" in capsys.readouterr().out
+
+
+def test_one_process_works_in_a_study_at_a_time(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with sole_writer(Path("runs")):
+        assert main(["study", "study.yaml", "--out", "runs"]) == 2
+    assert "another derta is at work in it" in capsys.readouterr().err
