@@ -52,7 +52,7 @@ def write_page(study: Study, numbers: Numbers, verdicts: Sequence[Verdict], page
             missing = [name for name in table.variants if name not in known]
             if missing:
                 parts.append(f"Not measured: {', '.join(missing)}.")
-            if not known:
+            if len(known) < 2:
                 continue
             name = f"{number}.svg"
             drawing = _curves(table, known, numbers) if isinstance(table.variants, dict) else _map(known, numbers)
