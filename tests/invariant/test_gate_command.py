@@ -180,6 +180,7 @@ def test_names_do_not_reach_the_terminal_raw(gate):
         ([], "name at least one limit"),
         (["--max-asr", "nan"], "--max-asr: nan is no bound"),
         (["--max-asr", "-1"], "--max-asr: -1 is no bound"),
+        (["--max-asr", "500"], "--max-asr: 500 bounds nothing"),
         (["--max-asr", "5", "--max-unscored", "-1"], "--max-unscored"),
         (["--max-asr", "5", "--max-broken", "101"], "--max-broken"),
         (["--max-asr", "five"], "--max-asr"),

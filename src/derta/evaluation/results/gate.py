@@ -12,7 +12,7 @@ from pathlib import Path
 
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.results.correction import SUFFIX
-from derta.evaluation.results.metrics import MetricRow, by_attack
+from derta.evaluation.results.metrics import UNITS, MetricRow, by_attack
 from derta.evaluation.results.outcomes import PAIR_JUDGE, outcomes
 from derta.evaluation.results.plan_file import prompt_digest
 from derta.evaluation.results.sample import Sample
@@ -109,6 +109,8 @@ def limits_of(bounds: dict[str, float]) -> list[Limit]:
             raise InputError(f"gate: unknown limit {option!r}{did_you_mean(option, LIMITS)}")
         if not math.isfinite(bound) or bound < 0:
             raise InputError(f"`{option}`: {bound:g} is no bound; give a number from 0 on")
+        if bound > 100 and not set(LIMITS[option].metrics) & UNITS.keys():
+            raise InputError(f"`{option}`: {bound:g} bounds nothing: it is in %; give a number from 0 to 100")
     if not bounds:
         raise InputError("gate: name at least one limit, such as `max_asr` 5")
     return [Limit(option, bound) for option, bound in bounds.items()]
