@@ -15,7 +15,9 @@ from derta.names import named_recipe, recipes
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what `run` reads."""
-    parser.description = "derta train --config NAME takes a recipe by its name; accelerate/ is for a launch, studies/ for derta study."
+    parser.description = (
+        "derta train --config NAME takes a recipe by its name; accelerate/ is for a launch, studies/ for derta study."
+    )
     parser.add_argument("action", nargs="?", choices=("list", "show", "copy"), default="list", help="default: list")
     parser.add_argument("name", nargs="?", metavar="NAME", help="which recipe to show or copy")
     parser.add_argument("path", nargs="?", type=Path, metavar="PATH", help="file or directory to copy to (default: .)")
