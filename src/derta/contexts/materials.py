@@ -3,11 +3,12 @@
 import random
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from derta.contexts.wordings import Exchange, Say, Wordings
+from derta.data.similarity import Similarity
 from derta.data.triples import Example
 
 _CANDIDATES = 20_000
@@ -70,8 +71,8 @@ class Materials:
         """Draw one of the helpful examples whose questions are nearest to `request` by TF-IDF, with its answer."""
         if self._index is None:
             return None
-        vectorizer, vectors, exchanges = self._index
-        scores = (vectors @ vectorizer.transform([request]).T).toarray().ravel()
+        similarity, exchanges = self._index
+        scores = similarity.to(request)
         near = np.argsort(-scores, kind="stable")[: 4 * _NEAREST].tolist()
         found = [exchanges[i] for i in near if scores[i] > 0 and exchanges[i][0] != request]
         return rng.choice(found[:_NEAREST]) if found else None
@@ -85,20 +86,15 @@ class Materials:
         return None
 
     @cached_property
-    def _index(self) -> tuple[Any, Any, list[Exchange]] | None:
-        """The vectors of helpful questions, made when the first neighbour is sought."""
-        # Importing it takes a second, and most runs don't need it.
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
+    def _index(self) -> tuple[Similarity, list[Exchange]] | None:
+        """Helpful questions with their answers, compared when the first neighbour is sought."""
         some = self._helpful[:: max(1, len(self._helpful) // _CANDIDATES)]
         examples = [self.examples[int(index)] for index in some]
         exchanges = [(question_of(each) or "", each.chosen or "") for each in examples if question_of(each)]
-        vectorizer = TfidfVectorizer(sublinear_tf=True)
         try:
-            vectors = vectorizer.fit_transform([question for question, _ in exchanges])
+            return Similarity([question for question, _ in exchanges]), exchanges
         except ValueError:  # no words at all
             return None
-        return vectorizer, vectors, exchanges
 
 
 def question_of(example: Example) -> str | None:

@@ -121,14 +121,9 @@ def _commands(variant: Variant, cell: Cell, start: Cell | None, recipe: Path) ->
 
 
 def _options(given: Mapping[str, Any]) -> list[str]:
-    words: list[str] = []
-    for name, value in given.items():
-        option = f"--{name.replace('_', '-')}"
-        if isinstance(value, list):
-            words += [option, *map(str, value)]
-        else:
-            words.append(f"{option}={json.dumps(value) if isinstance(value, dict) else value}")
-    return words
+    from derta.training.options import recipe_arguments
+
+    return recipe_arguments({name.replace("_", "-"): value for name, value in given.items()})
 
 
 def _derta(command: list[str], out: Path, allowed: tuple[int, ...]) -> None:

@@ -8,9 +8,9 @@ questions and answers, of which the nearest in words is taken.
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 from derta.data.behaviours import Behaviour
+from derta.data.similarity import Similarity
 from derta.errors import InputError
 from derta.evaluation.attacks.base import AttackContext, AttackSpec, Opening, as_is, plainly, register_attack
 from derta.evaluation.attacks.phrases import Demonstration
@@ -44,18 +44,19 @@ def _after(variant: str, exchange: Demonstration, request: str | None = None) ->
 
 
 def nearest(prompt: str, known: Sequence[Demonstration]) -> Demonstration:
-    """Return the question, with its answer, whose words are most like a prompt's (TF-IDF, cosine)."""
-    vectorizer, questions = _vectors(tuple(known))
-    return known[int((questions @ vectorizer.transform([prompt]).T).toarray().argmax())]
+    """Return the question, with its answer, whose words are most like a prompt's.
+
+    Raises:
+        InputError: The questions hold no words.
+    """
+    try:
+        scores = _similarity(tuple(question for question, _ in known)).to(prompt)
+    except ValueError as error:
+        raise InputError("`neighbours`: its questions hold no words; give questions in words") from error
+    return known[int(scores.argmax())]
 
 
-@lru_cache(maxsize=1)
-def _vectors(known: tuple[Demonstration, ...]) -> tuple[Any, Any]:
-    # Importing it takes a second.
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectorizer = TfidfVectorizer(sublinear_tf=True)
-    return vectorizer, vectorizer.fit_transform([question for question, _ in known])
+_similarity = lru_cache(maxsize=1)(Similarity)
 
 
 register_attack(AttackSpec("neighbour", plainly(neighbour), family="dialogue", opens=neighbour))
