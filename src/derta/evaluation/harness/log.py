@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile, ZipFile
 
-from inspect_ai.log import EvalLog, EvalSample, read_eval_log_samples
+from inspect_ai.log import EvalLog, EvalSample, read_eval_log
 
 from derta.errors import InputError, first_line
 from derta.evaluation.judges import Verdict
@@ -103,7 +103,7 @@ def read_log(log: EvalLog, planned: Sequence[AttackSample]) -> Iterator[tuple[Sa
     """Read the judged samples of a task, one for each planned sample, epoch and judge, in the order of `planned`."""
     places = {sample.key: place for place, sample in enumerate(planned)}
     judges = [scorer.name for scorer in log.eval.scorers or []]
-    read = read_eval_log_samples(log.location, all_samples_required=False, exclude_fields={"events", "store"})
+    read = read_eval_log(log.location, exclude_fields={"events", "store"}).samples or []
     taken = [sample for sample in read if str(sample.id) in places]
     for sample in sorted(taken, key=lambda sample: (places[str(sample.id)], sample.epoch)):
         error = SampleError.from_metadata(sample.metadata)
