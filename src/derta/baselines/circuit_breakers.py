@@ -68,6 +68,8 @@ class CircuitBreakers(BaselineTrainer):
             lora_alpha=self.constants["lora_alpha"],
             target_modules=sorted(linear),
             layers_to_transform=list(range(self.layers[-1])),
+            # From an adapter that changes nothing there is no way out: cos(h, h₀) is 1, where its gradient is 0.
+            init_lora_weights=False,
         )
         self.model = self.model_wrapped = get_peft_model(self.model, adapter)
 
