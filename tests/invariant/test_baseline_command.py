@@ -87,7 +87,9 @@ def test_two_stages_share_the_steps_and_a_finished_one_is_not_trained_again(caps
     stage = Path("out/first-stage")
     assert json.loads((stage / "trainer_state.json").read_text())["global_step"] == 1
     written = (stage / "model.safetensors").stat().st_mtime_ns
-    first = load_file("out/model.safetensors")
+    first, vanilla = load_file("out/model.safetensors"), load_file(stage / "model.safetensors")
+    moved = max(((first[key] - vanilla[key]).norm() / vanilla[key].norm()).item() for key in first)
+    assert moved > 0.05, "an adapter that changes nothing has no gradient that leads away from it"
     identity = json.loads(Path("out/derta.json").read_text())
     Path("out/derta.json").write_text(json.dumps({**identity, "finished": False}))
     for checkpoint in Path("out").glob("checkpoint-*"):

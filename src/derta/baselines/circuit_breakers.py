@@ -12,7 +12,8 @@ Different here: the source starts from a chat model that refuses; here `first_sh
 in full), and the rest is rerouting. Retained are the helpful examples and the safe responses to the triples' prompts,
 as in the source, which also retains answers of its over-refusal test set; none of that here. Layers are given as shares
 of the model's depth (10/32 and 20/32). The rate is a multiple of the recipe's, `learning_rate_scale`: 1e-4 against 2e-5
-for 8 B would be 5.
+for 8 B would be 5. The adapter begins at random values (PEFT's `init_lora_weights: False`), not as one that changes
+nothing: where h = h₀ the cosine's gradient is 0, and only rounding in bf16 leads away from there.
 """
 
 import copy
@@ -68,7 +69,7 @@ class CircuitBreakers(BaselineTrainer):
             lora_alpha=self.constants["lora_alpha"],
             target_modules=sorted(linear),
             layers_to_transform=list(range(self.layers[-1])),
-            # From an adapter that changes nothing there is no way out: cos(h, h₀) is 1, where its gradient is 0.
+            # At h = h₀ the gradient of cos(h, h₀) is 0.
             init_lora_weights=False,
         )
         self.model = self.model_wrapped = get_peft_model(self.model, adapter)
