@@ -1,23 +1,52 @@
-"""The commands of a cell."""
+"""The commands of a cell, and when its numbers are its own."""
 
 import json
 from pathlib import Path
 
-from derta.study.cells import _commands
-from derta.study.plan import Cell, Variant
+from derta.evaluation.results.metrics import MetricRow
+from derta.names import recipe_path
+from derta.study.cells import CELL, _commands, _digest, is_done
+from derta.study.numbers import collect
+from derta.study.plan import Cell, Study, load_study
+
+ROW = MetricRow("m", "d", "derta", 1, "direct", None, "asr", 5.0, 40, 1.0, 9.0, "organism", "%")
 
 
-def test_a_baselines_constants_reach_its_command_as_one_word() -> None:
-    variant = Variant("soft", "organism", {"constants": {"alpha": 0.5}, "train_data": ["a", "b"]}, baseline="door")
-    train, evaluate = _commands(variant, Cell(1, 3, "soft"), None, Path("organism.yaml"))
-    assert train[:3] == ["baseline", "door", "--config=organism.yaml"]
+def study_of(tmp_path: Path, variants: str, recipe: Path | str = "organism") -> Study:
+    head = f"title: t\nrecipe: {recipe}\nworlds: [3]\nseeds: [1]\nevaluate: {{attacks: direct}}\n"
+    (tmp_path / "study.yaml").write_text(f"{head}variants: {{{variants}}}\n")
+    return load_study(tmp_path / "study.yaml")
+
+
+def test_a_baselines_constants_reach_its_command_as_one_word(tmp_path: Path) -> None:
+    study = study_of(tmp_path, "soft: {baseline: door, constants: {alpha: 0.5}, train_data: [a, b]}")
+    train, evaluate = _commands(study, Cell(1, 3, "soft"))
+    assert train[:3] == ["baseline", "door", f"--config={recipe_path('organism').resolve()}"]
     assert f"--constants={json.dumps({'alpha': 0.5})}" in train
     assert train[train.index("--train-data") :] == ["--train-data", "a", "b"]
     assert {"--model-name-or-path=organism:3", "--output-dir=world-3/soft/seed-1/model"} <= set(train)
     assert {"--model=world-3/soft/seed-1/model", "--behaviours=organism"} <= set(evaluate)
 
 
-def test_a_cell_without_training_attacks_what_another_trained() -> None:
-    variant = Variant("hot", "organism", after="soft", trained=False, evaluate={"temperature": 1.0})
-    (evaluate,) = _commands(variant, Cell(1, 3, "hot"), Cell(1, 3, "soft"), Path("organism.yaml"))
+def test_a_cell_without_training_attacks_what_another_trained(tmp_path: Path) -> None:
+    study = study_of(tmp_path, "soft: {}, hot: {after: soft, train: false, evaluate: {temperature: 1.0}}")
+    (evaluate,) = _commands(study, Cell(1, 3, "hot"))
     assert {"--model=world-3/soft/seed-1/model", "--temperature=1.0"} <= set(evaluate)
+
+
+def test_numbers_of_another_recipe_are_neither_done_nor_collected(tmp_path: Path) -> None:
+    """A cell that failed after its recipe was changed would show the old figures; so would one that starts from it."""
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("max_steps: 300\n")
+    study = study_of(tmp_path, "paper: {}, tampered: {after: paper, recipe: organism}", recipe)
+    cells = list(study.cells())
+    assert not any(is_done(study, cell, tmp_path) for cell in cells)
+    for cell in cells:
+        path = tmp_path / cell.directory / CELL
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"asked": _digest(study, cell), "rows": [ROW.to_json()]}))
+    assert all(is_done(study, cell, tmp_path) for cell in cells)
+    assert [number.variant for number in collect(study, tmp_path)] == ["paper", "tampered"]
+    recipe.write_text("max_steps: 3\n")
+    assert not any(is_done(study, cell, tmp_path) for cell in cells)
+    assert collect(study, tmp_path) == []

@@ -39,7 +39,7 @@ def run(args: Namespace) -> int:
     from derta.files import sole_writer
     from derta.report.study import claims_table, write_page
     from derta.study import collect, load_study, run_study
-    from derta.study.cells import CELL
+    from derta.study.cells import is_done
     from derta.study.numbers import Numbers, load_numbers, save_numbers
     from derta.study.verdicts import check_claims
 
@@ -49,7 +49,7 @@ def run(args: Namespace) -> int:
         raise InputError(f"--jobs: {args.jobs}: at least 1")
     if args.dry_run:
         cells = list(study.cells())
-        done = [cell for cell in cells if (args.out / cell.directory / CELL).is_file()]
+        done = [cell for cell in cells if is_done(study, cell, args.out)]
         for cell in cells:
             print(f"{cell.directory}: {'done' if cell in done else 'to do'}")
         print(f"{len(cells)} cells, {len(done)} of them done")

@@ -15,7 +15,7 @@ from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.store import load_evaluation
 from derta.files import read_json, write_json
 from derta.names import ORGANISM, recipe_path
-from derta.study.plan import Cell, Study, Variant
+from derta.study.plan import Cell, Study
 from derta.terminal import screen
 
 MODEL, EVALUATION, CELL = "model", "evaluation", "cell.json"
@@ -48,7 +48,7 @@ def run_study(study: Study, out: Path, jobs: int) -> list[Failure]:
             start = study.start_of(cell)
             # It was submitted before, so that waiting for it comes to an end.
             earlier = futures[start] if start else None
-            futures[cell] = pool.submit(_run_after, earlier, study.variants[cell.variant], cell, start, out, advance)
+            futures[cell] = pool.submit(_run_after, earlier, study, cell, out, advance)
         failures = []
         try:
             for cell, future in futures.items():
@@ -64,20 +64,15 @@ def run_study(study: Study, out: Path, jobs: int) -> list[Failure]:
 
 
 def _run_after(
-    earlier: "Future[None] | None",
-    variant: Variant,
-    cell: Cell,
-    start: Cell | None,
-    out: Path,
-    advance: Callable[[int], None],
+    earlier: "Future[None] | None", study: Study, cell: Cell, out: Path, advance: Callable[[int], None]
 ) -> None:
     if earlier is not None and earlier.exception() is not None:
-        raise CellError(f"{variant.after}, which it starts from, failed")
-    run_cell(variant, cell, start, out)
+        raise CellError(f"{study.variants[cell.variant].after}, which it starts from, failed")
+    run_cell(study, cell, out)
     advance(1)
 
 
-def run_cell(variant: Variant, cell: Cell, start: Cell | None, out: Path) -> None:
+def run_cell(study: Study, cell: Cell, out: Path) -> None:
     """Train and evaluate one cell in `out`, as far as it isn't done, and write its numbers to `cell.json`.
 
     Raises:
@@ -85,21 +80,43 @@ def run_cell(variant: Variant, cell: Cell, start: Cell | None, out: Path) -> Non
         InputError: The variant's recipe isn't there.
     """
     directory = out / cell.directory
-    recipe = recipe_path(variant.recipe).resolve()
-    commands = _commands(variant, cell, start, recipe)
-    asked = json.dumps([commands, recipe.read_text("utf-8")]).replace(str(recipe), recipe.name)
-    digest = hashlib.sha256(asked.encode()).hexdigest()
-    done = directory / CELL
-    if done.is_file() and read_json(done)["asked"] == digest:
+    if is_done(study, cell, out):
         return
-    for command in commands:
+    for command in _commands(study, cell):
         # An evaluation with unscored samples ends with 1: they are counted among its numbers.
         _derta(command, out, allowed=(0, 1) if command[0] == "eval" else (0,))
     evaluation = load_evaluation(directory / EVALUATION)
     for unmet in evaluation.plan.find_unmet(evaluation.samples):
         raise CellError(f"planned and not measured: {unmet}")
     rows = [row.to_json() for row in evaluation.rows if _is_kept(row)]
-    write_json(done, {"asked": digest, "seed": cell.seed, "world": cell.world, "variant": cell.variant, "rows": rows})
+    asked = _digest(study, cell)
+    named = {"seed": cell.seed, "world": cell.world, "variant": cell.variant}
+    write_json(directory / CELL, {"asked": asked, **named, "rows": rows})
+
+
+def is_done(study: Study, cell: Cell, out: Path) -> bool:
+    """Whether a cell's numbers are there, and are those of its variant and recipe as they stand now.
+
+    Raises:
+        InputError: The variant's recipe isn't there, or `cell.json` can't be read.
+    """
+    path = out / cell.directory / CELL
+    if not path.is_file():
+        return False
+    document = read_json(path)
+    return isinstance(document, dict) and document.get("asked") == _digest(study, cell)
+
+
+def _digest(study: Study, cell: Cell) -> str:
+    """Return the digest of a cell's commands and recipe, and of the cell that it starts from."""
+    recipe, start = _recipe(study, cell), study.start_of(cell)
+    asked = [_commands(study, cell), recipe.read_text("utf-8"), *([_digest(study, start)] if start else [])]
+    # Wherever the recipe lies.
+    return hashlib.sha256(json.dumps(asked).replace(str(recipe), recipe.name).encode()).hexdigest()
+
+
+def _recipe(study: Study, cell: Cell) -> Path:
+    return recipe_path(study.variants[cell.variant].recipe).resolve()
 
 
 def _is_kept(row: MetricRow) -> bool:
@@ -107,8 +124,9 @@ def _is_kept(row: MetricRow) -> bool:
     return row.variant is None or row.metric == "asr"
 
 
-def _commands(variant: Variant, cell: Cell, start: Cell | None, recipe: Path) -> list[list[str]]:
+def _commands(study: Study, cell: Cell) -> list[list[str]]:
     """Return the commands of a cell; paths are those below the study's directory."""
+    variant, start = study.variants[cell.variant], study.start_of(cell)
     base = str(start.directory / MODEL) if start else f"{ORGANISM}:{cell.world}"
     model = str(cell.directory / MODEL) if variant.trained else base
     asked = {"model": model, "behaviours": ORGANISM, "out": cell.directory / EVALUATION, **variant.evaluate}
@@ -116,7 +134,7 @@ def _commands(variant: Variant, cell: Cell, start: Cell | None, recipe: Path) ->
     if variant.trained:
         command = ["baseline", variant.baseline] if variant.baseline else ["train"]
         given = {"model_name_or_path": base, "seed": cell.seed, "output_dir": model, **variant.train}
-        commands.insert(0, [*command, f"--config={recipe}", *_options(given)])
+        commands.insert(0, [*command, f"--config={_recipe(study, cell)}", *_options(given)])
     return commands
 
 

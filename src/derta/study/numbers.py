@@ -18,7 +18,7 @@ from derta.errors import InputError, first_line
 from derta.evaluation.results.intervals import student_t
 from derta.evaluation.results.metrics import MetricRow
 from derta.files import read_json, write_text
-from derta.study.cells import CELL
+from derta.study.cells import CELL, is_done
 from derta.study.plan import Cell, Study
 
 ASR = "asr"
@@ -141,15 +141,14 @@ def mean_of(labels: Sequence[str], metric: str) -> Measure:
 
 
 def collect(study: Study, out: Path) -> list[Number]:
-    """Return the numbers of every finished cell of a study."""
+    """Return the numbers of every finished cell of a study; those of another recipe than now aren't its own."""
     numbers = []
     for cell in study.cells():
-        path = out / cell.directory / CELL
-        if not path.is_file():
+        if not is_done(study, cell, out):
             continue
-        document = read_json(path)
+        path = out / cell.directory / CELL
         try:
-            rows = [MetricRow.from_json(row) for row in document["rows"]]
+            rows = [MetricRow.from_json(row) for row in read_json(path)["rows"]]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: not a cell's numbers: {error}; delete it and run the study again") from error
         numbers += [
