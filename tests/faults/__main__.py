@@ -47,7 +47,7 @@ def _trials(options: argparse.Namespace, folder: Path) -> int:
     only = {name for name in options.only.split(",") if name}
     commands = [command for command in COMMANDS.values() if not only & COMMANDS.keys() or command.name in only]
     if options.quick:
-        commands = [command for command in commands if command.name not in ("train, caching", "eval")]
+        commands = [command for command in commands if command.name not in ("train, caching", "eval", "study")]
     every = FAULTS | FAULTS_OF_JUDGES
     faults = {name: fault for name, fault in every.items() if not only & every.keys() or name in only}
     made = folder / "made"

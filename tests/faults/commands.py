@@ -18,6 +18,17 @@ TRAIN = [
     *("--per-device-train-batch-size", "2", "--use-cpu", "true", "--max-steps", "6", "--save-steps", "2"),
     *("--save-total-limit", "2", "--rto-dropout", "0.3"),
 ]
+BASELINE = ["baseline", "door", *TRAIN[1:-2]]
+STUDY = """\
+title: small
+recipe: organism-study
+worlds: [7]
+seeds: [1]
+evaluate: {attacks: direct, limit: 2}
+variants:
+  paper: {max_steps: 4, save_steps: 2, train_data: ["organism?triples=8"]}
+  twice: {train: false, after: paper, evaluate: {attacks: prefill}}
+"""
 LORA = ["--use-peft", "true", "--lora-r", "4"]
 EVAL = ["eval", "--model", "organism", "--behaviours", "organism", "--limit", "2"]
 
@@ -86,6 +97,14 @@ COMMANDS = {
         ),
         Command("eval", [*EVAL, "--attacks", "direct,prefill", "--out", "out"], (), samples),
         Command("merge", ["merge", "--adapter", "adapter", "--out", "out"], ("adapter",), weights),
+        Command("baseline", BASELINE, ("data.jsonl",), finished),
+        Command(
+            "study",
+            ["study", "study.yaml", "--out", "out"],
+            ("study.yaml",),
+            lambda folder: (folder / "out/rows.csv").read_text(),
+        ),
+        Command("organism build", ["organism", "build", "--out", "out"], (), weights),
         Command(
             "organism data",
             ["organism", "data", "--out", "out"],
@@ -130,6 +149,7 @@ def make(folder: Path) -> None:
     ]
     for name, lines in (("data", examples[:8]), ("large", examples[:40]), ("responses", responses)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "study.yaml").write_text(STUDY)
     needed(run([*TRAIN, *LORA, "--output-dir", "adapter"], folder))
     for checkpoint in (folder / "adapter").glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
@@ -153,7 +173,7 @@ def broken_files(folder: Path) -> list[str]:
         checkpoint = next(
             (p for p in path.parents if p.name.startswith("checkpoint-") and not (p / "derta.json").exists()), None
         )
-        if not path.is_file() or ".part" in str(inside) or checkpoint or inside.parts[0] in ("home", "tmp"):
+        if not path.is_file() or ".part" in str(inside) or checkpoint or inside.parts[0].startswith(("home", "tmp")):
             continue
         try:
             if path.suffix == ".json":

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.store import load_evaluation
@@ -33,6 +33,24 @@ class CellError(RuntimeError):
     """A command of a cell failed; the message is its last line."""
 
 
+class _Lifeline:
+    """A pipe whose other end is this process: when it is gone, however it ended, so are the cells that it started.
+
+    Attributes:
+        inherited: Is the standard input of what must not outlive this process.
+    """
+
+    def __init__(self) -> None:
+        self.inherited, self._held = os.pipe()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._held)
+        os.close(self.inherited)
+
+
 def run_study(study: Study, out: Path, jobs: int) -> list[Failure]:
     """Train and evaluate every cell that isn't finished; return those that failed.
 
@@ -43,13 +61,13 @@ def run_study(study: Study, out: Path, jobs: int) -> list[Failure]:
     """
     cells = list(study.cells())
     futures: dict[Cell, Future[None]] = {}
-    with ThreadPoolExecutor(jobs) as pool, screen.bar("cells", len(cells)) as advance:
+    failures = []
+    with ThreadPoolExecutor(jobs) as pool, _Lifeline() as lifeline, screen.bar("cells", len(cells)) as advance:
         for cell in cells:
             start = study.start_of(cell)
             # It was submitted before, so that waiting for it comes to an end.
             earlier = futures[start] if start else None
-            futures[cell] = pool.submit(_run_after, earlier, study, cell, out, advance)
-        failures = []
+            futures[cell] = pool.submit(_run_after, earlier, study, cell, out, lifeline, advance)
         try:
             for cell, future in futures.items():
                 if isinstance(error := future.exception(), CellError):
@@ -57,22 +75,26 @@ def run_study(study: Study, out: Path, jobs: int) -> list[Failure]:
                 elif error is not None:
                     raise error
         except BaseException:
-            # The cells that run got the interrupt themselves.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return failures
 
 
 def _run_after(
-    earlier: "Future[None] | None", study: Study, cell: Cell, out: Path, advance: Callable[[int], None]
+    earlier: "Future[None] | None",
+    study: Study,
+    cell: Cell,
+    out: Path,
+    lifeline: _Lifeline,
+    advance: Callable[[int], None],
 ) -> None:
     if earlier is not None and earlier.exception() is not None:
         raise CellError(f"{study.variants[cell.variant].after}, which it starts from, failed")
-    run_cell(study, cell, out)
+    run_cell(study, cell, out, lifeline)
     advance(1)
 
 
-def run_cell(study: Study, cell: Cell, out: Path) -> None:
+def run_cell(study: Study, cell: Cell, out: Path, lifeline: _Lifeline) -> None:
     """Train and evaluate one cell in `out`, as far as it isn't done, and write its numbers to `cell.json`.
 
     Raises:
@@ -84,7 +106,7 @@ def run_cell(study: Study, cell: Cell, out: Path) -> None:
         return
     for command in _commands(study, cell):
         # An evaluation with unscored samples ends with 1: they are counted among its numbers.
-        _derta(command, out, allowed=(0, 1) if command[0] == "eval" else (0,))
+        _derta(command, out, lifeline, allowed=(0, 1) if command[0] == "eval" else (0,))
     evaluation = load_evaluation(directory / EVALUATION)
     for unmet in evaluation.plan.find_unmet(evaluation.samples):
         raise CellError(f"planned and not measured: {unmet}")
@@ -144,14 +166,14 @@ def _options(given: Mapping[str, Any]) -> list[str]:
     return recipe_arguments({name.replace("_", "-"): value for name, value in given.items()})
 
 
-def _derta(command: list[str], out: Path, allowed: tuple[int, ...]) -> None:
+def _derta(command: list[str], out: Path, lifeline: _Lifeline, allowed: tuple[int, ...]) -> None:
     """Run one command of derta in the study's directory, on one thread; it may end with `allowed` codes."""
     out.mkdir(parents=True, exist_ok=True)
     result = subprocess.run(
-        [sys.executable, "-m", "derta", *command, "--quiet"],
+        [sys.executable, "-m", "derta.study.child", *command, "--quiet"],
         cwd=out,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.DEVNULL,
+        stdin=lifeline.inherited,
         capture_output=True,
         text=True,
         errors="replace",
