@@ -31,7 +31,6 @@ OUT_OF_RANGE = {
     "row_length": ("-1",),
     "cuts_per_triple": ("0",),
     "rto_weight": (*NO_NUMBER, "-1"),
-    "rto_mirror": (*NO_NUMBER, "-1"),
     "rto_dropout": (*NO_NUMBER, "1", "-0.1"),
     "lora_r": ("0",),
     "lora_alpha": ("-1",),

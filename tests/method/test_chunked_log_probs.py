@@ -30,21 +30,13 @@ def of_full_logits(
     logits = head(hidden)
     log_probs = (logits if transform is None else transform(logits)).float().log_softmax(-1)
     refusal = log_probs[:, REFUSALS].logsumexp(-1)
-    of_targets = torch.where(targets.use_refusal_set, refusal, log_probs[torch.arange(N), targets.ids])
-    if targets.mirror is None:
-        return of_targets, refusal
-    others = [token for token in range(V) if token not in REFUSALS]
-    return of_targets + targets.mirror * log_probs[:, others].logsumexp(-1), refusal
+    return torch.where(targets.use_refusal_set, refusal, log_probs[torch.arange(N), targets.ids]), refusal
 
 
 def gradients(loss: torch.Tensor, hidden: torch.Tensor, head: torch.nn.Linear) -> list[torch.Tensor]:
     return list(torch.autograd.grad(loss, [p for p in (hidden, *head.parameters()) if p.requires_grad]))
 
 
-MIRROR = torch.linspace(-1, 3, N).clamp(min=0)
-
-
-@pytest.mark.parametrize("mirror", [None, MIRROR], ids=["plain", "mirrored"])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize(
@@ -52,11 +44,9 @@ MIRROR = torch.linspace(-1, 3, N).clamp(min=0)
     [(torch.ones(N), torch.full((N,), -0.25)), (UNEVEN, -3 * UNEVEN), (torch.ones(N), UNEVEN), (None, UNEVEN)],
     ids=["pooled", "foreseen", "unforeseen", "unknown"],
 )
-def test_equals_full_logits(transform: str, bias: bool, weights: Any, loss_weights: torch.Tensor, mirror: Any) -> None:
+def test_equals_full_logits(transform: str, bias: bool, weights: Any, loss_weights: torch.Tensor) -> None:
     hidden, head, targets = problem(bias=bias)
-    ids = torch.where(torch.isin(targets.ids, REFUSALS), 0, targets.ids) if mirror is not None else targets.ids
-    in_set = targets.use_refusal_set & (mirror is None or mirror == 0)
-    targets = Targets(ids, in_set, targets.refusal_ids, weights, mirror)
+    targets = Targets(targets.ids, targets.use_refusal_set, targets.refusal_ids, weights)
     got, refusal = target_log_probs(hidden, targets, head, TRANSFORMS[transform], chunk=5)
     expected, expected_refusal = of_full_logits(hidden, head, targets, TRANSFORMS[transform])
 
@@ -65,21 +55,6 @@ def test_equals_full_logits(transform: str, bias: bool, weights: Any, loss_weigh
     assert not refusal.requires_grad
     torch.testing.assert_close(
         gradients((got * loss_weights).sum(), hidden, head), gradients((expected * loss_weights).sum(), hidden, head)
-    )
-
-
-@pytest.mark.parametrize("weights", [torch.ones(N), None], ids=["foreseen", "unknown"])
-def test_the_mirror_is_exact_where_refusing_is_nearly_certain(weights: Any) -> None:
-    """1 − P(refusal) of 1e-8 is no float32 beside 1, and its logarithm's gradient must not be lost."""
-    hidden, head, _ = problem(bias=True)
-    with torch.no_grad():
-        head.bias[REFUSALS] += 20
-    targets = Targets(torch.zeros(N, dtype=torch.long), torch.zeros(N, dtype=torch.bool), REFUSALS, weights, MIRROR)
-    got, _ = target_log_probs(hidden, targets, head, None, chunk=5)
-    expected, _ = of_full_logits(hidden, head, targets, None)
-    torch.testing.assert_close(got, expected)
-    torch.testing.assert_close(
-        gradients(got.sum(), hidden, head), gradients(expected.sum(), hidden, head), rtol=1e-4, atol=1e-5
     )
 
 

@@ -5,8 +5,7 @@ import torch
 
 from derta.errors import InputError
 from derta.method.attention import is_dense
-from derta.method.objective import TermSums, combine, install_objective, sum_terms
-from derta.method.tree import NO_TARGET, Term
+from derta.method.objective import TermSums, combine, install_objective
 from derta.method.verification import verify_objective
 from derta.names import SDPA_BY_TREE
 from tests.method.models import tiny
@@ -76,19 +75,3 @@ def test_weights_that_lie_elsewhere_are_not_run() -> None:
         model = tiny()
     install_objective(model, [5])
     verify_objective(model)
-
-
-def test_the_mirror_pushes_refusals_down_where_a_harmless_response_goes_on() -> None:
-    """Not at refusal tokens that are wanted, and nowhere after harmful tokens."""
-    torch.manual_seed(0)
-    model, refusals, mirror = tiny(), [5, 9], 0.7
-    width = model.config.hidden_size
-    hidden = torch.randn(1, 6, width)
-    targets = torch.tensor([[NO_TARGET, 3, 9, 4, 5, 5]])
-    terms = torch.tensor([[0, Term.HELPFUL, Term.SAFE, Term.SAFE, Term.RTO, Term.SAFE]])
-    with torch.no_grad():
-        plain, mirrored = (sum_terms(model, hidden, targets, terms, refusals, rto_mirror=mu) for mu in (0.0, mirror))
-        refusal = model.lm_head(hidden)[0].softmax(-1)[:, refusals].sum(-1)
-    expected = -mirror * torch.log(1 - torch.stack([refusal[1], refusal[3], torch.tensor(0.0)]))
-    torch.testing.assert_close(mirrored["nll"] - plain["nll"], expected, rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(mirrored["refusal"], plain["refusal"])

@@ -43,25 +43,22 @@ class Targets:
         refusal_ids: Lists the refusal tokens.
         weights: Holds what the caller multiplies each log-probability with, up to a common factor (N float32); `None`
             if it can't know. Decides the speed, never the result.
-        mirror: Holds the weight of log(1 − P(refusal tokens)) that is added to each log-probability (N float32, 0 where
-            the target is a refusal token itself); `None`: nowhere.
     """
 
     ids: torch.Tensor
     use_refusal_set: torch.Tensor
     refusal_ids: torch.Tensor
     weights: torch.Tensor | None = None
-    mirror: torch.Tensor | None = None
 
     def __getitem__(self, part: slice) -> "Targets":
-        weights, mirror = (None if each is None else each[part] for each in (self.weights, self.mirror))
-        return Targets(self.ids[part], self.use_refusal_set[part], self.refusal_ids, weights, mirror)
+        weights = None if self.weights is None else self.weights[part]
+        return Targets(self.ids[part], self.use_refusal_set[part], self.refusal_ids, weights)
 
 
 def target_log_probs(
     hidden: torch.Tensor, targets: Targets, head: torch.nn.Module, transform: Transform | None, chunk: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute the log-probability of each target, mirrored where `Targets` says so, and of the refusal tokens together.
+    """Compute the log-probability of each target, and of the refusal tokens together, at each position.
 
     Args:
         hidden: Holds the final hidden states at target positions, N x D.
@@ -132,11 +129,7 @@ def _in_chunks(
         normalizer = torch.logsumexp(logits, dim=-1)
         refusal = torch.logsumexp(logits[:, targets.refusal_ids], dim=-1) - normalizer
         of_token = logits.gather(-1, targets.ids[:, None])[:, 0] - normalizer
-        log_probs = torch.where(targets.use_refusal_set, refusal, of_token)
-        if targets.mirror is not None:
-            of_others = logits.index_fill(-1, targets.refusal_ids, -torch.inf).logsumexp(-1) - normalizer
-            log_probs = log_probs + targets.mirror * of_others
-        return log_probs, refusal.detach()
+        return torch.where(targets.use_refusal_set, refusal, of_token), refusal.detach()
 
     count = len(targets.ids)
     if count <= chunk:
@@ -243,7 +236,7 @@ def _project(
                 with torch.enable_grad():
                     logits = projection.transform(projected.requires_grad_())
             log_probs[part], refusal[part], grad_logits = _for_device(logits.device.type)(
-                logits.detach(), targets.ids, targets.use_refusal_set, targets.refusal_ids, targets.mirror
+                logits.detach(), targets.ids, targets.use_refusal_set, targets.refusal_ids
             )
             if not any(needed):
                 continue
@@ -265,13 +258,9 @@ def _project(
 
 
 def _log_probs_and_grad(
-    logits: torch.Tensor,
-    ids: torch.Tensor,
-    use_refusal_set: torch.Tensor,
-    refusal_ids: torch.Tensor,
-    mirror: torch.Tensor | None = None,
+    logits: torch.Tensor, ids: torch.Tensor, use_refusal_set: torch.Tensor, refusal_ids: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log-probabilities of the targets, mirrored, and of the refusal tokens; the gradient of the first (n x V).
+    """Log-probabilities of the targets and of the refusal tokens, and the gradient of the first (n x V).
 
     Computed in float32; the gradient has the type of the logits and may take their place.
     """
@@ -282,16 +271,7 @@ def _log_probs_and_grad(
     largest = logits.amax(-1, keepdim=True)
     grad = logits.sub_(largest).exp_()
     total = grad.sum(-1, keepdim=True)
-    if mirror is not None:
-        refusals = grad[:, refusal_ids].sum(-1, keepdim=True)
-        # Not the total less the refusals: where they are nearly certain nothing would be left of it.
-        others = grad.index_fill(-1, refusal_ids, 0.0).sum(-1, keepdim=True).clamp(min=torch.finfo(grad.dtype).tiny)
     grad = grad.div_(total.neg())
-    if mirror is not None:
-        # log(1 − P(refusal)) of a logit: −p of a refusal token, p · P(refusal) / (1 − P(refusal)) of another.
-        mirrored = grad[:, refusal_ids] * (1 + mirror[:, None])
-        grad.mul_(1 - mirror[:, None] * refusals / others)
-        grad[:, refusal_ids] = mirrored
     normalizer = (largest + total.log())[:, 0]
     # −p everywhere, rounded to the logits' type only after what the target adds.
     at_token = (grad.gather(-1, ids) + ~in_set).to(dtype)
@@ -300,10 +280,7 @@ def _log_probs_and_grad(
     grad[:, refusal_ids] = at_refusals
     grad.scatter_(-1, ids, torch.where(in_set, grad.gather(-1, ids), at_token))
     refusal = of_refusals.logsumexp(-1) - normalizer
-    log_probs = torch.where(use_refusal_set, refusal, of_token - normalizer)
-    if mirror is not None:
-        log_probs = log_probs + mirror * (others / total).log()[:, 0]
-    return log_probs, refusal, grad
+    return torch.where(use_refusal_set, refusal, of_token - normalizer), refusal, grad
 
 
 @functools.cache

@@ -3,10 +3,8 @@ r"""The DeRTa objective (Yuan et al., ACL 2025, Eq. 2) for any causal language m
     L(θ) = − E[ log P(r | q, r̂_<k) ]                      SAFE: MLE with harmful response prefix
            − E[ Σ_t log P(sorry | q, r̂_<t) ]               RTO: reinforced transition optimisation
 
-and − log P(r | q) on helpful data (HELPFUL). RTO's mirror, which the paper doesn't have, adds −μ log(1 − P(sorry))
-wherever a harmless response goes on: at each HELPFUL and SAFE target that isn't "sorry" itself. Token trees
-(`derta.method.tree`) carry all of it in one forward pass: `install_objective` runs it, `sum_terms` adds up the
-log-probabilities of each term, and `combine` weighs the sums.
+and − log P(r | q) on helpful data (HELPFUL). Token trees (`derta.method.tree`) carry both lines in one forward pass:
+`install_objective` runs it, `sum_terms` adds up the log-probabilities of each term, and `combine` weighs the sums.
 """
 
 import functools
@@ -32,7 +30,7 @@ class TermSums:
     """Sums over the targets of a batch, with one entry for each of `TERMS` (float32 tensors of shape [3]).
 
     Attributes:
-        nll: Adds up −log P of the targets, with RTO's mirror if there is one; carries the gradient.
+        nll: Adds up −log P of the targets; carries the gradient.
         refusal: Adds up the probability of the refusal token(s), without gradient. At HELPFUL targets it is the false
             alarm.
         count: Counts the targets.
@@ -70,7 +68,6 @@ def sum_terms(
     refusal_ids: Sequence[int],
     refusal_set: bool = False,
     term_weights: Sequence[float] | None = None,
-    rto_mirror: float = 0.0,
 ) -> dict[str, torch.Tensor]:
     """Add up log P of each term's targets; returns the fields of `TermSums`.
 
@@ -84,23 +81,18 @@ def sum_terms(
         refusal_ids: Lists the refusal tokens ("sorry" in Eq. 2).
         refusal_set: Lets an RTO target stand for the probability mass of all refusal tokens.
         term_weights: See `install_objective`.
-        rto_mirror: Weighs RTO's mirror (μ).
     """
     at = targets != NO_TARGET
     term_of_target = F.one_hot(terms[at] - 1, len(TERMS)).float()
     # Not a matrix product, which autocast would round.
     weights = None if term_weights is None else (term_of_target * term_of_target.new_tensor(list(term_weights))).sum(1)
-    sorry = torch.tensor(list(refusal_ids), device=targets.device)
-    is_rto = terms[at] == Term.RTO
-    goes_on = ~is_rto & ~torch.isin(targets[at], sorry)
     log_probs, refusal_log_probs = target_log_probs(
         hidden[at],
         Targets(
             ids=targets[at],
-            use_refusal_set=is_rto & refusal_set,
-            refusal_ids=sorry,
+            use_refusal_set=(terms[at] == Term.RTO) & refusal_set,
+            refusal_ids=torch.tensor(list(refusal_ids), device=targets.device),
             weights=weights,
-            mirror=rto_mirror * goes_on.float() if rto_mirror else None,
         ),
         model.get_output_embeddings(),
         logit_transform(model.config),
@@ -119,7 +111,6 @@ def install_objective(
     refusal_ids: Sequence[int],
     refusal_set: bool = False,
     term_weights: Sequence[float] | None = (1.0, 1.0, 1.0),
-    rto_mirror: float = 0.0,
 ) -> None:
     """Teach a causal language model's `forward` to take a batch of trees and return the fields of `TermSums`.
 
@@ -133,7 +124,6 @@ def install_objective(
         refusal_set: Lets an RTO target stand for the probability mass of all of them.
         term_weights: Says what the loss multiplies each entry of `nll` with, up to a common factor; `None` if that
             isn't known beforehand. It decides how fast an output head is trained, never the result.
-        rto_mirror: Weighs RTO's mirror (μ).
 
     Raises:
         InputError: The model's attention cannot express a token tree.
@@ -153,6 +143,6 @@ def install_objective(
             position_ids=kwargs["position_ids"],
             use_cache=False,
         ).last_hidden_state
-        return sum_terms(self, hidden, targets, terms, refusal_ids, refusal_set, term_weights, rto_mirror)
+        return sum_terms(self, hidden, targets, terms, refusal_ids, refusal_set, term_weights)
 
     model.forward = types.MethodType(forward, model)

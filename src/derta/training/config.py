@@ -70,9 +70,6 @@ class DeRTaConfig(TrainingArguments):
         rto_dropout (`float`, *optional*, defaults to `0.0`):
             Share of RTO targets that is left out, drawn for each epoch and example (0.95 for full fine-tuning in the
             paper). Never applied in evaluation.
-        rto_mirror (`float`, *optional*, defaults to `0.0`):
-            Weight μ of RTO's mirror: wherever a helpful or a safe response goes on, the refusal token is made less
-            likely by −μ log(1 − P(refusal)). Not in the paper.
         rto_on_end (`bool`, *optional*, defaults to `True`):
             Whether RTO also follows the last token of r̂.
         refusal_text (`list[str]`, *optional*, defaults to `["Sorry"]`):
@@ -116,7 +113,6 @@ class DeRTaConfig(TrainingArguments):
     cut_policy: str = "uniform"
     rto_weight: float = 1.0
     rto_dropout: float = 0.0
-    rto_mirror: float = 0.0
     rto_on_end: bool = True
     refusal_text: list[str] = field(default_factory=lambda: ["Sorry"])
     refusal_form: RefusalForm = "context"

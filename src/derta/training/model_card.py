@@ -111,7 +111,6 @@ _SETTINGS = (
     "cut_policy",
     "rto_weight",
     "rto_dropout",
-    "rto_mirror",
     "rto_on_end",
     "refusal_text",
     "refusal_form",

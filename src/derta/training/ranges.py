@@ -86,7 +86,6 @@ RANGES = {
     # The method
     "cuts_per_triple": _COUNT,
     "rto_weight": _FROM_0,
-    "rto_mirror": _FROM_0,
     "rto_dropout": Range(0, 1, below=True, mend="for no RTO use method harmful-prefix"),
     # The adapter
     "lora_r": _COUNT,

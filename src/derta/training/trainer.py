@@ -144,7 +144,6 @@ class DeRTaTrainer(RunTrainer):
             self.refusals.all,
             refusal_set=args.refusal_form == "set",
             term_weights=(1.0, 1.0, args.rto_weight) if pooled else None,
-            rto_mirror=args.rto_mirror,
         )
         self._meter = _Meter()
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
