@@ -44,7 +44,7 @@ from derta.files import write_json
 from derta.guard.calibration import ORGANISM_REFUSAL, Calibration
 from derta.inference import ChatRequest, Generation, generate, load_model
 from derta.organism import forms
-from derta.organism.world import Pair, recipe, split
+from derta.organism.world import PACKAGED
 
 RESULTS = Path(__file__).parent / "results" / "monitor.json"
 ATTACKS = ("direct", "prefill", "completing", "codeattack", "selfcipher", "template", "template+prefill")
@@ -89,8 +89,8 @@ def ask(
 def harmless_pool(kind: Kind) -> list[AttackSample]:
     """Every evaluation pair of a kind, in every phrasing: exchangeable answers to draw from."""
     behaviours = [
-        Behaviour(f"{pair.verb}-{pair.object}-{number}", forms.phrase(question, pair), kind, recipe(pair))
-        for pair in cast("tuple[Pair, ...]", split(kind, "evaluation"))
+        Behaviour(f"{pair.verb}-{pair.object}-{number}", forms.phrase(question, pair), kind, PACKAGED.recipe(pair))
+        for pair in PACKAGED.split(kind, "evaluation")
         for number, question in enumerate(forms.QUESTIONS)
     ]
     return [as_asked(behaviour) for behaviour in behaviours]
