@@ -43,6 +43,8 @@ _FILES, _MACHINE, _TERMINAL = (f"tests/test_{name}.py" for name in ("files", "ma
 _RENDERING, _VERIFY = "tests/tokens/test_rendering.py", "tests/commands/test_verify.py"
 _SHARDS = "tests/training/test_shards.py"
 _FSDP, _RUN = "training/fsdp_checkpoint.py", "training/run.py"
+_CODE, _SECRETS = "tests/invariant/test_code_of_others.py", "tests/invariant/test_secrets.py"
+_RECIPES, _STEPS = "tests/invariant/test_bad_recipes.py", "tests/invariant/test_broken_steps.py"
 _DEEP = "adapter_config.json, deep"
 _DATES = "data: Parquet of dates that don't exist"
 GUARDS = (
@@ -59,6 +61,18 @@ GUARDS = (
     Guard("no pickle is a value", _FSDP, "weights_only=True", "weights_only=False", _SHARDS),
     Guard("files have digests", "run_identity.py", "file_digest(path) != digest", "False", _VERIFY),
     Guard("template and token of training", "run_identity.py", "held[part] != now[part]", "False", _VERIFY),
+    Guard("no code beside a model", "inference/loading.py", '= {"trust_remote_code": False}', "= {}", _CODE),
+    Guard("no code in a dry run", "training/plan.py", ", trust_remote_code=False", "", _CODE),
+    Guard("secrets by name", "redaction.py", "if _SECRET.search(name):", "if False:", _SECRETS),
+    Guard("logins in URLs", "redaction.py", '_LOGIN.sub(f"{HIDDEN}@", text)', "text", _SECRETS),
+    Guard("numbers that are none", "training/ranges.py", " or not math.isfinite(value)", "", _RECIPES),
+    Guard("a key twice in a recipe", "training/options.py", "if name in seen:", "if False:", _RECIPES),
+    Guard("a key twice in a row", "files.py", "if len(document) < len(pairs):", "if False:", BAD),
+    Guard(
+        "packages that aren't there", "training/config.py", "name not in (*get_avail", "() and (*get_avail", _RECIPES
+    ),
+    Guard("losses that are none", "training/run_trainer.py", "not math.isfinite(loss)", "False", _STEPS),
+    Guard("gradients that are none", "training/run_trainer.py", "not math.isfinite(total)", "False", _STEPS),
     Guard("SIGTERM is heard", "cli.py", "with termination.heard():", "if True:", TERMINATION),
     Guard("SIGTERM waits for the step", _RUN, ", termination.awaited()", "", TERMINATION),
     Guard("SIGTERM saves", "training/run_trainer.py", "control.should_save = control", "control", TERMINATION),
