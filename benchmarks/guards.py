@@ -23,7 +23,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 900
+SECONDS = 240
 BAD = "tests/invariant/test_bad_inputs.py::test_a_bad_input_is_one_line_and_exit_code_2"
 TERMINATION = "tests/invariant/test_termination.py"
 

@@ -4,6 +4,7 @@ Lines that stay go to standard output, bars and messages to standard error. A te
 where there is none, a bar is a few plain lines.
 """
 
+import faulthandler
 import logging
 import os
 import sys
@@ -206,6 +207,10 @@ class _Log:
                 for number, (stream, is_real) in enumerate(zip(self._streams, real, strict=True), 1)
             ),
         )
+        # A library that aborts, without memory for example, takes its last words with it into the file.
+        self._tells_aborts = not faulthandler.is_enabled() and _descriptor(self.shown[1]) is not None
+        if self._tells_aborts:
+            faulthandler.enable(self.shown[1])
         self._redirect()
         return self
 
@@ -213,6 +218,8 @@ class _Log:
         self._flush()
         foreseen = error is None or isinstance(error, InputError) or was_interrupted(error) or machine_failure(error)
         unread = "" if foreseen else self._read_early()
+        if self._tells_aborts:
+            faulthandler.disable()
         for number, kept in self._kept.items():
             os.dup2(kept, number)
             os.close(kept)

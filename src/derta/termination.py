@@ -1,10 +1,14 @@
 """SIGTERM, by which schedulers and service managers end a command: what runs ends as after Ctrl-C, or saves first."""
 
+import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Termination:
@@ -33,9 +37,13 @@ class Termination:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        if not self._is_awaited:
-            # Libraries know how to end after Ctrl-C.
-            signal.raise_signal(signal.SIGINT)
+        if self._is_awaited:
+            return
+        # Shells start what runs in the background with SIGINT ignored: raising it would do nothing.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            raise KeyboardInterrupt
+        # Libraries know how to end after Ctrl-C.
+        signal.raise_signal(signal.SIGINT)
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
@@ -49,3 +57,18 @@ class Termination:
 
 termination = Termination()
 """The one of this process."""
+
+
+def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine as `asyncio.run` does; an interrupt waits until there is a loop that can be closed."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        runner = asyncio.Runner()
+        runner.get_loop()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        with runner:
+            return runner.run(coroutine)
+    finally:
+        coroutine.close()  # it was never begun, if the interrupt came right then

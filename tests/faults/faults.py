@@ -53,7 +53,7 @@ class Outcome:
 
 def judge(trial: Trial, ended: Ended, expected: tuple[int, ...]) -> Outcome:
     """Judge how a command ended, and how the same command goes on."""
-    codes = {0: "done", 1: "done", 2: "one line", 130: "interrupted", 143: "terminated", -9: "killed"}
+    codes = {0: "done", 1: "done", 2: "one line", 130: "interrupted", 143: "terminated", -9: "killed", -6: "aborted"}
     wrong = _wrong_end(trial, ended, expected)
     if not wrong:
         wrong = _wrong_after(trial)
@@ -148,9 +148,11 @@ def clock_jumps(trial: Trial) -> Outcome:
 
 
 def little_memory(trial: Trial) -> Outcome:
-    """Let the process have little more memory than it has."""
+    """Let the process have little more memory than it has; a library may abort then, and that is told."""
     more = trial.draw.choice([4, 16, 32, 64, 128, 256]) * 2**20
-    return judge(trial, run(trial.command.argv, trial.folder, lambda shim: limit_memory(more)), (2,))
+    ended = run(trial.command.argv, trial.folder, lambda shim: limit_memory(more))
+    aborted = (-signal.SIGABRT,) if "Fatal Python error: Aborted" in ended.told else ()
+    return judge(trial, ended, (2, *aborted))
 
 
 def twice_at_once(trial: Trial) -> Outcome:

@@ -155,9 +155,11 @@ def end(started: Started, seconds: float = _SECONDS) -> Ended:
 
 
 def _processor_seconds(process: int) -> float:
-    """What a process has computed so far: on a busy machine a second on the clock says little."""
+    """What a process and its children have computed so far: on a busy machine a second on the clock says little."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return own + sum(_processor_seconds(int(child)) for task in tasks for child in task.read_text().split())
 
 
 def run(argv: Sequence[str], folder: Path, before: Callable[[ctypes.CDLL], None] | None = None) -> Ended:

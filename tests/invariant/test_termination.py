@@ -83,3 +83,22 @@ def test_what_cannot_be_sent_to_the_hub_is_saved(
     ]
     assert json.loads(Path("out/derta.json").read_text())["finished"]
     assert Path("out/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("sigint", [signal.SIG_IGN, signal.default_int_handler], ids=["ignored", "heard"])
+def test_sigterm_ends_a_command_that_a_shell_started_in_the_background(sigint, monkeypatch, capfd) -> None:
+    """Such shells ignore SIGINT, and what they start does."""
+    from derta.evaluation import run as evaluation
+
+    def terminated(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("SIGTERM did nothing")
+
+    monkeypatch.setattr(evaluation, "eval_set", terminated)
+    before = signal.signal(signal.SIGINT, sigint)
+    try:
+        asked = ("--behaviours", "organism", "--attacks", "direct", "--limit", "1")
+        assert main(["eval", "--model", "organism", *asked, "--out", "evaluation"]) == 143
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "derta: terminated" in capfd.readouterr().err

@@ -36,6 +36,7 @@ from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import Evaluation, find_evaluations, load_evaluation
 from derta.files import write_json, write_text
 from derta.terminal import screen
+from derta.termination import run_to_end
 from derta.version import __version__
 
 _SHOWN = 10
@@ -126,7 +127,7 @@ def _ask(name: str | None, most: int | None) -> Ask | None:
         async def answer_all() -> list[Answer]:
             return await asyncio.gather(*(writer.answer(behaviour_of(each), prompt_of(each)) for each in samples))
 
-        return asyncio.run(answer_all())
+        return run_to_end(answer_all())
 
     return ask
 

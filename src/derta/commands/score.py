@@ -1,6 +1,5 @@
 """`derta score`: judge responses that exist already, of a file or of an evaluation; no model is loaded."""
 
-import asyncio
 import hashlib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -28,16 +27,16 @@ from derta.evaluation.results.store import (
     RESULTS,
     claim,
     find_evaluations,
-    keep_qualities,
     load_evaluation,
+    load_results,
     load_samples,
     model_settings,
     save_evaluation,
-    save_plan,
     save_results,
 )
 from derta.files import folder_in, sole_writer
 from derta.report.terminal import results_table
+from derta.termination import run_to_end
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -96,7 +95,7 @@ def _score_evaluations(
         own: list[MetricRow] = []
         for place in places:
             with sole_writer(place):
-                own += asyncio.run(judge_again(load_evaluation(place), judge, name, qualities))
+                own += run_to_end(judge_again(load_evaluation(place), judge, name, qualities))
         if places != [given]:
             save_results(given / RESULTS, own, evaluations=[str(place.relative_to(given)) for place in places])
         rows += own
@@ -131,32 +130,38 @@ def _score_files(
             judged = grade_responses(_with_answers(responses, args.answers, path), task)
         else:
             judged = judge_responses(responses, judge, judge_name=judge_name, attack=name, kind=kind)
-        samples = asyncio.run(judged)
+        samples = run_to_end(judged)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         which = ModelId(model)
         settings = {**model_settings(which), "fingerprint": None, "files": None, "responses": digest, "kind": kind}
         with sole_writer(place):
             claim(place, settings, {name: digest})
             held = load_samples(place) if (place / RESPONSES).exists() else []
-            if repeated := {each.key for each in held} & {each.key for each in samples}:
-                judges = ", ".join(sorted({key[-1] for key in repeated}))
-                raise InputError(f"`out`: {place}: holds verdicts by {judges} already; choose another directory")
-            every = [*held, *samples]
+            repeated = {each.key for each in held} & {each.key for each in samples}
+            judges = {key[-1] for key in repeated}
+            if repeated and _is_told(out, judges):
+                told = ", ".join(sorted(judges))
+                raise InputError(f"`out`: {place}: holds verdicts by {told} already; choose another directory")
+            # What an interrupted command has left of them is judged anew.
+            every = [*(each for each in held if each.key not in repeated), *samples]
             tasks = {
                 attack: asdict(planned([each for each in every if each.attack == attack], digest))
                 for attack in dict.fromkeys(each.attack for each in every)
             }
             document = {"model": model, "epochs": 1, "tasks": tasks}
             try:
-                save_plan(place, document)
-                keep_qualities(place, qualities)
-                rows += save_evaluation(place, every, which)
+                rows += save_evaluation(place, every, which, document, qualities)
             except OSError as error:
                 raise InputError(f"`out`: {place}: can't be written to: {error.strerror or error}") from error
         scored += samples
     if len(files) > 1:
         save_results(out / RESULTS, rows, evaluations=[str(place.relative_to(out)) for place in places])
     return rows, scored
+
+
+def _is_told(out: Path, judges: set[str]) -> bool:
+    """Whether the numbers of an earlier command, which come last, hold those of these judges."""
+    return (out / RESULTS).exists() and judges <= {row.judge for row in load_results(out / RESULTS)}
 
 
 def _model_judge(wanted: JudgeName) -> Judge:

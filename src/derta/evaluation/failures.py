@@ -1,6 +1,5 @@
 """What an evaluation found wrong, as training data: unsafe answers become triples, wrong refusals helpful examples."""
 
-import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import Evaluation
 from derta.names import ORGANISM, organism_world
+from derta.termination import run_to_end
 
 TRIPLE, HELPFUL, NOT_MADE = "triples", "helpful examples", "refused harmless prompts without an answer to learn"
 Refuse = Callable[[Sample], str]
@@ -204,7 +204,7 @@ def answering(known: Mapping[str, Answer], ask: Ask | None = None) -> Callable[[
         def answer(samples: Sequence[Sample]) -> list[Answer]:
             given = [known.get(plain_prompt(sample.prompt), Answer()) for sample in samples]
             rest = [sample for sample, each in zip(samples, given, strict=True) if not each.text]
-            checked = asyncio.run(_checked(samples, given, evaluation))
+            checked = run_to_end(_checked(samples, given, evaluation))
             if ask is None or not rest:
                 return checked
             asked = iter(ask(evaluation, rest))

@@ -21,6 +21,7 @@ from derta.evaluation.harness.writer import Writer
 from derta.evaluation.inputs.answers import Answer, organism_refusal
 from derta.evaluation.inputs.hold_out import HoldOut, plain_prompt
 from derta.files import write_text
+from derta.termination import run_to_end
 
 TRIPLES, REFUSALS_ALONE = "triples", "refusals without a harmful response"
 HELPFUL, BORDERLINE = "helpful examples", "borderline examples"
@@ -200,7 +201,7 @@ def generate(
                 known[prompt.origin] = outcome
                 advance(1)
 
-            failed = asyncio.run(_make_all(rest, maker, settle))
+            failed = run_to_end(_make_all(rest, maker, settle))
     except OSError as error:
         raise InputError(f"`out`: {progress}: can't be written: {error.strerror or error}") from None
     return Generated({each.origin: known[each.origin] for each in prompts if each.origin in known}, failed)

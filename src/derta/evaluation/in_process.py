@@ -1,6 +1,5 @@
 """A plan's samples, taken from a model of this process without Inspect: while it trains, or under several biases."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -11,6 +10,7 @@ from derta.evaluation.judges.broken import find_broken, settle
 from derta.evaluation.plan import AttackSample, Plan
 from derta.evaluation.results.sample import Sample
 from derta.inference import ChatRequest, Generation, RawRequest, generate
+from derta.termination import run_to_end
 
 
 def answer_and_judge(
@@ -42,7 +42,7 @@ def answer_and_judge(
         pairs = zip(planned, answers, strict=True)
         return [each for sample, answer in pairs for each in await _judge(sample, answer, judges)]
 
-    return asyncio.run(judged())
+    return run_to_end(judged())
 
 
 async def _judge(sample: AttackSample, answer: Generation, judges: Mapping[str, Judge]) -> list[Sample]:

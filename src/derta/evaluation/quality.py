@@ -12,6 +12,7 @@ from derta.evaluation.judges import Judge, decide, find_judge, make_judge
 from derta.evaluation.judges.version import judge_version
 from derta.evaluation.results.judge_quality import JudgeQuality, Labelled, Question, measure
 from derta.evaluation.results.quality_file import digest_of_file, is_quality_file, load_qualities
+from derta.termination import run_to_end
 
 
 def measure_judge(
@@ -24,7 +25,7 @@ def measure_judge(
     """
     judge = _judge(wanted)
     responses, unlabelled = read_labelled(file, label_column=label_column, unsafe=unsafe)
-    labelled = asyncio.run(judge_labelled(responses, judge))
+    labelled = run_to_end(judge_labelled(responses, judge))
     version, digest = judge_version(wanted.name), digest_of_file(file)
     return JudgeQuality(wanted.name, wanted.model, version, digest, tuple(measure(labelled))), unlabelled
 

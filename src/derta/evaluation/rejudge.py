@@ -15,7 +15,7 @@ from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.outcomes import ANSWERS, PAIR_JUDGE
 from derta.evaluation.results.plan_file import PLAN, PlannedSample, PlannedTask, prompt_digest
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.store import Evaluation, keep_qualities, save_evaluation, save_plan
+from derta.evaluation.results.store import Evaluation, save_evaluation
 from derta.files import read_json
 
 
@@ -76,9 +76,8 @@ async def judge_again(
     document = read_json(evaluation.directory / PLAN)
     for task in document["tasks"].values():
         task["judges"] += [judge_name] if task["judges"] != [ANSWERS] else []
-    save_plan(evaluation.directory, document)
-    keep_qualities(evaluation.directory, qualities)
-    return save_evaluation(evaluation.directory, [*evaluation.samples, *judged], evaluation.model)
+    samples = [*evaluation.samples, *judged]
+    return save_evaluation(evaluation.directory, samples, evaluation.model, document, qualities)
 
 
 async def _judged(sample: Sample, judge: Judge, judge_name: str, behaviour: Behaviour) -> Sample:

@@ -35,7 +35,6 @@ from derta.evaluation.results.store import (
     LOGS,
     RESPONSES,
     claim,
-    keep_qualities,
     load_samples,
     model_settings,
     save_evaluation,
@@ -139,10 +138,9 @@ def evaluate_directory(name: str, *, out: Path, options: Options, qualities: Seq
     save_plan(out, document)
     unmet = load_plan(out).find_unmet(samples)
     told = [each.to_json() for each in unmet]
-    keep_qualities(out, qualities)
     versions = {"torch": torch.__version__, "device": device}
     made_of = digests_of(plan, settings)
-    rows = save_evaluation(out, samples, which, **versions, digests=made_of, unmet=told)
+    rows = save_evaluation(out, samples, which, document, qualities, **versions, digests=made_of, unmet=told)
     for sample, error in judged:
         if error is not None and error.kind == "input":
             raise InputError(f"{sample.attack}: {error.message}")

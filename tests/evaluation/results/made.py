@@ -10,7 +10,7 @@ from derta.evaluation.results.metrics import MetricRow, ModelId
 from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.plan_file import PlannedSample, PlannedTask, prompt_digest
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.store import claim, model_settings, save_evaluation, save_plan
+from derta.evaluation.results.store import claim, model_settings, save_evaluation
 from derta.evaluation.results.verdict import Label, Verdict
 
 
@@ -67,8 +67,7 @@ def evaluation(
     known = {**model_settings(model), "fingerprint": model.digest, "files": None}
     claim(directory, {**known, **settings}, {name: task.digest for name, task in tasks.items()})
     written = {name: asdict(task) for name, task in tasks.items()}
-    save_plan(directory, {"model": model.model, "epochs": epochs, "tasks": written})
-    return save_evaluation(directory, samples, model)
+    return save_evaluation(directory, samples, model, {"model": model.model, "epochs": epochs, "tasks": written})
 
 
 def good_samples(behaviours: int = 120, judge: str = "refusal") -> list[Sample]:

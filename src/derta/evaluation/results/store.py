@@ -27,7 +27,7 @@ from derta.evaluation.results.plan_file import PLAN, PlanFile, load_plan
 from derta.evaluation.results.quality_file import load_qualities, save_qualities
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.strict import SCHEMA, read_versioned, validated
-from derta.files import parse_json, read_json, write_json, write_text
+from derta.files import parse_json, read_json, write_json, write_text, written_whole
 from derta.version import __version__
 
 RESULTS, RESPONSES, SETTINGS, LOGS = "results.json", "responses.jsonl", "evaluation.json", "logs"
@@ -98,29 +98,42 @@ def save_plan(directory: Path, document: dict[str, Any]) -> None:
     write_json(directory / PLAN, {"schema": SCHEMA, **document})
 
 
-def save_evaluation(directory: Path, samples: Sequence[Sample], model: ModelId, **more: Any) -> list[MetricRow]:
-    """Write the samples and the numbers of a claimed directory, each file whole or not at all; return the rows."""
-    rows = count_corrected(samples, model, _qualities(directory))
-    write_text(
-        directory / RESPONSES,
-        "".join(json.dumps(sample.to_json(), ensure_ascii=False) + "\n" for sample in samples),
-    )
-    digests = {name: _digest(directory / counted) for name, counted in COUNTED_FROM.items()}
-    if (directory / QUALITY).exists():
-        digests["judge_quality"] = _digest(directory / QUALITY)
-    save_results(directory / RESULTS, rows, **more, counted_from=digests)
-    return rows
+def save_evaluation(
+    directory: Path,
+    samples: Sequence[Sample],
+    model: ModelId,
+    document: dict[str, Any],
+    qualities: Sequence[JudgeQuality] = (),
+    **more: Any,
+) -> list[MetricRow]:
+    """Write the plan, the samples and the numbers of a claimed directory, all of them or none; return the rows.
 
-
-def keep_qualities(directory: Path, qualities: Sequence[JudgeQuality]) -> None:
-    """Keep the errors of judges beside an evaluation, in place of older ones of the same judges.
+    Args:
+        directory: Is the evaluation's, with its `evaluation.json`.
+        samples: Are all that were taken.
+        model: Is what was evaluated.
+        document: Is the plan, as `save_plan` takes it.
+        qualities: Are errors of judges, in place of older ones of the same judges.
+        more: Stands in `results.json` as well.
 
     Raises:
         InputError: The directory can't be written to.
     """
     kept = {each.judge: each for each in [*_qualities(directory), *qualities]}
-    if kept:
-        save_qualities(directory / QUALITY, list(kept.values()))
+    rows = count_corrected(samples, model, list(kept.values()))
+    # Numbers and what they were counted from belong together: if one can't be written, the old ones stay.
+    with written_whole(directory) as draft:
+        save_plan(draft, document)
+        lines = (json.dumps(sample.to_json(), ensure_ascii=False) + "\n" for sample in samples)
+        write_text(draft / RESPONSES, "".join(lines))
+        counted = {name: draft / file for name, file in COUNTED_FROM.items()}
+        counted["evaluation"] = directory / SETTINGS
+        if kept:
+            counted["judge_quality"] = draft / QUALITY
+            save_qualities(draft / QUALITY, list(kept.values()))
+        digests = {name: _digest(path) for name, path in counted.items()}
+        save_results(draft / RESULTS, rows, **more, counted_from=digests)
+    return rows
 
 
 def _qualities(directory: Path) -> list[JudgeQuality]:
