@@ -19,6 +19,7 @@ from derta.machine import machine_failure, was_interrupted
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "out of memory"),
         (Exception("I/O error: Input/output error (os error 5) at path x"), "Input/output error"),
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), "a file can't be written"),
+        (RuntimeError("basic_ios::clear: iostream error"), "a file can't be written"),
         (sqlite3.OperationalError("database or disk is full"), "a file can't be written: database or disk is full"),
         (ExceptionGroup("many", [ValueError("x"), MemoryError()]), "out of memory"),
     ],

@@ -19,7 +19,7 @@ _MEMORY = re.compile(
 )
 # Rust's own errors say so in their text; so do torch's archives, without the number.
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
-_OF_TORCH = re.compile(r"inline_container|PytorchStreamWriter|file write failed", re.I)
+_OF_TORCH = re.compile(r"inline_container|PytorchStreamWriter|file write failed|iostream error", re.I)
 
 
 def machine_failure(error: BaseException) -> str | None:

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
 
-from derta.files import write_text
+from derta.files import write_text, written_whole
 from derta.names import PACKAGED_WORLD
 
 
@@ -20,11 +20,12 @@ def run(args: Namespace) -> int:
     from derta.organism import World, behaviours, training_data
 
     out, world = args.out, World(args.world)
-    out.mkdir(parents=True, exist_ok=True)
     train = [{key: value for key, value in row.items() if value is not None} for row in training_data(world).to_list()]
     asked = [asdict(behaviour) for behaviour in behaviours(world=world)]
-    for name, rows in (("train", train), ("behaviours", asked)):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_text(out / f"{name}.jsonl", text)
-        print(f"wrote {out / f'{name}.jsonl'}: {len(rows)} rows")
+    files = {"train.jsonl": train, "behaviours.jsonl": asked}
+    with written_whole(out) as draft:
+        for name, rows in files.items():
+            write_text(draft / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    for name, rows in files.items():
+        print(f"wrote {out / name}: {len(rows)} rows")
     return 0
