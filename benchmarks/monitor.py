@@ -170,7 +170,8 @@ def of_seed(seed: int, config: str, runs: Path, limit: int | None) -> dict[str, 
         row["pool"][kind] = {"asked": len(pool), "complied": len(complied)}
         row["conformal"] += [{"of": kind, **redraws(scores, rate, seed)} for rate in (1.0, 5.0)]
         row["thresholds"][kind] = conformal_threshold([max(each) for each in own(calibrated)], wanted_rate)
-    row["detection"] = [each.to_json() for each in monitor(detectors, answers, calibration, hold_back=4).rows]
+    found = monitor(detectors, answers, calibration, hold_back=4)
+    row["detection"] = [each.to_json() for each in found.rows if each.metric == "auroc"]
     threshold = row["threshold"] = max(row["thresholds"].values())
     for kind, tested in tests.items():
         row["false_stops"][kind] = share(sum(max(s) > threshold for s in own(tested)), len(tested))
