@@ -44,6 +44,7 @@ class Command:
         result: Returns what it made; equal to an unbroken run's once it has ended.
         code: The exit code that it ends with.
         out: What it writes, file or folder.
+        of_parts: The exit code that it ends with if what it starts fails.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Command:
     result: Callable[[Path], Any]
     code: int = 0
     out: str = "out"
+    of_parts: int = 2
 
 
 def digest(file: Path) -> str:
@@ -103,6 +105,7 @@ COMMANDS = {
             ["study", "study.yaml", "--out", "out"],
             ("study.yaml",),
             lambda folder: (folder / "out/rows.csv").read_text(),
+            of_parts=1,
         ),
         Command("organism build", ["organism", "build", "--out", "out"], (), weights),
         Command(

@@ -152,7 +152,7 @@ def little_memory(trial: Trial) -> Outcome:
     more = trial.draw.choice([4, 16, 32, 64, 128, 256]) * 2**20
     ended = run(trial.command.argv, trial.folder, lambda shim: limit_memory(more))
     aborted = (-signal.SIGABRT,) if "Fatal Python error: Aborted" in ended.told else ()
-    return judge(trial, ended, (2, *aborted))
+    return judge(trial, ended, (2, trial.command.of_parts, *aborted))
 
 
 def twice_at_once(trial: Trial) -> Outcome:
