@@ -112,14 +112,15 @@ def propose(model: str, data: Sequence[str], *, method: str, lora: bool | None, 
     measured = _measure([read_source(source, options) for source in data], encoder)
     network, _, model_config = empty_model(model_path(model), options.model)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    length = _length(measured, model_config)
+    in_contexts = method == "derta" and measured.triples > 0
     head = [
         Choice("model_name_or_path", model, f"{model_config.model_type}, {parameters:,} parameters"),
         *prompts,
         Choice("train_data", list(data), _of_data(measured)),
         Choice("method", method, "the whole of Eq. 2" if method == "derta" else "as asked for"),
+        *(_beyond_the_paper() if in_contexts else ()),
         *refusal,
-        length,
+        _length(measured, model_config, in_contexts=in_contexts),
     ]
     tail = list(_schedule(measured, parameters, machine))
     wanted = [False, True] if lora is None else [lora]
@@ -189,12 +190,20 @@ def _of_data(measured: Measured) -> str:
     return f"{measured.triples:,} triples, {measured.helpful:,} helpful examples{share}{unknown}"
 
 
-def _length(measured: Measured, model_config: PreTrainedConfig) -> Choice:
+def _beyond_the_paper() -> Iterator[Choice]:
+    """Yield what holds against disguises and begun answers, on the organism (docs/contexts.md, docs/results.md)."""
+    why = "disguises tell nothing then; have harmless prompts that look harmful among the data, or it refuses those"
+    yield Choice("contexts", "recommended", f"{why} (the paper's: none)")
+    yield Choice("cuts_per_triple", 2, "with contexts (the paper's: 1)")
+
+
+def _length(measured: Measured, model_config: PreTrainedConfig, *, in_contexts: bool) -> Choice:
     limit = getattr(model_config.get_text_config(), "max_position_embeddings", None) or measured.longest
-    wanted = max(measured.common, measured.least)
+    # Other turns may stand before an example, in a context.
+    wanted = max(measured.common, measured.least) * (2 if in_contexts else 1)
     length = min(limit, 64 * math.ceil(wanted / 64))
     sizes = f"99 % of the examples have at most {measured.common} tokens, the longest {measured.longest}"
-    why = f"{sizes}; the model takes {limit}"
+    why = f"{sizes}{'; twice that for contexts' if in_contexts else ''}; the model takes {limit}"
     return Choice("max_length", length, why)
 
 
@@ -221,6 +230,8 @@ def _weights(
             yield Choice("dtype", "bfloat16", "frozen weights need no more")
     if METHODS[method].rto and not adapter and parameters > _SMALL:
         yield Choice("rto_dropout", 0.95, "the paper's for full fine-tuning")
+    elif method == "derta" and measured.triples:
+        yield Choice("rto_dropout", 0.5, "with contexts (the paper's: 0)")
     small = "a small model" if parameters <= _SMALL else "the paper's"
     rate = 1e-3 if parameters <= _SMALL else (1e-4 if adapter else 2e-5)
     yield Choice("learning_rate", rate, f"{small}{', with LoRA' if adapter else ''}")
