@@ -31,10 +31,10 @@ VALUE = st.recursive(
 def fuzz(check: Callable[[], None]) -> None:
     """Run a property: a few examples, or anew until the time is over."""
     few = settings(max_examples=25 if not SECONDS else 200, database=None, suppress_health_check=list(HealthCheck))
-    ends = time.monotonic() + SECONDS
-    few(check)()
+    ends, few_examples = time.monotonic() + SECONDS, few(check)
+    few_examples()
     while time.monotonic() < ends:
-        few(check)()
+        few_examples()
 
 
 def places(document: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
