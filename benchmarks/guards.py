@@ -65,7 +65,7 @@ GUARDS = (
     Guard("no code in a dry run", "training/plan.py", ", trust_remote_code=False", "", _CODE),
     Guard("secrets by name", "redaction.py", "if _SECRET.search(name):", "if False:", _SECRETS),
     Guard("logins in URLs", "redaction.py", '_LOGIN.sub(f"{HIDDEN}@", text)', "text", _SECRETS),
-    Guard("numbers that are none", "training/ranges.py", " or not math.isfinite(value)", "", _RECIPES),
+    Guard("numbers that are none", "training/ranges.py", " or not abs(value) <= sys.float_info.max", "", _RECIPES),
     Guard("a key twice in a recipe", "training/options.py", "if name in seen:", "if False:", _RECIPES),
     Guard("a key twice in a row", "files.py", "if len(document) < len(pairs):", "if False:", BAD),
     Guard(

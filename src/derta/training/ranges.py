@@ -1,6 +1,7 @@
 """What the numbers of a recipe may be: one table for every option that is a number."""
 
 import math
+import sys
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -28,7 +29,8 @@ class Range:
     mend: str = ""
 
     def __contains__(self, value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        # Not `isfinite`, which makes a float of a whole number of any length.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             return False
         return (
             (value > self.least if self.above else value >= self.least)
