@@ -6,6 +6,8 @@ import pytest
 
 from derta.cli import main
 from derta.files import sole_writer, write_json
+from derta.study import load_study
+from derta.study.cells import _digest
 from derta.study.numbers import load_numbers
 
 STUDY = """
@@ -44,12 +46,13 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write a study, and the numbers of cells that count as finished."""
     monkeypatch.chdir(tmp_path)
     Path("study.yaml").write_text(STUDY)
-    for world in (1, 2):
-        for variant, asr in (("old", 20.0), ("new", 2.5 * world)):
-            rows = [row("asr", asr), row("over_refusal", 1.0), row("unscored", 2.0, "samples")]
-            cell = Path(f"runs/world-{world}/{variant}/seed-1/cell.json")
-            cell.parent.mkdir(parents=True)
-            write_json(cell, {"asked": "", "rows": rows})
+    planned = load_study(Path("study.yaml"))
+    for cell in planned.cells():
+        asr = 20.0 if cell.variant == "old" else 2.5 * cell.world
+        rows = [row("asr", asr), row("over_refusal", 1.0), row("unscored", 2.0, "samples")]
+        place = Path("runs", cell.directory)
+        place.mkdir(parents=True)
+        write_json(place / "cell.json", {"asked": _digest(planned, cell), "rows": rows})
     monkeypatch.setattr("derta.study.cells.run_cell", lambda *args: None)
     return tmp_path
 

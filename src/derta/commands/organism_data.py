@@ -22,6 +22,7 @@ def run(args: Namespace) -> int:
     out, world = args.out, World(args.world)
     train = [{key: value for key, value in row.items() if value is not None} for row in training_data(world).to_list()]
     asked = [asdict(behaviour) for behaviour in behaviours(world=world)]
+    out.mkdir(parents=True, exist_ok=True)
     files = {"train.jsonl": train, "behaviours.jsonl": asked}
     with written_whole(out) as draft:
         for name, rows in files.items():
