@@ -2,10 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from derta.evaluation.results.metrics import MetricRow
 from derta.names import recipe_path
-from derta.study.cells import CELL, _commands, _digest, is_done
+from derta.study import cells as study_cells
+from derta.study.cells import CELL, _commands, _digest, _Lifeline, is_done, run_cell
 from derta.study.numbers import collect
 from derta.study.plan import Cell, Study, load_study
 
@@ -50,3 +54,21 @@ def test_numbers_of_another_recipe_are_neither_done_nor_collected(tmp_path: Path
     recipe.write_text("max_steps: 3\n")
     assert not any(is_done(study, cell, tmp_path) for cell in cells)
     assert collect(study, tmp_path) == []
+
+
+def test_a_recipe_that_changes_while_a_cell_is_at_work_is_not_what_it_was_trained_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("max_steps: 300\n")
+    study = study_of(tmp_path, "paper: {}", recipe)
+    (cell,) = study.cells()
+    (tmp_path / cell.directory).mkdir(parents=True)
+    monkeypatch.setattr(study_cells, "_derta", lambda *_, **__: recipe.write_text("max_steps: 3\n"))
+    found = SimpleNamespace(plan=SimpleNamespace(find_unmet=lambda _: []), samples=[], rows=[ROW])
+    monkeypatch.setattr(study_cells, "load_evaluation", lambda _: found)
+    with _Lifeline() as lifeline:
+        run_cell(study, cell, tmp_path, lifeline)
+    assert not is_done(study, cell, tmp_path)
+    recipe.write_text("max_steps: 300\n")
+    assert is_done(study, cell, tmp_path)

@@ -29,7 +29,7 @@ from derta.evaluation.plan import Plan, make_plan
 from derta.evaluation.results.judge_quality import JudgeQuality
 from derta.evaluation.results.metrics import MetricRow, ModelId
 from derta.evaluation.results.outcomes import ANSWERS
-from derta.evaluation.results.plan_file import Unmet, load_plan
+from derta.evaluation.results.plan_file import PLAN, Unmet, read_plan
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import (
     LOGS,
@@ -135,8 +135,7 @@ def evaluate_directory(name: str, *, out: Path, options: Options, qualities: Seq
         samples += verdicts
         for task in document["tasks"].values():
             task["judges"] += [judge] if task["judges"] != [ANSWERS] else []
-    save_plan(out, document)
-    unmet = load_plan(out).find_unmet(samples)
+    unmet = read_plan(document, out / PLAN).find_unmet(samples)
     told = [each.to_json() for each in unmet]
     versions = {"torch": torch.__version__, "device": device}
     made_of = digests_of(plan, settings)

@@ -104,6 +104,8 @@ def run_cell(study: Study, cell: Cell, out: Path, lifeline: _Lifeline) -> None:
     directory = out / cell.directory
     if is_done(study, cell, out):
         return
+    # Of the recipe as it is read now: it may be changed while the cell is at work.
+    asked = _digest(study, cell)
     for command in _commands(study, cell):
         # An evaluation with unscored samples ends with 1: they are counted among its numbers.
         _derta(command, out, lifeline, allowed=(0, 1) if command[0] == "eval" else (0,))
@@ -111,7 +113,6 @@ def run_cell(study: Study, cell: Cell, out: Path, lifeline: _Lifeline) -> None:
     for unmet in evaluation.plan.find_unmet(evaluation.samples):
         raise CellError(f"planned and not measured: {unmet}")
     rows = [row.to_json() for row in evaluation.rows if _is_kept(row)]
-    asked = _digest(study, cell)
     named = {"seed": cell.seed, "world": cell.world, "variant": cell.variant}
     write_json(directory / CELL, {"asked": asked, **named, "rows": rows})
 

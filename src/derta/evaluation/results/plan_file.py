@@ -169,8 +169,15 @@ def load_plan(directory: Path) -> PlanFile:
     Raises:
         InputError: There is none, or it isn't one.
     """
-    path = directory / PLAN
-    document = read_versioned(path)
+    return read_plan(read_versioned(directory / PLAN), directory / PLAN)
+
+
+def read_plan(document: Mapping[str, Any], path: Path) -> PlanFile:
+    """Return the plan that a document holds; `path` names it in errors.
+
+    Raises:
+        InputError: It isn't one.
+    """
     tasks, epochs = document.get("tasks"), document.get("epochs")
     if not isinstance(tasks, dict) or not tasks or type(epochs) is not int or epochs < 1:
         raise InputError(f"{path}: not the plan of an evaluation")
