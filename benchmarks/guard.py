@@ -3,8 +3,9 @@
     python benchmarks/guard.py --model runs/seeds/derta-1 --calibration runs/watched/guard.json --vllm /opt/vllm
 
 Parts (`--parts`): `verdicts` compares what clients get through the guard before a real vLLM, streamed, with what the
-engine gives in the process; `served` takes vLLM's time a token with and without the guard, in alternation, at 1, 10 and
-50 streams; `delay` takes the guard's own delay of each token before a server of this file, which says when it sent it;
+engine gives in the process; `served` takes vLLM's time a token with and without the guard and with and without the
+log-probabilities that it asks for, in alternation, at 1, 10 and 50 streams; `delay` takes the delay of each token by
+the guard, and by a proxy that looks at nothing, before a server of this file, which says when it sent it;
 `memory` watches the guard over many requests; `kills` ends a client, a server and a guard while other streams run;
 `bound` counts what naming 1, 5 or 20 likely tokens costs;
 `overhead` takes `generate` and the engine with and without the guard, in alternation. Without vLLM its parts are
@@ -23,7 +24,6 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -74,6 +74,21 @@ def fake_app() -> Starlette:
     return Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"]), Route("/v1/models", models)])
 
 
+def proxy_app(upstream: str) -> Starlette:
+    """A proxy of the same libraries that looks at nothing: what any proxy costs."""
+    client = httpx.AsyncClient(base_url=upstream, timeout=600, trust_env=False)
+
+    async def complete(request: Request) -> StreamingResponse:
+        sent = client.build_request("POST", request.url.path, json=await request.json())
+        answer = await client.send(sent, stream=True)
+        return StreamingResponse(answer.aiter_raw(), media_type="text/event-stream")
+
+    async def models(request: Request) -> JSONResponse:
+        return JSONResponse({"object": "list", "data": []})
+
+    return Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"]), Route("/v1/models", models)])
+
+
 @contextmanager
 def process(command: Sequence[str], address: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server of ours until the block ends; it is there once it lists its models."""
@@ -101,13 +116,24 @@ def fake() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 
 @contextmanager
-def guard(upstream: str, calibration: Calibration) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def plain_proxy(upstream: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    port = free_port()
+    command = [sys.executable, __file__, "--fake", str(port), "--plain-proxy-of", upstream]
+    with process(command, f"http://127.0.0.1:{port}") as running:
+        yield f"http://127.0.0.1:{port}", running
+
+
+@contextmanager
+def guard(
+    upstream: str, calibration: Calibration, top_logprobs: int = 20
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     port = free_port()
     with TemporaryDirectory() as folder:
         file = Path(folder) / "guard.json"
         save_calibration(file, calibration)
         command = [sys.executable, "-m", "derta", "guard", "--upstream", upstream, "--calibration", str(file)]
-        with process([*command, "--port", str(port)], f"http://127.0.0.1:{port}") as running:
+        command += ["--port", str(port), "--top-logprobs", str(top_logprobs)]
+        with process(command, f"http://127.0.0.1:{port}") as running:
             yield f"http://127.0.0.1:{port}", running
 
 
@@ -149,24 +175,30 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def delay(calibration: Calibration) -> list[dict[str, Any]]:
-    """Take the time from the server's sending a token to its arrival, straight and through the guard, in turns."""
+    """Take the time from the server's sending a token to its arrival: straight, through a proxy that looks at nothing,
+    and through the guard, in turns."""
     calm = replace(calibration, threshold=1.0, hold_back=0)
     rows = []
-    with fake() as (server, _), guard(server, calm) as (guarded, _):
+    with fake() as (server, _), plain_proxy(server) as (proxied, _), guard(server, calm) as (guarded, _):
+        sides = {"straight": server, "plain_proxy": proxied, "guarded": guarded}
+        body = {"messages": [{"role": "user", "content": "x"}], "seed": int(PAUSE * 1000)}
         for streams in STREAMS:
-            taken: dict[str, list[float]] = {"straight": [], "guarded": []}
-            # As the guard asks for likely tokens, so does the client without it.
-            body = {"messages": [{"role": "user", "content": "x"}], "seed": int(PAUSE * 1000), "top_logprobs": 20}
-            for turn in range(6):
-                order = [("straight", server), ("guarded", guarded)]
-                for name, address in order if turn % 2 else order[::-1]:
-                    for _, came in asyncio.run(many(address, [{**body, "logprobs": True}] * streams, streams)):
-                        taken[name] += [at - float(sent) for at, sent in came if sent]
+            taken: dict[str, list[float]] = {name: [] for name in sides}
+            for name in in_turns(list(sides), 6):
+                for _, came in asyncio.run(many(sides[name], [body] * streams, streams)):
+                    taken[name] += [at - float(sent) for at, sent in came if sent]
             row: dict[str, Any] = {name: quantiles(values) for name, values in taken.items()}
-            row["added_p50_ms"] = row["guarded"]["p50_ms"] - row["straight"]["p50_ms"]
-            row["added_p99_ms"] = row["guarded"]["p99_ms"] - row["straight"]["p99_ms"]
+            for name, other in (("plain_proxy", "straight"), ("guarded", "straight"), ("guarded", "plain_proxy")):
+                row[f"{name}_over_{other}"] = {key: row[name][key] - row[other][key] for key in ("p50_ms", "p99_ms")}
             rows.append({"streams": streams, **row})
     return rows
+
+
+def in_turns(names: Sequence[str], rounds: int) -> Iterator[str]:
+    """Yield all names in every round, each round beginning with another."""
+    for turn in range(rounds):
+        first = turn % len(names)
+        yield from [*names[first:], *names[:first]]
 
 
 def memory(calibration: Calibration, requests: int) -> dict[str, Any]:
@@ -278,24 +310,32 @@ def verdicts(server: str, model: str, calibration: Calibration, wanted: int) -> 
 
 
 def served(server: str, model: str, calibration: Calibration) -> list[dict[str, Any]]:
-    """Take vLLM's time a token with and without the guard before it, in turns."""
+    """Take the time a token of vLLM's streams in turns: straight, straight with the log-probabilities that the guard
+    asks for, and through the guard with 5 and 20 of them."""
     rows: list[dict[str, Any]] = []
     name = name_at(server)
     bodies = [as_body(request, name) for request in requests_of(model, 60) if hasattr(request, "messages")]
-    with guard(server, replace(calibration, threshold=1.0, hold_back=0)) as (guarded, _):
+    calm = replace(calibration, threshold=1.0, hold_back=0)
+    with guard(server, calm, 5) as (few, _), guard(server, calm, 20) as (more, _):
+        asking = {"logprobs": True, "top_logprobs": 20}
+        sides: dict[str, tuple[str, dict[str, Any]]] = {
+            "straight": (server, {}),
+            "straight_with_20_logprobs": (server, asking),
+            "guarded_with_5": (few, {}),
+            "guarded_with_20": (more, {}),
+        }
         for streams in STREAMS:
-            taken: dict[str, list[float]] = {"straight": [], "guarded": []}
-            for turn in range(4):
-                order = [("straight", server), ("guarded", guarded)]
-                for side, address in order if turn % 2 else order[::-1]:
-                    asked = [bodies[number % len(bodies)] for number in range(streams)]
-                    for _, came in asyncio.run(many(address, asked, streams)):
-                        times = [at for at, _ in came]
-                        taken[side] += [later - at for at, later in pairwise(times)]
-            row: dict[str, Any] = {name: quantiles(values) for name, values in taken.items()}
-            mean = {name: statistics.mean(values) for name, values in taken.items()}
-            row["mean_ms"] = {name: 1000 * value for name, value in mean.items()}
-            row["added_percent"] = 100 * (mean["guarded"] / mean["straight"] - 1)
+            taken: dict[str, list[float]] = {side: [] for side in sides}
+            for side in in_turns(list(sides), 8 if streams == 1 else 4):
+                address, extra = sides[side]
+                asked = [bodies[number % len(bodies)] | extra for number in range(streams)]
+                for text, came in asyncio.run(many(address, asked, streams)):
+                    # Of its words, which are the organism's tokens: a server that is behind sends several an event.
+                    taken[side].append((came[-1][0] - came[0][0]) / max(len(text.split()) - 1, 1))
+            row: dict[str, Any] = {side: quantiles(values) for side, values in taken.items()}
+            mean = {side: 1000 * statistics.mean(values) for side, values in taken.items()}
+            row["mean_ms"] = mean
+            row["added_percent"] = {side: 100 * (each / mean["straight"] - 1) for side, each in mean.items()}
             rows.append({"streams": streams, **row})
     return rows
 
@@ -306,7 +346,7 @@ def bound(model: str, calibration: Calibration) -> list[dict[str, Any]]:
     from derta.inference import ChatRequest, generate, load_model
     from derta.organism import behaviours
 
-    prompts = [each.prompt for kind in ("helpful", "borderline") for each in behaviours(kind)]  # type: ignore[arg-type]
+    prompts = [each.prompt for kind in ("helpful", "borderline") for each in behaviours(kind)]
     requests = [ChatRequest(({"role": "user", "content": prompt},)) for prompt in prompts]
     answers = generate(*load_model(model), requests, 96, top_logprobs=2000)
     bounded = RefusalBound(calibration.spellings)
@@ -370,6 +410,7 @@ def overhead(model: str, calibration: Calibration, turns: int) -> dict[str, Any]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fake", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--plain-proxy-of", help=argparse.SUPPRESS)
     parser.add_argument("--model", help="the tuned organism's directory")
     parser.add_argument("--calibration", type=Path, help="its guard.json")
     parser.add_argument("--vllm", type=Path, help="virtual environment with vLLM")
@@ -381,7 +422,8 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON file to add to")
     args = parser.parse_args()
     if args.fake:
-        uvicorn.run(fake_app(), host="127.0.0.1", port=args.fake, log_level="critical", access_log=False)
+        app = proxy_app(args.plain_proxy_of) if args.plain_proxy_of else fake_app()
+        uvicorn.run(app, host="127.0.0.1", port=args.fake, log_level="critical", access_log=False)
         return 0
     calibration = load_calibration(args.calibration)
     results = json.loads(args.results.read_text()) if args.results.exists() else {}

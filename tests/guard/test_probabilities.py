@@ -53,7 +53,11 @@ def test_of_tokens_that_are_spelt_alike_a_mapping_hides_some(place):
     assert alike(written, math.log(chances[written]), as_list) >= truth - 1e-9
 
 
-@pytest.mark.parametrize("logprob", [None, "0", True, math.nan, 0.5])
+def test_a_whole_number_larger_than_a_float_is_no_chance():
+    assert BOUND("a", -(10**400), [("Sorry", -(10**400)), (" Sorry", -math.inf), ("a", -(10**400))]) == 0
+
+
+@pytest.mark.parametrize("logprob", [None, "0", True, math.nan, 0.5, 10**400])
 def test_what_is_no_log_probability_is_not_trusted(logprob):
     with pytest.raises(Untrusted):
         BOUND("a", logprob, [("a", -1.0)])

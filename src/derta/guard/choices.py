@@ -1,6 +1,6 @@
 """One choice of a completion on its way through the guard, streamed or whole, chat or text."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ class Asked:
     def strip(self, choice: dict[str, Any]) -> dict[str, Any]:
         """Take out of a choice the log-probabilities that only the guard asked for."""
         given = choice.get("logprobs")
-        if self.logprobs is None or not isinstance(given, Mapping):
+        if self.logprobs is None or not isinstance(given, dict):
             return {**choice, "logprobs": None} if "logprobs" in choice else choice
         kept = dict(given)
         if self.is_chat:
@@ -92,8 +92,9 @@ class Choice:
         if self.hold_back.stopped_at is not None:
             left = [self._ending("delta")]
         self.is_over = ends or self.hold_back.stopped_at is not None
-        self._held = 0 if self.is_over else self._held + text - sum(map(self._size, left))
-        self._has_text |= any(map(self._size, left))
+        leaving = sum(map(self._size, left))
+        self._held = 0 if self.is_over else self._held + text - leaving
+        self._has_text |= leaving > 0
         if self._held > _HELD_BYTES:
             raise Untrusted("the server sends text faster than its tokens")
         return left
@@ -139,7 +140,7 @@ def text_size(value: Any) -> int:
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):
         for name, each in value.items():
             if name not in _NO_TEXT:
                 yield from _texts(each)

@@ -1,12 +1,14 @@
 """p(refuse) as a server's log-probabilities tell it: what isn't told is bounded from above, never guessed."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 _SLACK = 1e-3
 """How far rounding may take probabilities beyond 1."""
+_IMPOSSIBLE = -1e4
+"""A log-probability that is no chance at all: a whole number below it may be larger than a float."""
 
 
 class Untrusted(Exception):  # noqa: N818 (the server's fault, not the caller's)
@@ -39,30 +41,40 @@ class RefusalBound:
         Raises:
             Untrusted: They are no log-probabilities.
         """
-        written = _probability(logprob)
-        named = [(text, _probability(value)) for text, value in top]
-        if not named or not isinstance(token, str):
+        if not top or not isinstance(token, str):
             raise Untrusted("the server names no likely tokens")
-        others = [chance for text, chance in named if text != token]
-        if len(others) == len(named):
-            named.append((token, written))
-        total = sum(chance for _, chance in named)
+        written = _probability(logprob)
+        total = refused = 0.0
+        refusing, is_named, least = 0, False, 1.0
+        for text, value in top:
+            chance = _probability(value)
+            total += chance
+            if text in self.spellings:
+                refusing, refused = refusing + 1, refused + chance
+            if text == token:
+                is_named = True
+            elif chance < least:
+                least = chance
+        if not is_named:
+            total += written
+            if token in self.spellings:
+                refusing, refused = refusing + 1, refused + written
         if total > 1 + _SLACK:
             raise Untrusted(f"the server's probabilities add up to {total:.3f}")
-        refusing = [chance for text, chance in named if text in self.spellings]
         left = max(1 - total, 0.0)
-        missing = len(self.spellings) - len(refusing)
+        missing = len(self.spellings) - refusing
         if missing <= 0:
-            return sum(refusing)
+            return refused
         if is_mapping and len(set(self.spellings)) < len(self.spellings):
-            return min(sum(refusing) + left, 1.0)
-        return sum(refusing) + min(missing * min(others, default=1.0), left)
+            return min(refused + left, 1.0)
+        return refused + min(missing * least, left)
 
 
 def _probability(logprob: Any) -> float:
-    if isinstance(logprob, bool) or not isinstance(logprob, int | float) or math.isnan(logprob) or logprob > _SLACK:
+    # A bool is an int, and NaN is smaller than nothing.
+    if type(logprob) not in (float, int) or not logprob <= _SLACK:
         raise Untrusted(f"{logprob!r} is no log-probability")
-    return min(math.exp(logprob), 1.0)
+    return math.exp(max(min(logprob, 0.0), _IMPOSSIBLE))
 
 
 @dataclass(frozen=True)
@@ -84,13 +96,16 @@ def of_chat(logprobs: Any, bound: RefusalBound) -> Told:
     Raises:
         Untrusted: It isn't what it should be.
     """
-    if not isinstance(logprobs, Mapping):
+    if not isinstance(logprobs, dict):
         return Told((), 0)
     bounds, size = [], 0
     for entry in _list(logprobs.get("content")) + _list(logprobs.get("refusal")):
-        if not isinstance(entry, Mapping):
+        if not isinstance(entry, dict):
             raise Untrusted("an entry of the log-probabilities is no object")
-        top = [_pair(each) for each in _list(entry.get("top_logprobs"))]
+        top = _list(entry.get("top_logprobs"))
+        if not all(isinstance(named, dict) for named in top):
+            raise Untrusted("a likely token is no object")
+        top = [(named.get("token"), named.get("logprob")) for named in top]
         bounds.append(bound(entry.get("token"), entry.get("logprob"), top))
         size += _size(entry["token"], entry.get("bytes"))
     return Told(tuple(bounds), size)
@@ -102,7 +117,7 @@ def of_text(logprobs: Any, bound: RefusalBound) -> Told:
     Raises:
         Untrusted: It isn't what it should be.
     """
-    if not isinstance(logprobs, Mapping):
+    if not isinstance(logprobs, dict):
         return Told((), 0)
     tokens, values = _list(logprobs.get("tokens")), _list(logprobs.get("token_logprobs"))
     tops = _list(logprobs.get("top_logprobs"))
@@ -110,16 +125,10 @@ def of_text(logprobs: Any, bound: RefusalBound) -> Told:
         raise Untrusted("the server's lists of tokens and log-probabilities differ in length")
     bounds = []
     for token, value, top in zip(tokens, values, tops, strict=True):
-        if not isinstance(top, Mapping):
+        if not isinstance(top, dict):
             raise Untrusted("the server names no likely tokens")
         bounds.append(bound(token, value, list(top.items()), is_mapping=True))
     return Told(tuple(bounds), sum(_size(token, None) for token in tokens))
-
-
-def _pair(named: Any) -> tuple[Any, Any]:
-    if not isinstance(named, Mapping):
-        raise Untrusted("a likely token is no object")
-    return named.get("token"), named.get("logprob")
 
 
 def _list(value: Any) -> list[Any]:

@@ -100,9 +100,8 @@ class _Watcher(StoppingCriteria):
     def see(self, logits: torch.Tensor) -> None:
         """Take the logits of one step: rows x tokens x vocabulary."""
         mass = refusal_mass(logits[:, -1], self._calibration.tokens)
-        # NaN is above every threshold.
-        alarm = ~(mass <= self._calibration.threshold)
-        self._stopped = alarm | self._stopped if self._steps else alarm
+        # NaN is above every threshold. A row that was stopped once stays so in transformers' own loop.
+        self._stopped = ~(mass <= self._calibration.threshold)
         self._steps.append(mass)
 
     def chances(self) -> list[list[float]]:

@@ -55,8 +55,11 @@ def check_guard(guard: Calibration, name: str, tokenizer: PreTrainedTokenizerBas
 
 def refusal_mass(logits: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
     """Return the probability of the tokens `ids` together, in float32: `logits` without their last dimension."""
-    logits = logits.float()
-    return (logits[..., list(ids)].logsumexp(-1) - logits.logsumexp(-1)).exp()
+    # One softmax is a fraction of two logsumexp where a token takes a millisecond.
+    chances = logits.float().softmax(-1)
+    if len(ids) == 1:
+        return chances[..., ids[0]]
+    return chances[..., list(ids)].sum(-1)
 
 
 def token_bias(model: PreTrainedModel) -> dict[int, float]:
