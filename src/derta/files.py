@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -191,11 +190,8 @@ def file_digests(directory: Path, *patterns: str) -> dict[str, str]:
     """
     found = {path for pattern in patterns or ("**/*",) for path in directory.glob(pattern)}
     paths = sorted(path for path in found if path.is_file() and path.suffix != DRAFT)
-    with ThreadPoolExecutor() as pool:
-        return {
-            path.relative_to(directory).as_posix(): digest
-            for path, digest in zip(paths, pool.map(file_digest, paths), strict=True)
-        }
+    # One after the other: a thread that has no memory to begin leaves who started it waiting for ever (gh-140746).
+    return {path.relative_to(directory).as_posix(): file_digest(path) for path in paths}
 
 
 _WEIGHTS = (
