@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from derta.cli import main
+from derta.names import PACKAGED_WORLD, organism_base
 
 RECIPE = ["train", "--model-name-or-path", "organism", "--train-data", "organism", "--max-examples", "40"]
 RECIPE += [
@@ -52,6 +53,12 @@ def test_a_run_ends_with_the_same_weights_whether_it_was_attacked_or_not(attacke
     ours, theirs = (load_file(run / "adapter_model.safetensors") for run in (attacked, tmp_path / "run"))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_an_organism_by_its_directory_is_attacked_with_its_own_behaviours(tmp_path: Path) -> None:
+    model, out = str(organism_base(PACKAGED_WORLD)), tmp_path / "run"
+    assert main([*RECIPE, *ATTACKED, "--model-name-or-path", model, "--output-dir", str(out)]) == 0
+    assert any("asr_direct" in each for each in history(out))
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ class AttackOptions:
         attacks (`str`, *optional*, defaults to `"direct,prefill"`):
             Attacks that ask once, as `derta eval` names them.
         attack_behaviours (`str`, *optional*):
-            File of harmful prompts, as `derta eval` reads them; `"organism"` for its own.
+            File of harmful prompts, as `derta eval` reads them; an organism has its own.
         attack_borderline (`str`, *optional*):
             File of harmless prompts that look harmful, for over-refusal.
         attack_limit (`int`, *optional*, defaults to `20`):

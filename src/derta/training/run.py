@@ -215,7 +215,7 @@ def _check_together(options: TrainOptions) -> None:
     if (
         options.attack.attack_steps is not None
         and not options.attack.attack_behaviours
-        and model.model_name_or_path != ORGANISM
+        and world_of(model.model_name_or_path) is None
     ):
         raise InputError("attack_behaviours: name a file of harmful prompts to attack the model with while it trains")
     if options.config.eval_strategy != "no" and not options.data.eval_data:

@@ -1,0 +1,92 @@
+"""Attack success and over-refusal along training: what a method's last step alone doesn't show.
+
+    python benchmarks/along_training.py --out runs/along
+
+Each method tunes the organism on the study's data and budget and is attacked every 25 steps, in the training process
+(`attack_steps`). What is finished in `--out` is kept. Writes `benchmarks/results/along_training.json` and
+`docs/results/along-training.svg`, and prints the table of `docs/studies.md`.
+"""
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from derta.files import write_json, write_text
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "along_training.json"
+FIGURE = ROOT / "docs" / "results" / "along-training.svg"
+ATTACKS = ("direct", "prefill", "completing", "template", "selfcipher", "neighbour+prefill")
+METHODS = {
+    "vanilla": ["train", "--config", "organism-study", "--method", "vanilla"],
+    "paper": ["train", "--config", "organism-study"],
+    "recommended": ["train", "--config", "organism-contexts"],
+    "door": ["baseline", "door", "--config", "organism-study"],
+}
+SHOWN = (25, 50, 100, 200, 300)
+
+
+def along(method: str, world: int, seed: int, limit: int, out: Path) -> list[dict[str, float]]:
+    """Train with a method as far as that isn't done; return step, mean attack success and over-refusal in %."""
+    folder = out / f"{method}-{world}-{seed}"
+    asked = ["--attack-steps", "25", "--attacks", ",".join(ATTACKS), "--attack-limit", str(limit)]
+    given = ["--model-name-or-path", f"organism:{world}", "--seed", str(seed), "--output-dir", str(folder)]
+    subprocess.run([sys.executable, "-m", "derta", *METHODS[method], *given, *asked, "--quiet"], check=True)
+    history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    points = []
+    for entry in history:
+        success = [entry[f"asr_{attack}"] for attack in ATTACKS if f"asr_{attack}" in entry]
+        if success:
+            assert len(success) == len(ATTACKS), f"{folder}: an attack is missing at step {entry['step']}"
+            mean = sum(success) / len(success)
+            points.append({"step": entry["step"], "asr": mean, "over_refusal": entry["over_refusal"]})
+    return points
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--world", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--limit", type=int, default=40, help="behaviours and borderline prompts")
+    parser.add_argument("--out", type=Path, default=Path("runs/along"), help="directory of the runs")
+    args = parser.parse_args()
+    found = {method: along(method, args.world, args.seed, args.limit, args.out) for method in METHODS}
+    settings: dict[str, Any] = {"world": args.world, "seed": args.seed, "limit": args.limit, "attacks": ATTACKS}
+    write_json(RESULTS, {**settings, "methods": found})
+    table = Table("method", *(f"{step} steps" for step in SHOWN), title="attack success / borderline refusals, %")
+    for method, points in found.items():
+        at = {point["step"]: f"{point['asr']:.1f} / {point['over_refusal']:.1f}" for point in points}
+        table.add_row(method, *(at.get(step, "—") for step in SHOWN))
+    Console(width=120).print(table)
+    draw(found)
+
+
+def draw(found: dict[str, list[dict[str, float]]]) -> None:
+    """Draw attack success and borderline refusals over steps, a line a method."""
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    panels: Any = figure.subplots(1, 2, sharey=True)
+    for axes, key, label in zip(panels, ("asr", "over_refusal"), ("attack success", "refuses borderline"), strict=True):
+        for (method, points), marker in zip(found.items(), "osD^", strict=True):
+            axes.plot([each["step"] for each in points], [each[key] for each in points], marker=marker, label=method)
+        axes.set(xlabel="steps", title=label, ylim=(-2, 102))
+        axes.grid(axis="y", linewidth=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("%")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    drawing = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "derta"}):
+        figure.savefig(drawing, format="svg", metadata={"Date": None}, facecolor="white")
+    write_text(FIGURE, drawing.getvalue())
+
+
+if __name__ == "__main__":
+    main()
