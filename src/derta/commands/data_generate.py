@@ -1,6 +1,5 @@
 """`derta data generate`: from prompts to training data, written by the user's own model."""
 
-import hashlib
 import json
 import sys
 from argparse import ArgumentParser, Namespace
@@ -17,7 +16,7 @@ from derta.data.behaviours import Kind
 from derta.data.readers import printable
 from derta.errors import InputError
 from derta.evaluation.config import MAX_TOKENS, JudgeName, require_inspect
-from derta.files import write_json, write_text
+from derta.files import file_digest, write_json, write_text
 from derta.names import ORGANISM
 from derta.terminal import screen
 from derta.version import __version__
@@ -167,7 +166,7 @@ def _maker(args: Namespace) -> tuple["Maker", dict[str, Any]]:
         "helpful": args.helpful,
         "hold_out": args.hold_out,
         "refusals": str(args.refusals) if args.refusals else None,
-        "files": {str(file): _digest(Path(file)) for file in files if Path(file).is_file()},
+        "files": {str(file): file_digest(Path(file))[:16] for file in files if Path(file).is_file()},
         "chat_template_kwargs": given.get(TEMPLATE),
         "tries": args.tries,
         "temperature": args.temperature,
@@ -175,10 +174,6 @@ def _maker(args: Namespace) -> tuple["Maker", dict[str, Any]]:
         "seed": args.seed,
     }
     return Maker(writer, args.model, judges[0].name, of_organism, refusals), settings
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def _card(made: "Generated", prompts: list["Prompt"], settings: dict[str, Any]) -> dict[str, Any]:

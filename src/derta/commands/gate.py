@@ -13,7 +13,6 @@ from rich.text import Text
 from derta.data.readers import printable
 from derta.errors import InputError
 from derta.evaluation.results.gate import LIMITS, Decision, decide, limits_of
-from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import find_evaluations, load_evaluation
 from derta.files import write_json, write_text
 from derta.report.terminal import gate_table
@@ -108,7 +107,8 @@ def _print(decision: Decision, console: Console) -> None:
     if worst:
         console.print("transcripts behind it:")
     for sample in worst:
-        console.print(Text(printable(f"  {_command(evaluation.directory, sample)}")), soft_wrap=True)
+        command = f"derta show {evaluation.directory} --id {sample.id!r} --variant {sample.variant}"
+        console.print(Text(printable(f"  {command}")), soft_wrap=True)
 
 
 def _asked(decision: Decision) -> str:
@@ -117,10 +117,6 @@ def _asked(decision: Decision) -> str:
     limited = decision.evaluation.settings.get("limit")
     first = f" (limited to the first {limited} of each kind)" if limited else ""
     return ", ".join(f"{name} × {number}" for name, number in counts.items()) + first
-
-
-def _command(directory: Path, sample: Sample) -> str:
-    return f"derta show {directory} --id {sample.id!r} --variant {sample.variant}"
 
 
 def _to_json(decisions: Sequence[Decision]) -> list[dict[str, Any]]:

@@ -184,8 +184,10 @@ def decide(
     Raises:
         InputError: There are no verdicts by `judge`.
     """
-    if judge is not None and judge not in evaluation.plan.judges:
-        raise InputError(f"`judge`: {evaluation.directory} has no verdicts by {judge!r}{_near(judge, evaluation)}")
+    judges = evaluation.plan.judges
+    if judge is not None and judge not in judges:
+        near = did_you_mean(judge, judges) or f"; there are {', '.join(judges)}"
+        raise InputError(f"`judge`: {evaluation.directory} has no verdicts by {judge!r}{near}")
     rows = [row for row in evaluation.rows if judge in (None, row.judge)]
     checks = [check for limit in limits for check in _check_limit(evaluation, rows, limit)]
     for row in rows:
@@ -200,10 +202,6 @@ def decide(
     if ignored := [name for name in evaluation.plan.judges if judge not in (None, name)]:
         notes.append(f"only the verdicts of {judge} count; not those of {', '.join(ignored)}")
     return Decision(evaluation, [*checks, *weights], notes)
-
-
-def _near(judge: str, evaluation: Evaluation) -> str:
-    return did_you_mean(judge, evaluation.plan.judges) or f"; there are {', '.join(evaluation.plan.judges)}"
 
 
 def _check_limit(evaluation: Evaluation, rows: Sequence[MetricRow], limit: Limit) -> Iterator[Check]:
