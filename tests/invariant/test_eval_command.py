@@ -193,6 +193,8 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert "(did you mean 'gsm8k'?)" in error(capsys, *EVAL, "--task", "gsm8=x", *out)
     assert "write NAME=VALUE" in error(capsys, *EVAL, "--model-role", "attacker", *out)
     assert "don't fit the model's context of 512" in error(capsys, *EVAL, "--max-new-tokens", "600", *out)
+    # Attacks that talk are measured by what they ask first.
+    assert "don't fit" in error(capsys, *EVAL, "--attacks", "insist", "--max-new-tokens", "600", *out)
     assert "no such file" in error(capsys, *EVAL, "--templates", "nothing.jsonl", "--attacks", "template", *out)
     assert "--attacks prefill" in error(
         capsys, "eval", "--model", f"hf/{path()}", "--attacks", "prefill", "--behaviours", str(good), *out

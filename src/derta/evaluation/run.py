@@ -202,7 +202,11 @@ def _check(model: Model, plan: Plan) -> None:
     api = model.api
     if isinstance(api, DertaAPI):
         weights = api.weights
-        requests = [each.attempt.request for samples in plan.samples.values() for each in samples if each.attempt]
+        requests = [
+            each.attempt.request if each.attempt else plan.context.ask(each.behaviour.prompt)
+            for samples in plan.samples.values()
+            for each in samples
+        ]
         most = options.max_new_tokens or MAX_TOKENS
         check_room(weights.model, weights.tokenizer, requests, most, weights.chat_template_kwargs)
         probe = requests[0] if requests else plan.context.ask("Hello")

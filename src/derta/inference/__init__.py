@@ -5,6 +5,7 @@ from derta.inference.loading import load_model, load_tokenizer
 from derta.inference.requests import (
     ChatRequest,
     Context,
+    ContextFullError,
     Generation,
     RawRequest,
     Request,
@@ -17,6 +18,7 @@ from derta.inference.requests import (
 __all__ = [
     "ChatRequest",
     "Context",
+    "ContextFullError",
     "Engine",
     "Generation",
     "GuardedModel",

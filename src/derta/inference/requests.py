@@ -15,6 +15,10 @@ from derta.tokens.rendering import render
 _UNLIMITED = 2**62
 
 
+class ContextFullError(InputError):
+    """A request and the answer to it don't fit the model's context."""
+
+
 @dataclass(frozen=True)
 class ChatRequest:
     """Messages for the chat template and, optionally, how the assistant's turn has begun.
@@ -185,7 +189,8 @@ def check_room(
     """Check that every request can be encoded and fits the model's context with `max_new_tokens` after it.
 
     Raises:
-        InputError: one doesn't.
+        InputError: One can't be encoded.
+        ContextFullError: One doesn't fit.
     """
     for context in encode(tokenizer, requests, chat_template_kwargs):
         check_context(model, context, max_new_tokens)
@@ -197,6 +202,6 @@ def check_context(model: PreTrainedModel, context: Context, max_new_tokens: int)
         raise InputError(f"max_new_tokens: {max_new_tokens}; let the model write at least 1 token")
     length, limit = len(context.ids), getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and length + max_new_tokens > limit:
-        raise InputError(
+        raise ContextFullError(
             f"a prompt of {length} tokens and {max_new_tokens} new ones don't fit the model's context of {limit}"
         )

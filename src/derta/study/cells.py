@@ -90,7 +90,12 @@ def _run_after(
 ) -> None:
     if earlier is not None and earlier.exception() is not None:
         raise CellError(f"{study.variants[cell.variant].after}, which it starts from, failed")
-    run_cell(study, cell, out, lifeline)
+    try:
+        run_cell(study, cell, out, lifeline)
+    except CellError as error:
+        # At once: the others may take hours.
+        screen.say(f"failed: {cell.directory}: {error}", errors=True)
+        raise
     advance(1)
 
 

@@ -14,6 +14,7 @@ from derta.errors import InputError, first_line
 from derta.evaluation.judges import Verdict
 from derta.evaluation.plan import AttackSample
 from derta.evaluation.results.sample import Sample
+from derta.inference import ContextFullError
 from derta.machine import machine_failure, was_interrupted
 
 
@@ -32,7 +33,8 @@ class SampleError:
     @classmethod
     def of(cls, error: Exception) -> "SampleError":
         """Describe an error."""
-        if isinstance(error, InputError):
+        # What is asked first was measured before; later the model's own answers make a conversation too long.
+        if isinstance(error, InputError) and not isinstance(error, ContextFullError):
             return cls("input", str(error))
         return cls("model", f"{type(error).__name__}: {first_line(error)}")
 
