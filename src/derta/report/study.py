@@ -57,7 +57,7 @@ def write_page(study: Study, numbers: Numbers, verdicts: Sequence[Verdict], page
             name = f"{number}.svg"
             drawing = _curves(table, known, numbers) if isinstance(table.variants, dict) else _map(known, numbers)
             write_text(figures / name, _svg(drawing))
-            parts += [_table(table, known, numbers), f"![{table.title}]({figures.name}/{name})"]
+            parts += [_table(study, table, known, numbers), f"![{table.title}]({figures.name}/{name})"]
         write_text(page, "\n\n".join(part for part in parts if part) + "\n")
     except OSError as error:
         raise InputError(f"`page`: {page}: can't be written: {error.strerror or error}") from error
@@ -106,13 +106,13 @@ def _columns(table: Table, numbers: Numbers) -> dict[str, tuple[Measure, bool]]:
     return columns
 
 
-def _table(table: Table, variants: Sequence[str], numbers: Numbers) -> str:
+def _table(study: Study, table: Table, variants: Sequence[str], numbers: Numbers) -> str:
     columns = _columns(table, numbers)
     heads = ["variant", "cells", *columns, "ASR, worst attack ↓"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for name in variants:
-        count = sum(cell.variant == name for cell in numbers.cells)
-        cells = [name, str(count)]
+        measured, planned = (sum(cell.variant == name for cell in cells) for cells in (numbers.cells, study.cells()))
+        cells = [name, str(measured) if measured == planned else f"{measured} of {planned}"]
         for measure, is_paired in columns.values():
             text = _format(numbers.estimate(name, measure))
             if is_paired and table.against not in (None, name):
