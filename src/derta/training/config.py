@@ -138,7 +138,7 @@ class DeRTaConfig(TrainingArguments):
         self._check_scheduler()
         texts: Any = self.refusal_text
         self.refusal_text = [texts] if isinstance(texts, str) else list(texts)
-        check_names(self.method, self.cut_policy)
+        self._check_names()
         self._check_contexts()
         if self.train_sampling_strategy != "random":
             raise InputError(f"train_sampling_strategy: {self.train_sampling_strategy!r} is not supported; use random")
@@ -162,6 +162,9 @@ class DeRTaConfig(TrainingArguments):
         if self.ddp_find_unused_parameters is None:
             # Every parameter takes part in every batch, even in one without targets.
             self.ddp_find_unused_parameters = False
+
+    def _check_names(self) -> None:
+        check_names(self.method, self.cut_policy)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle may hold: transformers writes its arguments beside every model that it uploads."""
