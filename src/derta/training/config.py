@@ -164,6 +164,7 @@ class DeRTaConfig(TrainingArguments):
             self.ddp_find_unused_parameters = False
 
     def _check_names(self) -> None:
+        """Stop at an unknown method or policy; a baseline's own configuration knows other methods."""
         check_names(self.method, self.cut_policy)
 
     def __getstate__(self) -> dict[str, Any]:
