@@ -202,7 +202,8 @@ def damaged(how: str) -> Callable[[Trial], Outcome]:
 
 
 def _wrong_without_files(trial: Trial, ended: Ended) -> str:
-    if ended.code is None or "Traceback" in ended.told or ended.code not in (0, 2, trial.command.code):
+    allowed = (0, 2, trial.command.of_parts, trial.command.code)
+    if ended.code is None or "Traceback" in ended.told or ended.code not in allowed:
         return f"exit code {ended.code}: {ended.told[-2000:]}"
     return ""
 

@@ -60,9 +60,10 @@ def run(args: Namespace) -> int:
             failures = run_study(study, args.out, args.jobs)
         save_numbers(rows, collect(study, args.out))
         screen.say(f"wrote {rows}")
-        for failure in failures:
-            print(f"derta: {failure.cell.directory}: {failure.line}", file=sys.stderr)
+        for failure in failures if args.quiet else ():  # else each was told when it failed
+            print(f"derta: failed: {failure.cell.directory}: {failure.line}", file=sys.stderr)
         if failures:
+            print(f"derta: {len(failures)} cells failed; the same command tries them again", file=sys.stderr)
             return 1
     numbers = Numbers.of(load_numbers(rows))
     verdicts = check_claims(study, numbers)
