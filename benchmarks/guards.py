@@ -41,6 +41,7 @@ class Guard:
 
 _FILES, _MACHINE, _TERMINAL = (f"tests/test_{name}.py" for name in ("files", "machine", "terminal"))
 _RENDERING, _VERIFY = "tests/tokens/test_rendering.py", "tests/commands/test_verify.py"
+_READERS = "tests/data/test_readers.py"
 _SHARDS = "tests/training/test_shards.py"
 _FSDP, _RUN = "training/fsdp_checkpoint.py", "training/run.py"
 _CODE, _SECRETS = "tests/invariant/test_code_of_others.py", "tests/invariant/test_secrets.py"
@@ -62,12 +63,13 @@ GUARDS = (
     Guard("files have digests", "run_identity.py", "file_digest(path) != digest", "False", _VERIFY),
     Guard("template and token of training", "run_identity.py", "held[part] != now[part]", "False", _VERIFY),
     Guard("no code beside a model", "inference/loading.py", '= {"trust_remote_code": False}', "= {}", _CODE),
-    Guard("no code in a dry run", "training/plan.py", ", trust_remote_code=False", "", _CODE),
+    Guard("no code in a dry run", "training/plan.py", ", trust_remote_code=False", "", "tests/training/test_plan.py"),
     Guard("secrets by name", "redaction.py", "if _SECRET.search(name):", "if False:", _SECRETS),
     Guard("logins in URLs", "redaction.py", '_LOGIN.sub(f"{HIDDEN}@", text)', "text", _SECRETS),
     Guard("numbers that are none", "training/ranges.py", " or not abs(value) <= sys.float_info.max", "", _RECIPES),
     Guard("a key twice in a recipe", "training/options.py", "if name in seen:", "if False:", _RECIPES),
-    Guard("a key twice in a row", "files.py", "if len(document) < len(pairs):", "if False:", BAD),
+    Guard("a key twice in a row", "data/strict_json.py", "if len(found) != len(pairs):", "if False:", _READERS),
+    Guard("a key twice in results", "files.py", "if len(document) < len(pairs):", "if False:", _FILES),
     Guard(
         "packages that aren't there", "training/config.py", "name not in (*get_avail", "() and (*get_avail", _RECIPES
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from derta.errors import InputError
-from derta.files import file_digests, folder_in, sole_writer, write_text, written_whole
+from derta.files import file_digests, folder_in, parse_json, sole_writer, write_text, written_whole
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one_and_names_it(
@@ -77,3 +77,19 @@ def test_drafts_have_no_digest(tmp_path: Path) -> None:
     (tmp_path / "a/b").write_text("b")
     (tmp_path / ".c.1.part").write_text("c")
     assert list(file_digests(tmp_path)) == ["a/b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"asr": 0, "asr": 90}', "the key 'asr' stands twice"),
+        ('{"rows": [{"n": 1, "n": 2}]}', "the key 'n' stands twice"),
+        ('{"asr": NaN}', "NaN is no number"),
+        ('{"asr": -Infinity}', "-Infinity is no number"),
+        ("[" * 100_000, "not JSON"),
+    ],
+)
+def test_json_that_says_two_things_or_no_number_is_refused(text: str, told: str) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        parse_json(text, "results.json")
+    assert str(caught.value).startswith("results.json: ")

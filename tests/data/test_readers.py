@@ -95,6 +95,8 @@ def test_a_cell_may_be_long(tmp_path: Path) -> None:
         ("a.csv", b'a,b\n1,2\n"1,2\n3,4\n', r"a.csv:3: malformed row"),
         ("a.csv", b'a,b\n"1"x,2\n', r"a.csv:2: malformed row"),
         ("a.csv", b"a,a\n1,2\n", r"a.csv:1: column 'a' occurs twice"),
+        ("a.jsonl", b'{"a": 1}\n{"a": 1, "a": 2}\n', r"a.jsonl:2: .*'a' occurs twice in one object"),
+        ("a.json", b'[{"a": 1, "a": 2}]', r"'a' occurs twice in one object"),
         ("a.csv", b"a\n1\n\xe9\n", r"a.csv:3: not UTF-8: byte 0xe9 at offset 0"),
         ("a.tsv", b"a\tb\n1\n", r"a.tsv:2: the row has 1 fields"),
         ("a.parquet", b"PAR1 and nothing", r"a.parquet: not a Parquet file"),

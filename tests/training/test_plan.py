@@ -7,12 +7,14 @@ from typing import Any, cast
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 from trl import ModelConfig
 
 from derta.cli import main
+from derta.errors import InputError
 from derta.method.objective import install_objective
 from derta.method.tree import Term, TokenTree, collate
+from derta.training import plan
 from derta.training.config import DeRTaConfig
 from derta.training.memory import Memory, estimate_memory
 
@@ -180,3 +182,23 @@ def test_lora_of_70_billion_parameters_fits_8_devices_of_80_gb_on_paper(
     weights = next(line for line in shown.splitlines() if "weights" in line)
     # 70.6 billion of 2 bytes; 1.24 billion of LoRA of 4 bytes, and their copies of 2 bytes in mixed precision
     assert [float(cell) for cell in weights.replace("│", " ").split()[1:]] == pytest.approx([148.6, 18.3], abs=0.1)
+
+
+def test_the_shape_of_a_model_is_built_without_the_code_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers would ask on standard input, where a configuration names code for an architecture of its own."""
+
+    class OfOthers(PreTrainedConfig):
+        model_type = "of-others"
+
+    ran = tmp_path / "ran"
+    (tmp_path / "modeling_others.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Model: pass\n")
+    config: Any = OfOthers()
+    config.auto_map = {"AutoModelForCausalLM": "modeling_others.Model"}
+    config._name_or_path = str(tmp_path)
+    monkeypatch.setattr(plan, "load_config", lambda *given: config)
+    monkeypatch.setattr("builtins.input", lambda *prompt: "y")
+    with pytest.raises(InputError):
+        plan.empty_model(str(tmp_path), ModelConfig())
+    assert not ran.exists()
