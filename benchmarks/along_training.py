@@ -8,19 +8,18 @@ Each method tunes the organism on the study's data and budget and is attacked ev
 """
 
 import argparse
-import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from derta.files import write_json, write_text
+from derta.report.figures import svg_file
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "along_training.json"
@@ -82,10 +81,7 @@ def draw(found: dict[str, list[dict[str, float]]]) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("%")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    drawing = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "derta"}):
-        figure.savefig(drawing, format="svg", metadata={"Date": None}, facecolor="white")
-    write_text(FIGURE, drawing.getvalue())
+    write_text(FIGURE, svg_file(figure))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Figures as inline SVG that takes its colours from the page, so that it is legible on light and on dark.
+"""Figures as inline SVG that takes its colours from the page, so that it is legible on light and on dark; and as files.
 
 Every figure shows values with their 95 % intervals, one colour and one marker for each model throughout.
 """
@@ -68,7 +68,7 @@ def intervals(title: str, labels: Sequence[str], series: Series, xlabel: str, *,
         axes.set_xlabel(xlabel)
         axes.grid(axis="x", linewidth=0.7)
         axes.set_axisbelow(True)
-        return _svg(figure, title)
+        return _inline(figure, title)
 
 
 def _draw(axes: Any, place: int, points: Sequence[tuple[MetricRow, float]]) -> None:
@@ -107,10 +107,18 @@ def curve(title: str, depths: Sequence[int], series: Series, xlabel: str, ylabel
         axes.set_ylabel(ylabel)
         axes.grid(axis="y", linewidth=0.7)
         axes.set_axisbelow(True)
-        return _svg(figure, title)
+        return _inline(figure, title)
 
 
-def _svg(figure: Figure, title: str) -> Markup:
+def svg_file(figure: Figure) -> str:
+    """Return a figure as the text of an SVG file on white, the same for the same figure."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "derta"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, facecolor="white")
+    return buffer.getvalue()
+
+
+def _inline(figure: Figure, title: str) -> Markup:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Title": title})
     svg = buffer.getvalue()

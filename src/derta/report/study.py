@@ -1,6 +1,5 @@
 """A study's page: what was claimed and whether it holds, tables of means over cells, figures; Markdown and SVG."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ from rich.table import Table as TerminalTable
 
 from derta.errors import InputError
 from derta.files import write_text
+from derta.report.figures import svg_file
 from derta.study.numbers import ASR, Estimate, Measure, Numbers, mean_of, value_of
 from derta.study.plan import Study, Table
 from derta.study.verdicts import Verdict
 
 _STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "derta",
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -56,7 +54,7 @@ def write_page(study: Study, numbers: Numbers, verdicts: Sequence[Verdict], page
                 continue
             name = f"{number}.svg"
             drawing = _curves(table, known, numbers) if isinstance(table.variants, dict) else _map(known, numbers)
-            write_text(figures / name, _svg(drawing))
+            write_text(figures / name, svg_file(drawing))
             parts += [_table(study, table, known, numbers), f"![{table.title}]({figures.name}/{name})"]
         write_text(page, "\n\n".join(part for part in parts if part) + "\n")
     except OSError as error:
@@ -181,10 +179,3 @@ def _curves(table: Table, variants: Sequence[str], numbers: Numbers) -> Figure:
         axes.grid(axis="y", linewidth=0.5)
         figure.legend(loc="outside right upper", frameon=False)
     return figure
-
-
-def _svg(figure: Figure) -> str:
-    text = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None}, facecolor="white")
-    return text.getvalue()
