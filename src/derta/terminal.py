@@ -94,9 +94,9 @@ class Screen:
         output, error = self._log.shown if self._log else (sys.stdout, sys.stderr)
         return Console(file=error if errors else output, highlight=False)
 
-    def say(self, text: str, style: str = "", errors: bool = False) -> None:
-        """Print a line that stays, above what goes; `errors`: on standard error."""
-        if self.quiet:
+    def say(self, text: str, style: str = "", errors: bool = False, always: bool = False) -> None:
+        """Print a line that stays, above what goes; `errors`: on standard error; `always`: also where it is quiet."""
+        if self.quiet and not always:
             return
         console = self.console(errors)
         if self._live is not None and console.is_terminal:

@@ -7,8 +7,9 @@ import pytest
 from derta.cli import main
 from derta.files import sole_writer, write_json
 from derta.study import load_study
-from derta.study.cells import _digest
+from derta.study.cells import CellError, _digest
 from derta.study.numbers import load_numbers
+from derta.study.plan import Cell, Study
 
 STUDY = """
 title: A study
@@ -86,3 +87,17 @@ def test_one_process_works_in_a_study_at_a_time(study: Path, capsys: pytest.Capt
     with sole_writer(Path("runs")):
         assert main(["study", "study.yaml", "--out", "runs"]) == 2
     assert "another derta is at work in it" in capsys.readouterr().err
+
+
+def test_a_failed_cell_is_told_even_where_it_is_quiet(
+    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(study: Study, cell: Cell, *others: object) -> None:
+        if cell.variant == "old":
+            raise CellError("derta train ended with 2: it said why")
+
+    monkeypatch.setattr("derta.study.cells.run_cell", fail)
+    assert main(["study", "study.yaml", "--out", "runs", "--jobs", "1", "--quiet"]) == 1
+    told = capsys.readouterr().err
+    assert "derta: failed: world-1/old/seed-1: derta train ended with 2: it said why\n" in told
+    assert "derta: 2 cells failed; the same command tries them again\n" in told

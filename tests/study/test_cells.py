@@ -9,10 +9,9 @@ import pytest
 from derta.evaluation.results.metrics import MetricRow
 from derta.names import recipe_path
 from derta.study import cells as study_cells
-from derta.study.cells import CELL, CellError, _commands, _digest, _Lifeline, is_done, run_cell, run_study
+from derta.study.cells import CELL, CellError, Failure, _commands, _digest, _Lifeline, is_done, run_cell, run_study
 from derta.study.numbers import collect
 from derta.study.plan import Cell, Study, load_study
-from derta.terminal import screen
 
 ROW = MetricRow("m", "d", "derta", 1, "direct", None, "asr", 5.0, 40, 1.0, 9.0, "organism", "%")
 
@@ -76,18 +75,18 @@ def test_a_recipe_that_changes_while_a_cell_is_at_work_is_not_what_it_was_traine
 
 
 def test_a_cell_that_fails_is_told_at_once_and_the_others_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = study_of(tmp_path, "soft: {}, after: {after: soft, recipe: organism}, hard: {}")
+    told: list[Failure] = []
     told_before: list[str] = []
 
     def run(study: Study, cell: Cell, *others: object) -> None:
         if cell.variant == "soft":
             raise CellError("derta eval ended with 2: it said why")
-        told_before.append(capsys.readouterr().err)
+        told_before.extend(f"{failure.cell.directory}: {failure.line}" for failure in told)
 
     monkeypatch.setattr(study_cells, "run_cell", run)
-    monkeypatch.setattr(screen, "quiet", False)
-    failures = run_study(study, tmp_path, jobs=1)
-    assert [failure.cell.variant for failure in failures] == ["soft", "after"]
-    assert "failed: world-3/soft/seed-1: derta eval ended with 2: it said why" in told_before[0]
+    assert run_study(study, tmp_path, jobs=1, on_failure=told.append) == 2
+    assert told_before == ["world-3/soft/seed-1: derta eval ended with 2: it said why"]
+    assert [failure.cell.variant for failure in told] == ["soft", "after"]

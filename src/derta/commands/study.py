@@ -4,11 +4,15 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from derta.errors import InputError
 from derta.terminal import screen
+
+if TYPE_CHECKING:
+    from derta.study.cells import Failure
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -57,13 +61,11 @@ def run(args: Namespace) -> int:
     if args.page is None:
         require_inspect()
         with sole_writer(args.out):
-            failures = run_study(study, args.out, args.jobs)
+            failed = run_study(study, args.out, args.jobs, _tell)
         save_numbers(rows, collect(study, args.out))
         screen.say(f"wrote {rows}")
-        for failure in failures if args.quiet else ():  # else each was told when it failed
-            print(f"derta: failed: {failure.cell.directory}: {failure.line}", file=sys.stderr)
-        if failures:
-            print(f"derta: {len(failures)} cells failed; the same command tries them again", file=sys.stderr)
+        if failed:
+            print(f"derta: {failed} cells failed; the same command tries them again", file=sys.stderr)
             return 1
     numbers = Numbers.of(load_numbers(rows))
     verdicts = check_claims(study, numbers)
@@ -73,3 +75,7 @@ def run(args: Namespace) -> int:
     if verdicts:
         Console().print(claims_table(verdicts))
     return int(not all(verdict.met for verdict in verdicts))
+
+
+def _tell(failure: "Failure") -> None:
+    screen.say(f"derta: failed: {failure.cell.directory}: {failure.line}", errors=True, always=True)

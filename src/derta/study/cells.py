@@ -51,33 +51,34 @@ class _Lifeline:
         os.close(self.inherited)
 
 
-def run_study(study: Study, out: Path, jobs: int) -> list[Failure]:
-    """Train and evaluate every cell that isn't finished; return those that failed.
+def run_study(study: Study, out: Path, jobs: int, on_failure: Callable[[Failure], None] = lambda _: None) -> int:
+    """Train and evaluate every cell that isn't finished; return how many failed.
 
     Args:
         study: Says which cells there are.
         out: Gets a directory for each cell. What is in it already is finished, not begun again.
         jobs: Limits how many cells run at a time. Each takes one thread.
+        on_failure: Is told of each cell that fails, at once: the others may take hours. It is called in any thread.
     """
     cells = list(study.cells())
     futures: dict[Cell, Future[None]] = {}
-    failures = []
+    failed = 0
     with ThreadPoolExecutor(jobs) as pool, _Lifeline() as lifeline, screen.bar("cells", len(cells)) as advance:
         for cell in cells:
             start = study.start_of(cell)
             # It was submitted before, so that waiting for it comes to an end.
             earlier = futures[start] if start else None
-            futures[cell] = pool.submit(_run_after, earlier, study, cell, out, lifeline, advance)
+            futures[cell] = pool.submit(_run_after, earlier, study, cell, out, lifeline, on_failure, advance)
         try:
-            for cell, future in futures.items():
+            for future in futures.values():
                 if isinstance(error := future.exception(), CellError):
-                    failures.append(Failure(cell, str(error)))
+                    failed += 1
                 elif error is not None:
                     raise error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return failures
+    return failed
 
 
 def _run_after(
@@ -86,15 +87,15 @@ def _run_after(
     cell: Cell,
     out: Path,
     lifeline: _Lifeline,
+    on_failure: Callable[[Failure], None],
     advance: Callable[[int], None],
 ) -> None:
-    if earlier is not None and earlier.exception() is not None:
-        raise CellError(f"{study.variants[cell.variant].after}, which it starts from, failed")
     try:
+        if earlier is not None and earlier.exception() is not None:
+            raise CellError(f"{study.variants[cell.variant].after}, which it starts from, failed")
         run_cell(study, cell, out, lifeline)
     except CellError as error:
-        # At once: the others may take hours.
-        screen.say(f"failed: {cell.directory}: {error}", errors=True)
+        on_failure(Failure(cell, str(error)))
         raise
     advance(1)
 
