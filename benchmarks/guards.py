@@ -68,7 +68,7 @@ GUARDS = (
     Guard("logins in URLs", "redaction.py", '_LOGIN.sub(f"{HIDDEN}@", text)', "text", _SECRETS),
     Guard("numbers that are none", "training/ranges.py", " or not abs(value) <= sys.float_info.max", "", _RECIPES),
     Guard("a key twice in a recipe", "training/options.py", "if name in seen:", "if False:", _RECIPES),
-    Guard("a key twice in a row", "data/strict_json.py", "if len(found) != len(pairs):", "if False:", _READERS),
+    Guard("a key twice in a row", "data/readers.py", "text, object_pairs_hook=unique_keys", "text", _READERS),
     Guard("a key twice in results", "files.py", "if len(document) < len(pairs):", "if False:", _FILES),
     Guard(
         "packages that aren't there", "training/config.py", "name not in (*get_avail", "() and (*get_avail", _RECIPES

@@ -82,8 +82,8 @@ def test_drafts_have_no_digest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"asr": 0, "asr": 90}', "the key 'asr' stands twice"),
-        ('{"rows": [{"n": 1, "n": 2}]}', "the key 'n' stands twice"),
+        ('{"asr": 0, "asr": 90}', "key 'asr' occurs twice in one object"),
+        ('{"rows": [{"n": 1, "n": 2}]}', "key 'n' occurs twice in one object"),
         ('{"asr": NaN}', "NaN is no number"),
         ('{"asr": -Infinity}', "-Infinity is no number"),
         ("[" * 100_000, "not JSON"),

@@ -142,7 +142,7 @@ def parse_json(text: str, origin: str) -> Any:
         InputError: It isn't such JSON; the message begins with `origin`.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{origin}: not JSON: {first_line(error)}") from None
 
@@ -163,11 +163,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object of JSON (an `object_pairs_hook`) whose readers can't disagree on what it says.
+
+    Raises:
+        ValueError: It names a key twice.
+    """
     document = dict(pairs)
     if len(document) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice[:40]!r} occurs twice in one object; rename or drop one of them")
     return document
 
 

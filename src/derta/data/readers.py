@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn, cast
 
-from derta.data import strict_json
 from derta.data.sniffing import looks_like
 from derta.data.triples import type_name
 from derta.errors import InputError, did_you_mean, first_line
+from derta.files import unique_keys
 
 EXTENSIONS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSED = (".gz", ".zst")
@@ -110,7 +110,7 @@ def _decode(line: bytes, path: Path, number: int) -> str:
 
 def _parse(text: str, path: Path, number: int) -> Any:
     try:
-        return strict_json.loads(text)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         mend = (number == 1 and _seems(path)) or "; each line must hold one JSON object"
         raise InputError(f"{_name(path)}:{number}: malformed JSON at column {error.colno}: {error.msg}{mend}") from None
@@ -173,7 +173,7 @@ class _Document:
     def __init__(self, text: str, path: Path) -> None:
         self.text, self.path = text, path
         self.at, self.line = 0, 1
-        self._decoder = strict_json.DECODER
+        self._decoder = json.JSONDecoder(object_pairs_hook=unique_keys)
 
     def peek(self) -> str:
         """Return the next character that isn't white space, or an empty string at the end."""

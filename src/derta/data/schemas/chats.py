@@ -1,14 +1,15 @@
 """Schemas of conversations: messages, ShareGPT, OpenAI's preference pairs, and transcripts of Human and Assistant."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from derta.data import strict_json
 from derta.data.readers import Row
 from derta.data.schemas.schema import Schema, each
 from derta.data.triples import Message, Role, checked_text, type_name
 from derta.errors import InputError, did_you_mean
+from derta.files import unique_keys
 
 _ROLES: dict[str, Role] = {
     **dict.fromkeys(("system", "developer"), "system"),
@@ -35,7 +36,7 @@ def as_messages(value: Any, field: str, place: str) -> list[Message]:
     """
     if isinstance(value, str) and value.lstrip().startswith("[{"):  # a table holds lists as text
         try:
-            value = strict_json.loads(value)
+            value = json.loads(value, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{place}: {field} must be a list of messages; as JSON it can't be read: {error}"
