@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -381,26 +381,25 @@ def overhead(model: str, calibration: Calibration, turns: int) -> dict[str, Any]
         "attention_mask": torch.ones_like(ids),
     }
     plain: Any = loaded.generate
-    sides = {
-        "generate": (lambda: plain(ids, **how), lambda: guarded.generate(ids, **how)),
-        "engine": (
-            lambda: generate(loaded, tokenizer, requests, 64),
-            lambda: generate(loaded, tokenizer, requests, 64, guard=calm),
-        ),
+    sides: dict[str, dict[str, Callable[[], Any]]] = {
+        "generate": {"plain": lambda: plain(ids, **how), "guarded": lambda: guarded.generate(ids, **how)},
+        "engine": {
+            "plain": lambda: generate(loaded, tokenizer, requests, 64),
+            "guarded": lambda: generate(loaded, tokenizer, requests, 64, guard=calm),
+        },
     }
     found = {}
     for name, pair in sides.items():
-        for side in pair:
+        for side in pair.values():
             side()
-        seconds: tuple[list[float], list[float]] = ([], [])
-        for turn in range(turns):
-            for which in (0, 1) if turn % 2 else (1, 0):
-                began = time.process_time()
-                pair[which]()
-                seconds[which].append(time.process_time() - began)
-        ratios = [b / a for a, b in zip(*seconds, strict=True)]
+        seconds: dict[str, list[float]] = {side: [] for side in pair}
+        for which in in_turns(list(pair), turns):
+            began = time.process_time()
+            pair[which]()
+            seconds[which].append(time.process_time() - began)
+        ratios = [b / a for a, b in zip(seconds["plain"], seconds["guarded"], strict=True)]
         found[name] = {
-            "cpu_seconds": [statistics.median(side) for side in seconds],
+            "cpu_seconds": [statistics.median(side) for side in seconds.values()],
             "overhead_percent": 100 * (statistics.median(ratios) - 1),
             "turns": turns,
         }
