@@ -38,6 +38,12 @@ def test_a_template_that_never_ends_is_ended(
     assert render(tokenizer, [MESSAGES], ["here"]) == [before]
 
 
+def test_a_text_that_is_too_long_is_refused_however_fast_it_was_written(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = BOMBS["a long text"]
+    with pytest.raises(InputError, match="^here: .*: it writes more than 16,777,216 characters$"):
+        render(tokenizer, [MESSAGES], ["here"])
+
+
 def test_it_renders_as_transformers_does(tokenizer: PreTrainedTokenizerFast) -> None:
     conversations: list[list[Message]] = [MESSAGES, [*MESSAGES, {"role": "assistant", "content": "No."}]]
     for generation in (True, False):
