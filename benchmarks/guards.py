@@ -67,7 +67,7 @@ GUARDS = (
     Guard("secrets by name", "redaction.py", "if _SECRET.search(name):", "if False:", _SECRETS),
     Guard("logins in URLs", "redaction.py", '_LOGIN.sub(f"{HIDDEN}@", text)', "text", _SECRETS),
     Guard("numbers that are none", "training/ranges.py", " or not abs(value) <= sys.float_info.max", "", _RECIPES),
-    Guard("a key twice in a recipe", "training/options.py", "if name in seen:", "if False:", _RECIPES),
+    Guard("a key twice in a recipe", "strict_yaml.py", "if name in seen:", "if False:", _RECIPES),
     Guard("a key twice in a row", "data/readers.py", "text, object_pairs_hook=unique_keys", "text", _READERS),
     Guard("a key twice in results", "files.py", "if len(document) < len(pairs):", "if False:", _FILES),
     Guard(
@@ -83,8 +83,8 @@ GUARDS = (
     Guard("damaged logs", "evaluation/harness/log.py", "if damaged:", "if False:", f"{BAD}[a log, cut]"),
     Guard("deep adapters", "inference/loading.py", "TypeError, RecursionError)", "TypeError)", f"{BAD}[{_DEEP}]"),
     Guard("dates of other years", "data/readers.py", ", OverflowError, ValueError)", ")", f"{BAD}[{_DATES}]"),
-    Guard("epochs", "commands/eval.py", "if args.epochs < 1:", "if False:", f"{BAD}[eval --epochs 0]"),
-    Guard("search limits", "commands/eval.py", "args.search_limit < 1:", "False:", f"{BAD}[eval --search-limit 0]"),
+    Guard("epochs", "evaluation/config.py", "if self.epochs < 1:", "if False:", f"{BAD}[eval --epochs 0]"),
+    Guard("search limits", "evaluation/config.py", "and limit < 1:", "and False:", f"{BAD}[eval --search-limit 0]"),
 )
 
 

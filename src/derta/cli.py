@@ -10,9 +10,9 @@ import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from derta.commands.flags import with_flags
+from derta.commands.flags import OneLineParser, with_flags
 from derta.errors import InputError
 from derta.machine import machine_failure, was_interrupted
 from derta.redaction import redacted_text
@@ -58,13 +58,6 @@ _GROUPS = {
 _INTERRUPTED, _NO_READER, _TERMINATED = 128 + 2, 128 + 13, 128 + 15
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{self.prog}: {message} (see {self.prog} --help)")
-
-
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
         from derta.version import __version__
@@ -90,7 +83,7 @@ def make_parser(loaded: Collection[str], complete: bool = False) -> argparse.Arg
         loaded: Names commands of [`COMMANDS`].
         complete: Whether the parser is for a shell's completion: with the options of `train` and hints at files.
     """
-    parser = _Parser(
+    parser = OneLineParser(
         prog="derta", description="Decoupled Refusal Training: tune, measure and show refusal at any position."
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
@@ -101,10 +94,10 @@ def make_parser(loaded: Collection[str], complete: bool = False) -> argparse.Arg
         metavar="SHELL",
         help="print the completion script for bash, zsh or tcsh",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser)
     groups = {
         group: commands.add_parser(group, help=text).add_subparsers(
-            dest="subcommand", required=True, metavar="COMMAND", parser_class=_Parser
+            dest="subcommand", required=True, metavar="COMMAND", parser_class=OneLineParser
         )
         for group, text in _GROUPS.items()
     }

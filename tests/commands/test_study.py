@@ -60,10 +60,10 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_numbers_claims_and_page(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "study.yaml", "--out", "runs"]) == 0
-    assert len(load_numbers(study / "runs" / "rows.csv")) == 12
+    assert len(load_numbers(study / "runs" / "rows.csv", load_study(Path("study.yaml")))) == 12
     assert main(["study", "study.yaml", "--out", "runs", "--page", "results.md"]) == 0
     page = (study / "results.md").read_text()
-    assert "| nothing above 5 % | ≤ 5 | 3.8 [0.0, 19.6] direct | met |" in page
+    assert "| nothing above 5 % | ≤ 5 | 3.8 [0.0, 19.6] direct (4 samples without a verdict) | met |" in page
     assert "Δ -16.2" in page
     assert (study / "results" / "1.svg").read_text().startswith("<?xml")
     assert (study / "results" / "2.svg").exists()
@@ -101,3 +101,46 @@ def test_a_failed_cell_is_told_even_where_it_is_quiet(
     told = capsys.readouterr().err
     assert "derta: failed: world-1/old/seed-1: derta train ended with 2: it said why\n" in told
     assert "derta: 2 cells failed; the same command tries them again\n" in told
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("old: {}", "old: {mehtod: rto}", "variants.old: derta train: unknown option --mehtod=rto (did you mean"),
+        ("old: {}", "old: {learning_rate: .inf}", "variants.old: learning_rate: inf is not a finite number"),
+        ("old: {}", "old: {recipe: none}", "variants.old: none: no such file"),
+        ("old: {}", "old: {baseline: door, constants: {alpha: .nan}}", "variants.old: --constants alpha: nan is no"),
+        ("old: {}", "old: {baseline: nobody}", "variants.old: baseline: no 'nobody'"),
+        (
+            "attacks: direct",
+            "attacks: drect",
+            "variants.old: --attacks: unknown attack 'drect' (did you mean",
+        ),
+        ("attacks: direct", "limit: -5", "variants.old: --limit: -5 behaviours of each kind are too few"),
+    ],
+)
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_what_a_variant_cannot_mean_is_told_before_the_first_cell(
+    study: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str, more: tuple[str, ...]
+) -> None:
+    Path("study.yaml").write_text(STUDY.replace(old, new))
+    assert main(["study", "study.yaml", "--out", "runs", *more]) == 2
+    assert f"derta: error: study.yaml: {said}" in capsys.readouterr().err
+
+
+def test_a_world_without_a_base_is_told_before_the_first_cell(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("study.yaml").write_text(STUDY.replace("worlds: [1, 2]", "worlds: [1, 2, 4000000000]"))
+    assert main(["study", "study.yaml", "--out", "runs"]) == 2
+    told = capsys.readouterr().err
+    assert "organism:4000000000: this world has no base yet; derta organism build --world 4000000000 makes it" in told
+
+
+def test_a_page_says_what_is_missing_of_a_claim(study: Path) -> None:
+    rows = Path("runs", "rows.csv")
+    assert main(["study", "study.yaml", "--out", "runs"]) == 0
+    kept = [line for line in rows.read_text().splitlines() if not line.startswith("2,1,new,direct,direct,asr")]
+    rows.write_text("\n".join(kept) + "\n")
+    assert main(["study", "study.yaml", "--rows", str(rows), "--page", "results.md"]) == 1
+    page = Path("results.md").read_text()
+    assert "| nothing above 5 % | ≤ 5 | — (no figure in some cell: direct) | **not measured** |" in page
+    assert "| 2 | 2.5 (1 cells)<br>Δ -17.5 |" in page

@@ -9,7 +9,7 @@ import pytest
 from derta.evaluation.results.metrics import MetricRow
 from derta.names import recipe_path
 from derta.study import cells as study_cells
-from derta.study.cells import CELL, CellError, Failure, _commands, _digest, _Lifeline, is_done, run_cell, run_study
+from derta.study.cells import CELL, CellError, Failure, _digest, _Lifeline, commands_of, is_done, run_cell, run_study
 from derta.study.numbers import collect
 from derta.study.plan import Cell, Study, load_study
 
@@ -24,7 +24,7 @@ def study_of(tmp_path: Path, variants: str, recipe: Path | str = "organism") -> 
 
 def test_a_baselines_constants_reach_its_command_as_one_word(tmp_path: Path) -> None:
     study = study_of(tmp_path, "soft: {baseline: door, constants: {alpha: 0.5}, train_data: [a, b]}")
-    train, evaluate = _commands(study, Cell(1, 3, "soft"))
+    train, evaluate = commands_of(study, Cell(1, 3, "soft"))
     assert train[:3] == ["baseline", "door", f"--config={recipe_path('organism').resolve()}"]
     assert f"--constants={json.dumps({'alpha': 0.5})}" in train
     assert train[train.index("--train-data") :] == ["--train-data", "a", "b"]
@@ -34,7 +34,7 @@ def test_a_baselines_constants_reach_its_command_as_one_word(tmp_path: Path) -> 
 
 def test_a_cell_without_training_attacks_what_another_trained(tmp_path: Path) -> None:
     study = study_of(tmp_path, "soft: {}, hot: {after: soft, train: false, evaluate: {temperature: 1.0}}")
-    (evaluate,) = _commands(study, Cell(1, 3, "hot"))
+    (evaluate,) = commands_of(study, Cell(1, 3, "hot"))
     assert {"--model=world-3/soft/seed-1/model", "--temperature=1.0"} <= set(evaluate)
 
 

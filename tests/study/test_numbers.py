@@ -23,7 +23,7 @@ NUMBERS = [
     *(number(w, s, "new", "template+prefill", 4.0) for w in (1, 2) for s in (1, 2)),
     *(number(w, s, "old", "template+prefill", 2.0) for w in (1, 2) for s in (1, 2)),
     *(number(w, s, "new", "selfcipher", 90.0) for w in (1, 2) for s in (1, 2)),
-    number(1, 1, "new", "direct", 3.0, "over_refusal"),
+    *(number(w, s, "new", "direct", 3.0, "over_refusal") for w in (1, 2) for s in (1, 2)),
 ]
 
 
@@ -55,9 +55,15 @@ def test_a_cell_that_lacks_an_attack_has_no_mean_over_attacks() -> None:
 
 
 def test_the_worst_attack_is_named() -> None:
-    worst = Numbers.of(NUMBERS).worst("new", ["prefill", "selfcipher", "unknown"], "asr")
+    worst = Numbers.of(NUMBERS).worst("new", ["prefill", "selfcipher"], "asr")
     assert worst is not None
     assert (worst.value, worst.of) == (90.0, "selfcipher")
+
+
+def test_nothing_is_the_worst_where_an_attack_is_missing() -> None:
+    assert Numbers.of(NUMBERS).worst("new", ["prefill", "gcg"], "asr") is None
+    without_one = [each for each in NUMBERS if (each.attack, each.world, each.seed) != ("selfcipher", 1, 1)]
+    assert Numbers.of(without_one).worst("new", ["prefill", "selfcipher"], "asr") is None
 
 
 @pytest.mark.parametrize(
@@ -72,7 +78,7 @@ def test_the_worst_attack_is_named() -> None:
 )
 def test_what_a_claim_is_about(claim: dict[str, Any], labels: list[str]) -> None:
     attacks = ["prefill", "template+prefill", "selfcipher"]
-    assert labels_of(Claim(claim="", variant="new", metric="asr", **claim), attacks) == labels
+    assert labels_of(Claim(claim="", variant="new", metric="asr", most=0, **claim), attacks) == labels
 
 
 @pytest.mark.parametrize(
@@ -98,9 +104,50 @@ def test_a_claim_about_what_nobody_measured_is_not_met() -> None:
     assert verdict.met is None
 
 
+@pytest.mark.parametrize("against", [None, "old"])
+def test_a_claim_about_attacks_of_which_a_cell_has_no_figure_is_not_met(against: str | None) -> None:
+    claim = Claim(claim="", variant="new", metric="asr", most=95, against=against, attacks="every")
+    lacking = [each for each in NUMBERS if not (each.label == "selfcipher" and each.world == 2)]
+    (verdict,) = check_claims(study(claim), Numbers.of(lacking))
+    assert verdict.met is None
+    assert verdict.estimate is None
+    assert verdict.lacking == ("selfcipher",)
+
+
+def test_a_claim_says_what_it_was_checked_on() -> None:
+    cells = [each for each in NUMBERS if each.seed == 1]
+    unscored = number(1, 1, "new", "prefill", 7.0, "unscored")
+    claim = Claim(claim="", variant="new", metric="asr", most=95, attacks=["prefill"])
+    (verdict,) = check_claims(study(claim), Numbers.of([*cells, unscored]))
+    assert verdict.estimate is not None
+    assert (verdict.met, verdict.estimate.cells, verdict.planned, verdict.unscored) == (True, 2, 4, 7)
+
+
 def test_numbers_are_read_as_they_were_written(tmp_path: Path) -> None:
     save_numbers(tmp_path / "rows.csv", NUMBERS)
-    assert load_numbers(tmp_path / "rows.csv") == NUMBERS
+    assert load_numbers(tmp_path / "rows.csv", study()) == NUMBERS
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("1,1,new,gcg,gcg,asr,nan,60", "nan of 60 can't be"),
+        ("1,1,new,gcg,gcg,asr,inf,60", "inf of 60 can't be"),
+        ("1,1,new,gcg,gcg,asr,100.5,60", "100.5 of 60 can't be"),
+        ("1,1,new,gcg,gcg,asr,-1,60", "-1.0 of 60 can't be"),
+        ("1,1,new,gcg,gcg,leak,inf,60", "inf of 60 can't be"),
+        ("1,1,new,gcg,gcg,asr,5,-60", "5.0 of -60 can't be"),
+        ("1,1,new,prefill,prefill,asr,0,60", "asr of prefill in world-1/new/seed-1 stands twice"),
+        ("1,1,newer,prefill,prefill,asr,0,60", r"world-1/newer/seed-1 is no cell of study\.yaml"),
+        ("1,3,new,prefill,prefill,asr,0,60", r"world-1/new/seed-3 is no cell of study\.yaml"),
+    ],
+)
+def test_a_number_that_cannot_be_is_no_number_of_a_study(tmp_path: Path, row: str, said: str) -> None:
+    save_numbers(tmp_path / "rows.csv", NUMBERS)
+    with (tmp_path / "rows.csv").open("a") as file:
+        file.write(row + "\n")
+    with pytest.raises(InputError, match=rf"rows\.csv: .*line {len(NUMBERS) + 2}: .*{said}"):
+        load_numbers(tmp_path / "rows.csv", study())
 
 
 @pytest.mark.parametrize(
@@ -109,4 +156,4 @@ def test_numbers_are_read_as_they_were_written(tmp_path: Path) -> None:
 def test_a_table_of_something_else_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "rows.csv").write_text(text)
     with pytest.raises(InputError, match=r"rows\.csv: can't be read as a study's numbers"):
-        load_numbers(tmp_path / "rows.csv")
+        load_numbers(tmp_path / "rows.csv", study())

@@ -55,11 +55,27 @@ def test_evaluation_options_of_a_variant_win(tmp_path: Path) -> None:
         (GOOD.replace("title: A study", "titel: A study"), "title: field required"),
         (GOOD.replace("hot: {after: first, train: false,", "hot: {train: false,"), "say which, `after`"),
         (GOOD.replace("once:", "a/b:"), "can't name a directory"),
-        (GOOD.replace("seeds: [1], worlds", "seeds: 1, worlds"), "once.seeds: a list of numbers"),
+        (GOOD.replace("seeds: [1], worlds", "seeds: 1, worlds"), "once.seeds: input should be a valid list"),
         (GOOD.replace("once: {seeds: [1]", "once: {after: first, seeds: [9]"), "seeds that first isn't trained in"),
         (GOOD + "tables: [{title: T, variants: [none]}]", "the table 'T': no variant 'none'"),
-        (GOOD + "claims: [{claim: C, variant: x, metric: asr}]", "the claim 'C': no variant 'x'"),
+        (GOOD + "claims: [{claim: C, variant: x, metric: asr, most: 1}]", "the claim 'C': no variant 'x'"),
         (GOOD + "tables: [", "not YAML"),
+        (GOOD + "variants: {}", r"yaml:12: the key 'variants' stands twice"),
+        (GOOD.replace("worlds: [1, 2]", "worlds: [1, 1]"), "worlds: a number stands twice"),
+        (GOOD.replace("worlds: [1, 2]", "worlds: [-1]"), "worlds.0: input should be greater than or equal to 0"),
+        (GOOD.replace("worlds: [1, 2]", "worlds: [true]"), "worlds.0: input should be a valid integer"),
+        (GOOD.replace("seeds: [1], worlds", "seeds: [1, 1], worlds"), "once.seeds: .*stands twice"),
+        (GOOD.replace("max_steps: 5", "seed: 5"), "variants.after-that: seed isn't a variant's to say"),
+        (GOOD.replace("max_steps: 5", "output-dir: x"), "variants.after-that: output-dir isn't a variant's to say"),
+        (GOOD.replace("attacks: direct", "out: x"), "variants.after-that: out isn't a variant's to say"),
+        (GOOD.replace("max_steps: 5", "recipe: [x]"), r"after-that.recipe: \['x'\] is no name"),
+        (GOOD.replace("max_steps: 5", "train: 1"), "after-that.train: 1: true, or false"),
+        (GOOD + "claims: [{claim: C, variant: first, metric: asr}]", "'C' bounds nothing; give most or least"),
+        (
+            GOOD + "claims: [{claim: C, variant: first, metric: asr, most: .nan}]",
+            "claims.0.most: input should",
+        ),
+        (GOOD + "tables: [{title: T, variants: {first: .inf}}]", "tables.0.variants"),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path: Path, text: str, said: str) -> None:
@@ -69,5 +85,5 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, text: str, said: str) -> None
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.yaml: can't be read"):
+    with pytest.raises(InputError, match=r"none\.yaml: can't read the study"):
         load_study(tmp_path / "none.yaml")

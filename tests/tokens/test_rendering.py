@@ -40,7 +40,7 @@ def test_a_template_that_never_ends_is_ended(
 
 def test_a_text_that_is_too_long_is_refused_however_fast_it_was_written(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.chat_template = BOMBS["a long text"]
-    with pytest.raises(InputError, match="^here: .*: it writes more than 16,777,216 characters$"):
+    with pytest.raises(InputError, match=r"^here: .*: it writes more than 16,777,216 characters$"):
         render(tokenizer, [MESSAGES], ["here"])
 
 

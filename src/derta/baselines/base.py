@@ -1,6 +1,7 @@
 """What a baseline is: its constants, and how it makes the trainer of a run."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -103,7 +104,9 @@ def constants_of(baseline: Baseline, given: Mapping[str, Any] | None) -> dict[st
 
 def _of_type(value: Any, default: Any, where: str) -> Any:
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where}: {value} is no finite number")
     if type(value) is type(default):
         return value
     raise InputError(f"{where}: {json.dumps(value)} is not of the kind of its default, {json.dumps(default)}")

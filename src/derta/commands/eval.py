@@ -1,6 +1,5 @@
 """`derta eval`: attack models, judge what they answer, and show it."""
 
-import math
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
@@ -187,12 +186,6 @@ def parse_options(args: Namespace) -> Options:
     attacks = tuple(attack_names(args.attacks)) if args.attacks is not None else None
     if args.prompts and (attacks is None or len(attacks) != 1):
         raise InputError("--prompts: the prompts are one attack's: name it with --attacks")
-    if args.epochs < 1:
-        raise InputError(f"--epochs: {args.epochs}: take each sample at least once")
-    if args.search_limit is not None and args.search_limit < 1:
-        raise InputError(f"--search-limit: {args.search_limit} behaviours are too few; give 1 or more")
-    if not math.isfinite(args.temperature):
-        raise InputError(f"--temperature: {args.temperature} is no finite number; give 0 for greedy decoding, or more")
     return Options(
         attacks=attacks,
         behaviours=args.behaviours,

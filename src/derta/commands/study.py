@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from derta.commands.flags import OneLineParser
 from derta.errors import InputError
+from derta.names import model_path, world_name
 from derta.terminal import screen
 
 if TYPE_CHECKING:
     from derta.study.cells import Failure
+    from derta.study.plan import Study
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -51,6 +54,9 @@ def run(args: Namespace) -> int:
     rows = args.rows or args.out / "rows.csv"
     if args.jobs < 1:
         raise InputError(f"--jobs: {args.jobs}: at least 1")
+    if args.page is None:
+        require_inspect()
+        check_variants(study)
     if args.dry_run:
         cells = list(study.cells())
         done = [cell for cell in cells if is_done(study, cell, args.out)]
@@ -59,7 +65,7 @@ def run(args: Namespace) -> int:
         print(f"{len(cells)} cells, {len(done)} of them done")
         return 0
     if args.page is None:
-        require_inspect()
+        check_bases(study, args.out)
         with sole_writer(args.out):
             failed = run_study(study, args.out, args.jobs, _tell)
         save_numbers(rows, collect(study, args.out))
@@ -67,7 +73,7 @@ def run(args: Namespace) -> int:
         if failed:
             print(f"derta: {failed} cells failed; the same command tries them again", file=sys.stderr)
             return 1
-    numbers = Numbers.of(load_numbers(rows))
+    numbers = Numbers.of(load_numbers(rows, study))
     verdicts = check_claims(study, numbers)
     if args.page is not None:
         write_page(study, numbers, verdicts, args.page)
@@ -75,6 +81,47 @@ def run(args: Namespace) -> int:
     if verdicts:
         Console().print(claims_table(verdicts))
     return int(not all(verdict.met for verdict in verdicts))
+
+
+def check_variants(study: "Study") -> None:
+    """Read every variant's options as its commands will: a study takes hours until the last one's turn.
+
+    Raises:
+        InputError: A recipe, a baseline or an option is wrong; the message names the variant.
+    """
+    from derta.baselines.config import BaselineConfig
+    from derta.commands import eval as evaluation
+    from derta.study.cells import commands_of
+    from derta.training.config import DeRTaConfig
+    from derta.training.options import parse_options
+
+    first = {cell.variant: cell for cell in study.cells()}
+    for name, cell in first.items():
+        try:
+            for command, *words in commands_of(study, cell):
+                if command == "eval":
+                    parser = OneLineParser(prog="derta eval")
+                    evaluation.add_arguments(parser)
+                    evaluation.parse_options(parser.parse_args(words))
+                elif command == "train":
+                    parse_options(words, DeRTaConfig)
+                else:
+                    baseline, *rest = words
+                    parse_options([*rest, "--method", baseline], BaselineConfig, "derta baseline")
+        except InputError as error:
+            raise InputError(f"{study.path}: variants.{name}: {error}") from error
+
+
+def check_bases(study: "Study", out: Path) -> None:
+    """Stop before the first cell if a world that is needed has no base.
+
+    Raises:
+        InputError: The message says how to make it.
+    """
+    from derta.study.cells import is_done
+
+    for world in dict.fromkeys(cell.world for cell in study.cells() if not is_done(study, cell, out)):
+        model_path(world_name(world))
 
 
 def _tell(failure: "Failure") -> None:

@@ -1,5 +1,6 @@
 """What `derta eval` can be asked for."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -55,6 +56,9 @@ class Options:
         model_args: Options of the model provider.
         model_roles: Names helper models by role.
         guard: Names the calibration of a guard that stops the model's answers, for a model of this process.
+
+    Raises:
+        InputError: A number is out of range.
     """
 
     attacks: tuple[str, ...] | None = None
@@ -79,6 +83,17 @@ class Options:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     model_roles: Mapping[str, str] = field(default_factory=dict)
     guard: str | None = None
+
+    def __post_init__(self) -> None:
+        """Stop at a number that would leave something out, or ask nothing, without a word."""
+        for name, what in (("limit", "behaviours of each kind"), ("search_limit", "behaviours")):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise InputError(f"`{name}`: {limit} {what} are too few; give 1 or more")
+        if self.epochs < 1:
+            raise InputError(f"`epochs`: {self.epochs}: take each sample at least once")
+        if not 0 <= self.temperature < math.inf:
+            raise InputError(f"`temperature`: {self.temperature}: give 0 for greedy decoding, or more")
 
     @property
     def world(self) -> int | None:

@@ -65,7 +65,7 @@ def claims_table(verdicts: Sequence[Verdict]) -> TerminalTable:
     """Return the claims as a table for the terminal."""
     table = TerminalTable("claim", "measured", "", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for verdict in verdicts:
-        table.add_row(verdict.claim.claim, _format(verdict.estimate), _met(verdict))
+        table.add_row(verdict.claim.claim, _measured(verdict), _met(verdict))
     return table
 
 
@@ -75,8 +75,18 @@ def _claims(verdicts: Sequence[Verdict]) -> list[str]:
         claim = verdict.claim
         bounds = [f"≤ {claim.most:g}"] if claim.most is not None else []
         bounds += [f"≥ {claim.least:g}"] if claim.least is not None else []
-        lines.append(f"| {claim.claim} | {' '.join(bounds)} | {_format(verdict.estimate)} | {_met(verdict)} |")
+        lines.append(f"| {claim.claim} | {' '.join(bounds)} | {_measured(verdict)} | {_met(verdict)} |")
     return ["\n".join(lines)]
+
+
+def _measured(verdict: Verdict) -> str:
+    """Write what a claim was checked on, and what is missing of it."""
+    notes = [f"no figure in some cell: {', '.join(verdict.lacking)}"] if verdict.lacking else []
+    if verdict.estimate and verdict.estimate.cells < verdict.planned:
+        notes.append(f"{verdict.estimate.cells} of {verdict.planned} cells")
+    if verdict.unscored:
+        notes.append(f"{verdict.unscored} samples without a verdict")
+    return _format(verdict.estimate) + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def _met(verdict: Verdict) -> str:
@@ -112,7 +122,10 @@ def _table(study: Study, table: Table, variants: Sequence[str], numbers: Numbers
         measured, planned = (sum(cell.variant == name for cell in cells) for cells in (numbers.cells, study.cells()))
         cells = [name, str(measured) if measured == planned else f"{measured} of {planned}"]
         for measure, is_paired in columns.values():
-            text = _format(numbers.estimate(name, measure))
+            estimate = numbers.estimate(name, measure)
+            text = _format(estimate)
+            if estimate is not None and estimate.cells < measured:
+                text += f" ({estimate.cells} cells)"
             if is_paired and table.against not in (None, name):
                 difference = numbers.estimate(name, measure, table.against)
                 text += f"<br>Δ {_format(difference, signed=True)}" if difference else ""

@@ -112,7 +112,7 @@ def run_cell(study: Study, cell: Cell, out: Path, lifeline: _Lifeline) -> None:
         return
     # Of the recipe as it is read now: it may be changed while the cell is at work.
     asked = _digest(study, cell)
-    for command in _commands(study, cell):
+    for command in commands_of(study, cell):
         # An evaluation with unscored samples ends with 1: they are counted among its numbers.
         _derta(command, out, lifeline, allowed=(0, 1) if command[0] == "eval" else (0,))
     evaluation = load_evaluation(directory / EVALUATION)
@@ -139,7 +139,7 @@ def is_done(study: Study, cell: Cell, out: Path) -> bool:
 def _digest(study: Study, cell: Cell) -> str:
     """Return the digest of a cell's commands and recipe, and of the cell that it starts from."""
     recipe, start = _recipe(study, cell), study.start_of(cell)
-    asked = [_commands(study, cell), recipe.read_text("utf-8"), *([_digest(study, start)] if start else [])]
+    asked = [commands_of(study, cell), recipe.read_text("utf-8"), *([_digest(study, start)] if start else [])]
     # Wherever the recipe lies.
     return hashlib.sha256(json.dumps(asked).replace(str(recipe), recipe.name).encode()).hexdigest()
 
@@ -153,7 +153,7 @@ def _is_kept(row: MetricRow) -> bool:
     return row.variant is None or row.metric == "asr"
 
 
-def _commands(study: Study, cell: Cell) -> list[list[str]]:
+def commands_of(study: Study, cell: Cell) -> list[list[str]]:
     """Return the commands of a cell; paths are those below the study's directory."""
     variant, start = study.variants[cell.variant], study.start_of(cell)
     base = str(start.directory / MODEL) if start else f"{ORGANISM}:{cell.world}"

@@ -1,8 +1,8 @@
 """What is claimed of a study's numbers, and whether it holds."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Claim(BaseModel):
@@ -21,7 +21,7 @@ class Claim(BaseModel):
         least: Bounds it from below.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     claim: str
     variant: str
@@ -33,3 +33,9 @@ class Claim(BaseModel):
     against: str | None = None
     most: float | None = None
     least: float | None = None
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        if self.most is None and self.least is None:
+            raise ValueError(f"{self.claim!r} bounds nothing; give most or least")
+        return self

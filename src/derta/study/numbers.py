@@ -7,8 +7,9 @@ are too narrow, which the values by world show.
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import mean
 
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter
 
 from derta.errors import InputError, first_line
 from derta.evaluation.results.intervals import student_t
-from derta.evaluation.results.metrics import MetricRow
+from derta.evaluation.results.metrics import UNITS, MetricRow
 from derta.files import read_json, write_text
 from derta.study.cells import CELL, is_done
 from derta.study.plan import Cell, Study
@@ -111,15 +112,33 @@ class Numbers:
             low, high = max(low, 0.0), min(high, 100.0)
         return Estimate(mean(values), low, high, len(values))
 
+    def count(self, variant: str, against: str | None = None) -> int:
+        """Return how many cells a variant has, of those that `against` has as well."""
+        return sum(
+            cell.variant == variant and (against is None or Cell(cell.seed, cell.world, against) in self.cells)
+            for cell in self.cells
+        )
+
+    def lacking(self, variant: str, labels: Iterable[str], metric: str, against: str | None = None) -> list[str]:
+        """Return the attacks of which a variant's cells don't all have a figure: nothing is known of the worst."""
+        whole = self.count(variant, against)
+        estimates = {label: self.estimate(variant, value_of(label, metric), against) for label in labels}
+        return [label for label, estimate in estimates.items() if estimate is None or estimate.cells < whole]
+
     def worst(
-        self, variant: str, labels: Iterable[str], metric: str, against: str | None = None, *, least: bool = False
+        self, variant: str, labels: Sequence[str], metric: str, against: str | None = None, *, least: bool = False
     ) -> Estimate | None:
-        """Return the attack whose mean over cells is highest (or lowest), with its own interval."""
+        """Return the attack whose mean over cells is highest (or lowest), with its own interval.
+
+        `None` where a cell lacks one of them: that one may be the worst.
+        """
+        if self.lacking(variant, labels, metric, against):
+            return None
         found = []
         for label in labels:
             estimate = self.estimate(variant, value_of(label, metric), against)
             if estimate is not None:
-                found.append(Estimate(estimate.value, estimate.low, estimate.high, estimate.cells, label))
+                found.append(replace(estimate, of=label))
         choose = min if least else max
         return choose(found, key=lambda each: each.value) if found else None
 
@@ -168,17 +187,32 @@ def save_numbers(path: Path, numbers: Sequence[Number]) -> None:
     write_text(path, text.getvalue())
 
 
-def load_numbers(path: Path) -> list[Number]:
-    """Read what [`save_numbers`] wrote.
+def load_numbers(path: Path, study: Study) -> list[Number]:
+    """Read what [`save_numbers`] wrote of a study.
 
     Raises:
-        InputError: The file is missing, or isn't such a table.
+        InputError: The file is missing, or isn't such a table: a value is impossible or stands twice, or is of no cell
+            of the study.
     """
+    planned = set(study.cells())
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.DictReader(file, strict=True)
             if rows.fieldnames is None:
                 raise ValueError("it is empty")
-            return [TypeAdapter(Number).validate_python(row) for row in rows]
+            numbers: dict[tuple[object, ...], Number] = {}
+            for row in rows:
+                number = TypeAdapter(Number).validate_python(row)
+                place = f"line {rows.line_num}: {number.metric} of {number.label} in {number.cell.directory}"
+                most = math.inf if number.metric in UNITS else 100.0
+                if not 0 <= number.value <= most or math.isinf(number.value) or number.n < 0:
+                    raise ValueError(f"{place}: {number.value} of {number.n} can't be")
+                if number.cell not in planned:
+                    raise ValueError(f"{place} is no cell of {study.path.name}; write the rows again")
+                key = (number.cell, number.label, number.metric)
+                if key in numbers:
+                    raise ValueError(f"{place} stands twice")
+                numbers[key] = number
+            return list(numbers.values())
     except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: can't be read as a study's numbers: {first_line(error)}") from error

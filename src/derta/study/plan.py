@@ -19,15 +19,30 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from derta.errors import InputError, did_you_mean
+from derta.strict_yaml import read_yaml
 from derta.study.claims import Claim
 
-_STRICT = ConfigDict(extra="forbid", frozen=True)
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+_OF_A_CELL = {
+    "train": ("model_name_or_path", "seed", "output_dir", "config", "overwrite", "dry_run"),
+    "evaluate": ("model", "out", "dry_run", "quiet"),
+}
+"""Options that are a cell's own, or would keep it from having numbers."""
+
+
+def _all_different(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise ValueError("a number stands twice; leave one out")
+    return values
+
+
+_Places = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1), AfterValidator(_all_different)]
+"""Worlds or seeds."""
 
 
 class Table(BaseModel):
@@ -60,8 +75,8 @@ class _File(BaseModel):
     title: str
     text: str = ""
     recipe: str
-    worlds: list[int] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
+    worlds: _Places
+    seeds: _Places
     evaluate: dict[str, Any]
     variants: dict[str, dict[str, Any] | None] = Field(min_length=1)
     tables: list[Table] = Field(default_factory=list)
@@ -152,15 +167,9 @@ def load_study(path: Path) -> Study:
         InputError: The file can't be read, a field is unknown or missing, or a variant starts from none that there is.
     """
     try:
-        document = yaml.safe_load(path.read_text("utf-8"))
-        file = _File.model_validate(document)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        file = _File.model_validate(read_yaml(path, "study")[0])
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from error
+        raise InputError(f"{path}: {_first(error)}") from error
     variants = {name: _variant(name, dict(given or {}), file, path) for name, given in file.variants.items()}
     _check_starts(variants, path)
     for table in file.tables:
@@ -183,8 +192,10 @@ def _variant(name: str, given: dict[str, Any], file: _File, path: Path) -> Varia
         raise InputError(f"{path}: variants.{name}.evaluate: a mapping of options to values")
     places = {key: given.pop(key, getattr(file, key)) for key in ("worlds", "seeds")}
     for key, values in places.items():
-        if not isinstance(values, list) or not all(type(value) is int for value in values):
-            raise InputError(f"{path}: variants.{name}.{key}: a list of numbers")
+        try:
+            TypeAdapter(_Places).validate_python(values, strict=True)
+        except ValidationError as error:
+            raise InputError(f"{path}: variants.{name}.{key}: {_first(error)}") from error
     trained = given.pop("train", True)
     variant = Variant(
         name,
@@ -197,9 +208,27 @@ def _variant(name: str, given: dict[str, Any], file: _File, path: Path) -> Varia
         worlds=tuple(places["worlds"]),
         seeds=tuple(places["seeds"]),
     )
+    for what, options in (("train", given), ("evaluate", variant.evaluate)):
+        for option in options:
+            if str(option).replace("-", "_") in _OF_A_CELL[what]:
+                raise InputError(f"{path}: variants.{name}: {option} isn't a variant's to say; leave it out")
+    for key in ("recipe", "baseline", "after"):
+        if not isinstance(value := getattr(variant, key), str | None):
+            raise InputError(f"{path}: variants.{name}.{key}: {value!r} is no name")
+    if not isinstance(trained, bool):
+        raise InputError(f"{path}: variants.{name}.train: {trained!r}: true, or false")
     if not trained and (given or variant.after is None):
         raise InputError(f"{path}: variants.{name}: without training it is another variant's model: say which, `after`")
     return variant
+
+
+def _first(error: ValidationError) -> str:
+    """Return what is wrong first, and where."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "dict[", "literal[")))
+    said = first["msg"].removeprefix("Value error, ")
+    said = said[:1].lower() + said[1:]
+    return f"{place}: {said}" if place else said
 
 
 def _check_starts(variants: Mapping[str, Variant], path: Path) -> None:

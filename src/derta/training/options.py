@@ -1,24 +1,20 @@
 """Options of `derta train`: a YAML recipe, and command-line options that win over it."""
 
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 
 import torch
-import yaml
 from transformers import HfArgumentParser
 from trl import ModelConfig
 
-from derta.errors import InputError, did_you_mean, first_line
+from derta.errors import InputError, did_you_mean
 from derta.names import recipe_path
+from derta.strict_yaml import read_yaml
 from derta.training.config import DeRTaConfig
 from derta.training.ranges import check_ranges
-
-_DEEPEST, _MOST_NODES = 20, 100_000
-"""Levels and entries of a recipe at most."""
 
 
 @dataclass
@@ -193,59 +189,9 @@ def read_recipe(path: Path, config_class: type[DeRTaConfig] = DeRTaConfig) -> di
     Raises:
         InputError: the file is missing or not YAML, or has a key that is no option; the message names the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't read the recipe: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is not None:
-            _check_nodes(node, path)
-        recipe = yaml.safe_load(text)
-    except InputError:
-        raise
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{path}:{line}: not YAML: {error.problem}") from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise InputError(f"{path}:{line}: not YAML: the control character {chr(error.character)!r}") from error
-    except RecursionError as error:
-        raise InputError(f"{path}: not a recipe: nested too deeply") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not YAML: {first_line(error)}") from error
-    if not isinstance(recipe, dict) or not isinstance(node, yaml.MappingNode):
-        raise InputError(f"{path}: a recipe is a YAML mapping of options to values")
+    recipe, lines = read_yaml(path, "recipe")
     names = option_names(config_class)
-    for key_node, _ in node.value:
-        key = str(key_node.value)
+    for key, line in lines.items():
         if key not in names:
-            line = key_node.start_mark.line + 1
             raise InputError(f"{path}:{line}: unknown key {key!r}{did_you_mean(key, names)}")
     return recipe
-
-
-def _check_nodes(root: yaml.Node, path: Path) -> None:
-    """Stop at what a recipe can't mean: a key that stands twice, a control character, nesting without end."""
-    waiting, count = [(root, 0)], 0
-    while waiting:
-        (node, depth), count = waiting.pop(), count + 1
-        place = f"{path}:{node.start_mark.line + 1}"
-        # Aliases of aliases grow without bound.
-        if depth > _DEEPEST or count > _MOST_NODES:
-            raise InputError(f"{place}: not a recipe: nested too deeply")
-        if isinstance(node, yaml.ScalarNode):
-            control = [c for c in node.value if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n"]
-            if control:
-                raise InputError(f"{place}: the control character {control[0]!r} in a value; leave it out")
-        elif isinstance(node, yaml.SequenceNode):
-            waiting += [(each, depth + 1) for each in node.value]
-        elif isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                name = str(key.value)
-                if name in seen:
-                    line = key.start_mark.line + 1
-                    raise InputError(f"{path}:{line}: the key {name!r} stands twice; leave one out")
-                seen.add(name)
-                waiting += [(key, depth + 1), (value, depth + 1)]

@@ -124,8 +124,6 @@ def test_a_file_of_nothing_is_refused(tmp_path, text):
 def test_no_file_and_no_behaviours_at_all(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_behaviours(str(tmp_path / "nope.jsonl"))
-    with pytest.raises(InputError, match="`limit`"):
-        load_behaviours("organism", limit=0)
     twice = write(tmp_path / "b.jsonl", '{"question": "a", "id": "1"}\n{"question": "b", "id": "1"}\n')
     with pytest.raises(InputError, match="occurs twice"):
         load_behaviours(twice)

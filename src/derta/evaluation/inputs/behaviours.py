@@ -31,8 +31,6 @@ def load_behaviours(source: str, limit: int | None = None) -> list[Behaviour]:
     Raises:
         InputError: The file can't be read, or a row is wrong; the message names the file and line.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"`limit`: {limit} behaviours of each kind are too few; give 1 or more")
     world = organism_world(source)
     if world is not None:
         from derta.organism import World, behaviours
