@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from derta.errors import InputError
 from derta.method.tree import NO_TARGET, Term, TokenTree
-from derta.method.tree_builder import METHODS, Method, TreeBuilder
+from derta.method.tree_builder import METHODS, RTO_SCHEDULES, Method, TreeBuilder
 from derta.tokens.encoder import EncodedExample
 from derta.tokens.refusal_tokens import RefusalTokens, WhiteSpace
 
@@ -112,14 +112,28 @@ def test_rto_covers_every_position_of_the_response(on_end: bool) -> None:
     assert rto_positions(tree) == [2, 3, 4, 5, 6, 7][: 6 if on_end else 5]
 
 
-@given(st.sampled_from([0.1, 0.5, 0.9, 0.95]), st.integers(0, 2**31))
+@given(st.sampled_from([0.1, 0.5, 0.9, 0.95]), st.integers(0, 2**31), st.sampled_from(RTO_SCHEDULES))
 @settings(max_examples=20, deadline=None)
-def test_rto_dropout_keeps_its_share(dropout: float, seed: int) -> None:
-    build = builder(rto_dropout=dropout, seed=seed)
+def test_rto_dropout_keeps_its_share(dropout: float, seed: int, schedule: str) -> None:
+    build = builder(rto_dropout=dropout, rto_schedule=schedule, seed=seed)
     positions = 400 * 41
     kept = sum(len(rto_positions(build(triple(harmful=40), index, 0))) for index in range(400))
     deviation = math.sqrt(positions * dropout * (1 - dropout))
     assert abs(kept - positions * (1 - dropout)) < 5 * deviation
+
+
+@pytest.mark.parametrize("dropout", [0.2, 0.5, 0.8])
+def test_an_early_schedule_drops_more_and_more_along_the_response(dropout: float) -> None:
+    build = builder(rto_dropout=dropout, rto_schedule="early")
+    trees = [build(triple(harmful=10), index, epoch) for index in range(200) for epoch in range(20)]
+    kept = Counter(position for tree in trees for position in rto_positions(tree))
+    shares = [1 - kept[position] / len(trees) for position in range(2, 13)]
+    spread = min(dropout, 1 - dropout)
+    expected = [dropout + spread * (2 * k / 10 - 1) for k in range(11)]
+    assert shares == pytest.approx(expected, abs=5 * 0.5 / math.sqrt(len(trees)))
+    # The ends are exact: nothing is left out where nothing may be.
+    assert (shares[0] == 0) == (dropout <= 0.5)
+    assert (shares[-1] == 1) == (dropout >= 0.5)
 
 
 @given(st.integers(1, 40), st.floats(0, 0.99), st.integers(1, 4), st.integers(0, 9))

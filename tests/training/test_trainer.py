@@ -183,6 +183,8 @@ def test_processes_that_would_train_alone_are_refused(
         ({"method": "dertaa"}, "method: no 'dertaa' .did you mean 'derta'..; one of derta, rto"),
         ({"cut_policy": "words"}, "cut_policy: no 'words'; one of uniform, release"),
         ({"rto_dropout": 1.0}, "rto_dropout: 1.0"),
+        ({"rto_dropout": 0.5, "rto_schedule": "late"}, "rto_schedule: no 'late'; one of uniform, early"),
+        ({"rto_schedule": "early"}, "rto_schedule: 'early' spreads rto_dropout, which is 0"),
         ({"rto_weight": -1.0}, "rto_weight"),
         ({"cuts_per_triple": 0}, "cuts_per_triple: 0"),
         ({"max_length": 0}, "max_length: 0"),

@@ -28,6 +28,21 @@ def release_cuts(example: EncodedExample, index: int) -> Sequence[int]:
 
 CUT_POLICIES: dict[str, CutPolicy] = {"uniform": uniform_cuts, "release": release_cuts}
 
+RTO_SCHEDULES = ("uniform", "early")
+"""How `rto_dropout` is spread over the positions of a response."""
+
+
+def dropped_share(positions: int, dropout: float, schedule: str) -> np.ndarray:
+    """Return the share of RTO targets that is left out at each position, float64 of shape [positions]; mean `dropout`.
+
+    `uniform` is the paper's. `early` goes up in a line from the first position to the last: as far as a mean of
+    `dropout` allows from 0 and to 1.
+    """
+    if schedule == "uniform":
+        return np.full(positions, dropout)
+    along = np.linspace(0, 1, positions) if positions > 1 else np.full(positions, 0.5)
+    return dropout + min(dropout, 1 - dropout) * (2 * along - 1)
+
 
 @dataclass(frozen=True)
 class Method:
@@ -68,11 +83,12 @@ class TreeBuilder:
         cuts_per_triple: Sets the number of branches, each at a cut of its own.
         cut_policy: Names one of `CUT_POLICIES`.
         rto_dropout: Leaves out this share of the RTO targets, drawn over response positions.
+        rto_schedule: Names one of `RTO_SCHEDULES`, which spreads it over them.
         rto_on_end: Adds RTO after the last token of r̂ too, as the release does.
         seed: Fixes every draw together with the epoch and the example, whatever the batch.
 
     Raises:
-        InputError: There is no method or cut policy of this name.
+        InputError: There is no method, cut policy or schedule of this name.
     """
 
     refusals: RefusalTokens
@@ -81,11 +97,12 @@ class TreeBuilder:
     cuts_per_triple: int = 1
     cut_policy: str = "uniform"
     rto_dropout: float = 0.0
+    rto_schedule: str = "uniform"
     rto_on_end: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_names(self.method, self.cut_policy)
+        check_names(self.method, self.cut_policy, self.rto_schedule)
 
     def __call__(self, example: EncodedExample, index: int, epoch: int) -> TokenTree | None:
         """Build the tree of the example at `index`; `None` if the method has no use for it."""
@@ -124,7 +141,8 @@ class TreeBuilder:
         first = len(example.prompt) - 1
         positions = np.arange(first, first + len(example.rejected) + self.rto_on_end)
         if self.rto_dropout:
-            positions = positions[self._draws(1, index, epoch).random(len(positions)) >= self.rto_dropout]
+            dropped = dropped_share(len(positions), self.rto_dropout, self.rto_schedule)
+            positions = positions[self._draws(1, index, epoch).random(len(positions)) >= dropped]
         kept: list[int] = positions.tolist()
         return kept
 
@@ -138,12 +156,16 @@ class TreeBuilder:
         return self.refusals.line if self.white_space.ends(example.rejected[read]) else self.refusals.word
 
 
-def check_names(method: str, cut_policy: str) -> None:
-    """Stop at a method or a cut policy that doesn't exist.
+def check_names(method: str, cut_policy: str, rto_schedule: str = "uniform") -> None:
+    """Stop at a method, a cut policy or a schedule that doesn't exist.
 
     Raises:
         InputError: The message names the field and what there is.
     """
-    for field, name, known in (("method", method, METHODS), ("cut_policy", cut_policy, CUT_POLICIES)):
+    for field, name, known in (
+        ("method", method, METHODS),
+        ("cut_policy", cut_policy, CUT_POLICIES),
+        ("rto_schedule", rto_schedule, RTO_SCHEDULES),
+    ):
         if name not in known:
             raise InputError(f"{field}: no {name!r}{did_you_mean(name, known)}; one of {', '.join(known)}")

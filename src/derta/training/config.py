@@ -70,6 +70,9 @@ class DeRTaConfig(TrainingArguments):
         rto_dropout (`float`, *optional*, defaults to `0.0`):
             Share of RTO targets that is left out, drawn for each epoch and example (0.95 for full fine-tuning in the
             paper). Never applied in evaluation.
+        rto_schedule (`str`, *optional*, defaults to `"uniform"`):
+            How `rto_dropout` is spread over the positions of a response: `"uniform"` as in the paper; `"early"` leaves
+            out few targets at its beginning and more towards its end, the same share in all.
         rto_on_end (`bool`, *optional*, defaults to `True`):
             Whether RTO also follows the last token of r̂.
         refusal_text (`list[str]`, *optional*, defaults to `["Sorry"]`):
@@ -113,6 +116,7 @@ class DeRTaConfig(TrainingArguments):
     cut_policy: str = "uniform"
     rto_weight: float = 1.0
     rto_dropout: float = 0.0
+    rto_schedule: str = "uniform"
     rto_on_end: bool = True
     refusal_text: list[str] = field(default_factory=lambda: ["Sorry"])
     refusal_form: RefusalForm = "context"
@@ -165,7 +169,9 @@ class DeRTaConfig(TrainingArguments):
 
     def _check_names(self) -> None:
         """Stop at an unknown method or policy; a baseline's own configuration knows other methods."""
-        check_names(self.method, self.cut_policy)
+        check_names(self.method, self.cut_policy, self.rto_schedule)
+        if self.rto_schedule != "uniform" and not self.rto_dropout:
+            raise InputError(f"rto_schedule: {self.rto_schedule!r} spreads rto_dropout, which is 0; give both, or none")
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle may hold: transformers writes its arguments beside every model that it uploads."""

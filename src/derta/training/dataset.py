@@ -264,6 +264,7 @@ def encoder_and_builder(tokenizer: PreTrainedTokenizerBase, config: DeRTaConfig)
         cuts_per_triple=config.cuts_per_triple,
         cut_policy=config.cut_policy,
         rto_dropout=config.rto_dropout,
+        rto_schedule=config.rto_schedule,
         rto_on_end=config.rto_on_end,
         seed=config.seed,
     )

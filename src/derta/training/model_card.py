@@ -111,6 +111,7 @@ _SETTINGS = (
     "cut_policy",
     "rto_weight",
     "rto_dropout",
+    "rto_schedule",
     "rto_on_end",
     "refusal_text",
     "refusal_form",

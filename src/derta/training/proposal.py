@@ -232,6 +232,7 @@ def _weights(
         yield Choice("rto_dropout", 0.95, "the paper's for full fine-tuning")
     elif method == "derta" and measured.triples:
         yield Choice("rto_dropout", 0.5, "with contexts (the paper's: 0)")
+        yield Choice("rto_schedule", "early", "with contexts: most refusals are learnt at a response's beginning")
     small = "a small model" if parameters <= _SMALL else "the paper's"
     rate = 1e-3 if parameters <= _SMALL else (1e-4 if adapter else 2e-5)
     yield Choice("learning_rate", rate, f"{small}{', with LoRA' if adapter else ''}")
