@@ -71,8 +71,8 @@ class DeRTaConfig(TrainingArguments):
             Share of RTO targets that is left out, drawn for each epoch and example (0.95 for full fine-tuning in the
             paper). Never applied in evaluation.
         rto_schedule (`str`, *optional*, defaults to `"uniform"`):
-            How `rto_dropout` is spread over the positions of a response: `"uniform"` as in the paper; `"early"` leaves
-            out few targets at its beginning and more towards its end, the same share in all.
+            How `rto_dropout` is spread over a response: `"uniform"`, or `"early"`: less at its beginning, more towards
+            its end.
         rto_on_end (`bool`, *optional*, defaults to `True`):
             Whether RTO also follows the last token of r̂.
         refusal_text (`list[str]`, *optional*, defaults to `["Sorry"]`):
