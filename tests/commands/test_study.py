@@ -110,6 +110,7 @@ def test_a_failed_cell_is_told_even_where_it_is_quiet(
         ("old: {}", "old: {learning_rate: .inf}", "variants.old: learning_rate: inf is not a finite number"),
         ("old: {}", "old: {recipe: none}", "variants.old: none: no such file"),
         ("old: {}", "old: {baseline: door, constants: {alpha: .nan}}", "variants.old: --constants alpha: nan is no"),
+        ("old: {}", "old: {baseline: door, method: rto}", "variants.old: method: door is the method; leave it out"),
         ("old: {}", "old: {baseline: nobody}", "variants.old: baseline: no 'nobody'"),
         (
             "attacks: direct",

@@ -34,11 +34,20 @@ def baseline_command(name: str, argv: Sequence[str], attack: Attacking | None = 
     Raises:
         InputError: There is no such baseline; an option, the model, the data or the directory is wrong.
     """
+    training = Training("derta baseline", BaselineConfig, _make, _show_plan)
+    return train_command(baseline_arguments(name, argv), attack, training)
+
+
+def baseline_arguments(name: str, argv: Sequence[str]) -> list[str]:
+    """Return the options of a baseline's run with its name among them.
+
+    Raises:
+        InputError: There is no such baseline, or the options name another method.
+    """
     find_baseline(name)
     if any(word.partition("=")[0] == "--method" for word in argv):
         raise InputError(f"method: {name} is the method; leave it out, or use derta train")
-    training = Training("derta baseline", BaselineConfig, _make, _show_plan)
-    return train_command([*argv, "--method", name], attack, training)
+    return [*argv, "--method", name]
 
 
 def _setting(options: TrainOptions, train_data: Dataset, tokenizer: PreTrainedTokenizerBase) -> Setting:

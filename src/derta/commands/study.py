@@ -90,6 +90,7 @@ def check_variants(study: "Study") -> None:
         InputError: A recipe, a baseline or an option is wrong; the message names the variant.
     """
     from derta.baselines.config import BaselineConfig
+    from derta.baselines.run import baseline_arguments
     from derta.commands import eval as evaluation
     from derta.study.cells import commands_of
     from derta.training.config import DeRTaConfig
@@ -107,7 +108,7 @@ def check_variants(study: "Study") -> None:
                     parse_options(words, DeRTaConfig)
                 else:
                     baseline, *rest = words
-                    parse_options([*rest, "--method", baseline], BaselineConfig, "derta baseline")
+                    parse_options(baseline_arguments(baseline, rest), BaselineConfig, "derta baseline")
         except InputError as error:
             raise InputError(f"{study.path}: variants.{name}: {error}") from error
 

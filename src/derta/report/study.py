@@ -45,7 +45,7 @@ def write_page(study: Study, numbers: Numbers, verdicts: Sequence[Verdict], page
     try:
         figures.mkdir(parents=True, exist_ok=True)
         for number, table in enumerate(study.tables, 1):
-            known = [name for name in table.variants if any(cell.variant == name for cell in numbers.cells)]
+            known = [name for name in table.variants if numbers.count(name)]
             parts += [f"## {table.title}", table.text.strip()]
             missing = [name for name in table.variants if name not in known]
             if missing:
@@ -119,7 +119,7 @@ def _table(study: Study, table: Table, variants: Sequence[str], numbers: Numbers
     heads = ["variant", "cells", *columns, "ASR, worst attack ↓"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for name in variants:
-        measured, planned = (sum(cell.variant == name for cell in cells) for cells in (numbers.cells, study.cells()))
+        measured, planned = numbers.count(name), study.count(name)
         cells = [name, str(measured) if measured == planned else f"{measured} of {planned}"]
         for measure, is_paired in columns.values():
             estimate = numbers.estimate(name, measure)

@@ -121,9 +121,8 @@ class Numbers:
 
     def lacking(self, variant: str, labels: Iterable[str], metric: str, against: str | None = None) -> list[str]:
         """Return the attacks of which a variant's cells don't all have a figure: nothing is known of the worst."""
-        whole = self.count(variant, against)
-        estimates = {label: self.estimate(variant, value_of(label, metric), against) for label in labels}
-        return [label for label, estimate in estimates.items() if estimate is None or estimate.cells < whole]
+        whole = max(self.count(variant, against), 1)
+        return [label for label in labels if len(self.values(variant, value_of(label, metric), against)) < whole]
 
     def worst(
         self, variant: str, labels: Sequence[str], metric: str, against: str | None = None, *, least: bool = False
@@ -134,11 +133,8 @@ class Numbers:
         """
         if self.lacking(variant, labels, metric, against):
             return None
-        found = []
-        for label in labels:
-            estimate = self.estimate(variant, value_of(label, metric), against)
-            if estimate is not None:
-                found.append(replace(estimate, of=label))
+        estimates = {label: self.estimate(variant, value_of(label, metric), against) for label in labels}
+        found = [replace(estimate, of=label) for label, estimate in estimates.items() if estimate is not None]
         choose = min if least else max
         return choose(found, key=lambda each: each.value) if found else None
 

@@ -149,6 +149,10 @@ class Study:
         after = self.variants[cell.variant].after
         return Cell(cell.seed, cell.world, after) if after else None
 
+    def count(self, variant: str) -> int:
+        """Return how many cells a variant has."""
+        return len(self.variants[variant].worlds) * len(self.variants[variant].seeds)
+
     def cells(self) -> Iterator[Cell]:
         """Yield the cells, seed by seed and world by world: what is done so far compares every variant."""
         seeds = dict.fromkeys(seed for variant in self.variants.values() for seed in variant.seeds)

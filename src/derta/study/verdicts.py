@@ -1,6 +1,5 @@
 """Whether a study's claims hold."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,8 +32,7 @@ class Verdict:
 
 def check_claims(study: Study, numbers: Numbers) -> list[Verdict]:
     """Check every claim of a study on the means over its cells."""
-    planned = Counter(cell.variant for cell in study.cells())
-    return [_check(claim, numbers, planned[claim.variant]) for claim in study.claims]
+    return [_check(claim, numbers, study.count(claim.variant)) for claim in study.claims]
 
 
 def _check(claim: Claim, numbers: Numbers, planned: int) -> Verdict:
