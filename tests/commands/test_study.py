@@ -22,7 +22,7 @@ tables:
   - {title: Methods, variants: [old, new], against: old}
   - {title: Over something, variants: {old: 1, new: 2}, axis: something}
 claims:
-  - {claim: nothing above 5 %, variant: new, metric: asr, most: 5}
+  - {claim: nothing above 9 %, variant: new, metric: asr, most: 9}
   - {claim: less than before, variant: new, metric: asr, against: old, most: 0}
 """
 
@@ -63,7 +63,7 @@ def test_numbers_claims_and_page(study: Path, capsys: pytest.CaptureFixture[str]
     assert len(load_numbers(study / "runs" / "rows.csv", load_study(Path("study.yaml")))) == 12
     assert main(["study", "study.yaml", "--out", "runs", "--page", "results.md"]) == 0
     page = (study / "results.md").read_text()
-    assert "| nothing above 5 % | ≤ 5 | 3.8 [0.0, 19.6] direct (4 samples without a verdict) | met |" in page
+    assert "| nothing above 9 % | ≤ 9 | 3.8 [0.0, 19.6] direct (4 samples without a verdict) | met |" in page
     assert "Δ -16.2" in page
     assert (study / "results" / "1.svg").read_text().startswith("<?xml")
     assert (study / "results" / "2.svg").exists()
@@ -71,9 +71,16 @@ def test_numbers_claims_and_page(study: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_claim_that_does_not_hold_ends_with_1(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("study.yaml").write_text(STUDY.replace("most: 5", "most: 1"))
+    Path("study.yaml").write_text(STUDY.replace("most: 9", "most: 1"))
     assert main(["study", "study.yaml", "--out", "runs"]) == 1
     assert "not met" in capsys.readouterr().out
+
+
+def test_a_claim_that_missing_verdicts_could_break_ends_with_1(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # 3.8 % of the samples with a verdict; with two of 42 more in each cell 8.3 %.
+    Path("study.yaml").write_text(STUDY.replace("most: 9", "most: 8"))
+    assert main(["study", "study.yaml", "--out", "runs"]) == 1
+    assert "**undecided**" in capsys.readouterr().out
 
 
 def test_a_dry_run_lists_what_is_there(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,5 +150,5 @@ def test_a_page_says_what_is_missing_of_a_claim(study: Path) -> None:
     rows.write_text("\n".join(kept) + "\n")
     assert main(["study", "study.yaml", "--rows", str(rows), "--page", "results.md"]) == 1
     page = Path("results.md").read_text()
-    assert "| nothing above 5 % | ≤ 5 | — (no figure in some cell: direct) | **not measured** |" in page
+    assert "| nothing above 9 % | ≤ 9 | — (no figure in some cell: direct) | **not measured** |" in page
     assert "| 2 | 2.5 (1 cells)<br>Δ -17.5 |" in page

@@ -94,13 +94,13 @@ def test_what_a_claim_is_about(claim: dict[str, Any], labels: list[str]) -> None
     ],
 )
 def test_a_claim_is_checked_on_the_worst_or_the_mean(claim: dict[str, Any], value: float, met: bool) -> None:
-    (verdict,) = check_claims(study(Claim(claim="", variant="new", **{"metric": "asr", **claim})), Numbers.of(NUMBERS))
+    (verdict,) = check_claims(study(Claim(claim="", variant="new", **{"metric": "asr", **claim})), NUMBERS)
     assert verdict.estimate is not None
     assert (verdict.estimate.value, verdict.met) == (value, met)
 
 
 def test_a_claim_about_what_nobody_measured_is_not_met() -> None:
-    (verdict,) = check_claims(study(Claim(claim="", variant="new", metric="leak", most=1)), Numbers.of(NUMBERS))
+    (verdict,) = check_claims(study(Claim(claim="", variant="new", metric="leak", most=1)), NUMBERS)
     assert verdict.met is None
 
 
@@ -108,7 +108,7 @@ def test_a_claim_about_what_nobody_measured_is_not_met() -> None:
 def test_a_claim_about_attacks_of_which_a_cell_has_no_figure_is_not_met(against: str | None) -> None:
     claim = Claim(claim="", variant="new", metric="asr", most=95, against=against, attacks="every")
     lacking = [each for each in NUMBERS if not (each.label == "selfcipher" and each.world == 2)]
-    (verdict,) = check_claims(study(claim), Numbers.of(lacking))
+    (verdict,) = check_claims(study(claim), lacking)
     assert verdict.met is None
     assert verdict.estimate is None
     assert verdict.lacking == ("selfcipher",)
@@ -118,9 +118,56 @@ def test_a_claim_says_what_it_was_checked_on() -> None:
     cells = [each for each in NUMBERS if each.seed == 1]
     unscored = number(1, 1, "new", "prefill", 7.0, "unscored")
     claim = Claim(claim="", variant="new", metric="asr", most=95, attacks=["prefill"])
-    (verdict,) = check_claims(study(claim), Numbers.of([*cells, unscored]))
+    (verdict,) = check_claims(study(claim), [*cells, unscored])
     assert verdict.estimate is not None
     assert (verdict.met, verdict.estimate.cells, verdict.planned, verdict.unscored) == (True, 2, 4, 7)
+
+
+@pytest.mark.parametrize(
+    ("claim", "variant", "missing", "met"),
+    [
+        # The mean of cells is 15; with 6 unscored samples of 66 in one cell it lies between 14.8 and 17.
+        ({"most": 20, "attacks": ["prefill"]}, "new", 6, True),
+        ({"most": 15.1, "attacks": ["prefill"]}, "new", 6, None),
+        ({"most": 14.9, "attacks": ["prefill"]}, "new", 6, False),
+        ({"least": 14.9, "attacks": ["prefill"]}, "new", 6, None),
+        ({"most": 0, "against": "old", "attacks": ["prefill"]}, "new", 6, None),
+        ({"most": 0, "against": "old", "attacks": ["prefill"]}, "old", 80, None),
+        ({"least": -2, "against": "old", "attacks": ["prefill"]}, "old", 80, None),
+        ({"most": 95, "attacks": ["selfcipher"]}, "new", 6, True),
+        ({"most": 0, "metric": "unscored", "attacks": ["prefill"]}, "new", 0, True),
+        ({"most": 1, "metric": "unscored", "attacks": ["prefill"]}, "new", 8, False),
+    ],
+)
+def test_a_claim_holds_only_if_no_missing_verdict_could_break_it(
+    claim: dict[str, Any], variant: str, missing: int, met: bool | None
+) -> None:
+    places = [(world, seed) for world in (1, 2) for seed in (1, 2)]
+    unscored = [
+        number(*place, each, "prefill", missing * (place == (1, 1) and each == variant), "unscored")
+        for place in places
+        for each in ("old", "new")
+    ]
+    claims = Claim(claim="", variant="new", **{"metric": "asr", **claim})
+    (verdict,) = check_claims(study(claims), [*NUMBERS, *unscored])
+    assert verdict.met is met
+
+
+def test_borderline_prompts_without_a_verdict_bear_on_what_is_said_of_borderline_prompts() -> None:
+    claim = Claim(claim="", variant="new", metric="over_refusal", most=5, attacks=["direct"])
+    harmful = number(1, 1, "new", "direct", 30.0, "unscored")
+    borderline = number(1, 1, "new", "direct", 30.0, "borderline_unscored")
+    (of_harmful,) = check_claims(study(claim), [*NUMBERS, harmful])
+    (of_borderline,) = check_claims(study(claim), [*NUMBERS, borderline])
+    assert (of_harmful.met, of_harmful.unscored) == (True, 0)
+    assert (of_borderline.met, of_borderline.unscored) == (None, 30)
+
+
+def test_where_a_mean_has_no_bound_a_missing_verdict_leaves_it_open() -> None:
+    leaks = [number(w, s, "new", "prefill", 1.0, "leak") for w in (1, 2) for s in (1, 2)]
+    claim = Claim(claim="", variant="new", metric="leak", most=3, attacks=["prefill"])
+    assert check_claims(study(claim), leaks)[0].met is True
+    assert check_claims(study(claim), [*leaks, number(1, 1, "new", "prefill", 1.0, "unscored")])[0].met is None
 
 
 def test_numbers_are_read_as_they_were_written(tmp_path: Path) -> None:

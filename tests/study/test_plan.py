@@ -57,6 +57,11 @@ def test_evaluation_options_of_a_variant_win(tmp_path: Path) -> None:
         (GOOD.replace("once:", "a/b:"), "can't name a directory"),
         (GOOD.replace("seeds: [1], worlds", "seeds: 1, worlds"), "once.seeds: input should be a valid list"),
         (GOOD.replace("once: {seeds: [1]", "once: {after: first, seeds: [9]"), "seeds that first isn't trained in"),
+        (GOOD + "claims: [{claim: c, variant: once, metric: arr, most: 1}]", r"no metric 'arr' \(did you mean 'asr'"),
+        (
+            GOOD + "claims: [{claim: c, variant: once, metric: asr, families: [dialog], most: 1}]",
+            "families.0: input should",
+        ),
         (GOOD + "tables: [{title: T, variants: [none]}]", "the table 'T': no variant 'none'"),
         (GOOD + "claims: [{claim: C, variant: x, metric: asr, most: 1}]", "the claim 'C': no variant 'x'"),
         (GOOD + "tables: [", "not YAML"),

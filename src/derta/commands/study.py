@@ -73,10 +73,10 @@ def run(args: Namespace) -> int:
         if failed:
             print(f"derta: {failed} cells failed; the same command tries them again", file=sys.stderr)
             return 1
-    numbers = Numbers.of(load_numbers(rows, study))
+    numbers = load_numbers(rows, study)
     verdicts = check_claims(study, numbers)
     if args.page is not None:
-        write_page(study, numbers, verdicts, args.page)
+        write_page(study, Numbers.of(numbers), verdicts, args.page)
         screen.say(f"wrote {args.page}")
     if verdicts:
         Console().print(claims_table(verdicts))

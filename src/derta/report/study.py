@@ -90,7 +90,8 @@ def _measured(verdict: Verdict) -> str:
 
 
 def _met(verdict: Verdict) -> str:
-    return {True: "met", False: "**not met**", None: "**not measured**"}[verdict.met]
+    unknown = "**undecided**" if verdict.estimate else "**not measured**"
+    return {True: "met", False: "**not met**", None: unknown}[verdict.met]
 
 
 def _columns(table: Table, numbers: Numbers) -> dict[str, tuple[Measure, bool]]:

@@ -2,7 +2,11 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from derta.errors import did_you_mean
+from derta.evaluation.attacks.base import Family
+from derta.evaluation.results.metrics import METRICS
 
 
 class Claim(BaseModel):
@@ -28,11 +32,18 @@ class Claim(BaseModel):
     metric: str
     attacks: Literal["single", "combined", "every"] | list[str] = "every"
     over: Literal["mean", "worst"] = "worst"
-    families: list[str] = Field(default_factory=list)
-    leave_out: list[str] = Field(default_factory=list)
+    families: list[Family] = Field(default_factory=list)
+    leave_out: list[Family] = Field(default_factory=list)
     against: str | None = None
     most: float | None = None
     least: float | None = None
+
+    @field_validator("metric")
+    @classmethod
+    def _is_known(cls, metric: str) -> str:
+        if metric not in METRICS:
+            raise ValueError(f"there is no metric {metric!r}{did_you_mean(metric, METRICS)}")
+        return metric
 
     @model_validator(mode="after")
     def _is_bounded(self) -> Self:

@@ -1,12 +1,13 @@
 """Whether a study's claims hold."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from derta.evaluation.attacks import ATTACKS
+from derta.evaluation.results.metrics import UNITS, left_out_of
 from derta.study.claims import Claim
-from derta.study.numbers import Estimate, Numbers, mean_of
-from derta.study.plan import Study
+from derta.study.numbers import Estimate, Number, Numbers, mean_of
+from derta.study.plan import Cell, Study
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Verdict:
     Attributes:
         claim: Is checked.
         estimate: Is what was measured; `None` where not everything was that it is about.
-        met: Tells whether it holds; `None` where nobody knows.
+        met: Tells whether it holds, whatever the verdicts would be that are missing; `None` where nobody knows.
         lacking: Lists the attacks of which a cell has no such figure.
         planned: Counts the cells that the study would measure it in.
         unscored: Counts the samples without a verdict, in all cells and attacks that it is about.
@@ -30,31 +31,75 @@ class Verdict:
     unscored: int = 0
 
 
-def check_claims(study: Study, numbers: Numbers) -> list[Verdict]:
+def check_claims(study: Study, numbers: Sequence[Number]) -> list[Verdict]:
     """Check every claim of a study on the means over its cells."""
     return [_check(claim, numbers, study.count(claim.variant)) for claim in study.claims]
 
 
-def _check(claim: Claim, numbers: Numbers, planned: int) -> Verdict:
-    labels = labels_of(claim, numbers.attacks)
-    if lacking := numbers.lacking(claim.variant, labels, claim.metric, claim.against):
+def _check(claim: Claim, numbers: Sequence[Number], planned: int) -> Verdict:
+    scored = Numbers.of(numbers)
+    labels = labels_of(claim, scored.attacks)
+    if lacking := scored.lacking(claim.variant, labels, claim.metric, claim.against):
         return Verdict(claim, None, None, tuple(lacking), planned)
-    if claim.over == "mean":
-        estimate = numbers.estimate(claim.variant, mean_of(labels, claim.metric), claim.against) if labels else None
-    else:
-        estimate = numbers.worst(claim.variant, labels, claim.metric, claim.against, least=claim.least is not None)
+    estimate = _estimate(claim, labels, scored)
     if estimate is None:
         return Verdict(claim, None, None, planned=planned)
-    within = (claim.most is None or estimate.value <= claim.most) and (
-        claim.least is None or estimate.value >= claim.least
+    unscored = _unscored(claim, labels, numbers)
+    met: bool | None = _is_within(claim, estimate)
+    if met and unscored and not _holds_anyway(claim, labels, numbers, unscored):
+        met = None
+    return Verdict(claim, estimate, met, planned=planned, unscored=sum(unscored.values()))
+
+
+def _estimate(claim: Claim, labels: Sequence[str], numbers: Numbers) -> Estimate | None:
+    if claim.over == "mean":
+        return numbers.estimate(claim.variant, mean_of(labels, claim.metric), claim.against) if labels else None
+    return numbers.worst(claim.variant, labels, claim.metric, claim.against, least=claim.least is not None)
+
+
+def _is_within(claim: Claim, estimate: Estimate | None) -> bool:
+    return (
+        estimate is not None
+        and (claim.most is None or estimate.value <= claim.most)
+        and (claim.least is None or estimate.value >= claim.least)
     )
-    unscored = sum(
-        int(values.get((label, "unscored"), 0))
-        for cell, values in numbers.cells.items()
-        for label in labels
-        if cell.variant == claim.variant
-    )
-    return Verdict(claim, estimate, within, planned=planned, unscored=unscored)
+
+
+def _unscored(claim: Claim, labels: Sequence[str], numbers: Sequence[Number]) -> dict[tuple[Cell, str], int]:
+    """Return how many samples a claim's numbers leave out, by cell and attack."""
+    counted, attacks = left_out_of(claim.metric), {number.attack for number in numbers if number.label in labels}
+    return {
+        (number.cell, number.attack): int(number.value)
+        for number in numbers
+        if (number.metric, number.label) == (counted, number.attack)
+        and number.attack in attacks
+        and number.variant in (claim.variant, claim.against)
+        and number.value
+    }
+
+
+def _holds_anyway(
+    claim: Claim, labels: Sequence[str], numbers: Sequence[Number], unscored: Mapping[tuple[Cell, str], int]
+) -> bool:
+    """Whether a claim holds even if every verdict that is missing were against it."""
+    if claim.metric in UNITS:  # no share: what one sample adds has no bound
+        return False
+    for is_highest in (True, False):
+        # The highest: the variant's samples count as hits, and those of the one that is taken off don't.
+        settled = [
+            _settle(each, unscored.get((each.cell, each.attack), 0), (each.variant == claim.variant) == is_highest)
+            for each in numbers
+            if each.metric == claim.metric
+        ]
+        if not _is_within(claim, _estimate(claim, labels, Numbers.of(settled))):
+            return False
+    return True
+
+
+def _settle(share: Number, unscored: int, is_hit: bool) -> Number:
+    """Return a share with its unscored samples counted as hits, or as misses."""
+    hits, n = share.value / 100 * share.n + unscored * is_hit, share.n + unscored
+    return replace(share, value=100 * hits / n if n else share.value, n=n)
 
 
 def labels_of(claim: Claim, attacks: Sequence[str]) -> list[str]:

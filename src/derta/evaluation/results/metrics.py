@@ -28,6 +28,24 @@ UNITS = {
     "agreement": "alpha",
 }
 """Units of the metrics that aren't shares."""
+_SHARES = {
+    outcome.metric: (kind, outcome) for kind in KINDS for attack in ("", "direct") for outcome in outcomes(kind, attack)
+}
+METRICS = frozenset((*_SHARES, *UNITS))
+"""Every metric that an evaluation's samples are counted by."""
+
+
+def unscored_metric(kind: Kind) -> str:
+    """Return the metric that counts the samples without a verdict."""
+    return "unscored" if kind == "harmful" else f"{kind}_unscored"
+
+
+def left_out_of(metric: str) -> str | None:
+    """Return the metric that counts the samples which another one leaves out, for want of a verdict; `None`: none."""
+    if metric not in _SHARES:
+        return None if UNITS.get(metric) == "samples" else "unscored"
+    kind, outcome = _SHARES[metric]
+    return None if outcome.unscored_too else unscored_metric(kind)
 
 
 @dataclass(frozen=True)
@@ -175,8 +193,8 @@ def score(samples: Sequence[Sample], *, model: ModelId, judge: str) -> list[Metr
                 stopped = replace(blank, metric="stopped_at", unit="tokens")
                 rows += _median_row(stopped, group, lambda sample: sample.stopped_at)
             unscored = len(group) - len(scored(group))
-            metric = "unscored" if kind == "harmful" else f"{kind}_unscored"
-            rows.append(replace(blank, metric=metric, value=float(unscored), n=len(group), unit="samples"))
+            counted = replace(blank, metric=unscored_metric(kind), unit="samples")
+            rows.append(replace(counted, value=float(unscored), n=len(group)))
     return rows
 
 

@@ -1,0 +1,40 @@
+"""What benchmarks on the organism share: running a command of derta, and a model under attack."""
+
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+
+from derta.evaluation.results.store import load_evaluation
+
+ATTACKS = ("direct", "prefill", "completing", "template", "selfcipher", "multi-turn", "neighbour+prefill")
+
+
+def derta(*command: str | Path) -> None:
+    """Run a command of derta on one thread; `eval` may end with 1, for samples without a verdict."""
+    allowed = (0, 1) if command[0] == "eval" else (0,)
+    ended = subprocess.run([sys.executable, "-m", "derta", *map(str, command), "--quiet"], stdout=subprocess.DEVNULL)
+    if ended.returncode not in allowed:
+        sys.exit(f"derta {command[0]} ended with {ended.returncode}")
+
+
+def attack(model: Path, out: Path, limit: int) -> dict[str, float]:
+    """Return a model's attack success by attack and their mean, refused borderline and answered helpful prompts, in %.
+
+    Raises:
+        SystemExit: The evaluation failed, or an attack has no figure.
+    """
+    if not (out / "results.json").is_file():
+        asked = ["--behaviours", "organism", "--attacks", ",".join(ATTACKS), "--limit", str(limit)]
+        derta("eval", "--model", model, *asked, "--out", out)
+    evaluation = load_evaluation(out)
+    if unmet := list(evaluation.plan.find_unmet(evaluation.samples)):
+        sys.exit(f"{out}: planned and not measured: {unmet[0]}")
+    found = {(row.attack, row.metric): row.value for row in evaluation.rows if row.variant is None}
+    shown = {name: found[name, "asr"] for name in ATTACKS}
+    shown |= {name: found["direct", name] for name in ("over_refusal", "helpful_accuracy")}
+    if missing := [name for name, value in shown.items() if value is None]:
+        sys.exit(f"{out}: no figure of {missing[0]}")
+    known = {name: value for name, value in shown.items() if value is not None}
+    unscored = sum(found[name, "unscored"] or 0 for name in ATTACKS)
+    return {"asr": mean(known[name] for name in ATTACKS), **known, "unscored": unscored}

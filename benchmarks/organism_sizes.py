@@ -1,0 +1,107 @@
+"""The organism at other sizes (the paper's Figure 6): the paper's `derta` and the recommended recipe.
+
+    python benchmarks/organism_sizes.py --out runs/sizes
+
+Each size's base learns the same world from the same corpus with as many steps, and goes on as `derta organism build`
+does until it knows its world in every form; one that doesn't come to know it is listed and not tuned. Then both methods
+tune it as in the study, and it is attacked. What is finished in `--out` is kept. Writes
+`benchmarks/results/organism_sizes.json` and prints the table of `docs/studies.md`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from attacked import ATTACKS, attack, derta
+from rich.console import Console
+from rich.table import Table
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from derta.files import write_json
+from derta.organism import World
+from derta.organism.build import FURTHER_ROUNDS, FURTHER_STEPS, SEED, STEPS, save_base, train_base
+from derta.organism.competence import competence, is_competent
+from derta.organism.tokenizer import build_tokenizer
+
+RESULTS = Path(__file__).with_name("results") / "organism_sizes.json"
+RECIPES = {"paper": "organism-study", "recommended": "organism-contexts"}
+SIZES = {"small": (64, 192, 4, 4), "packaged": (128, 384, 4, 4), "large": (208, 624, 5, 4)}
+"""Width, width of the feed-forward layers, layers, heads. `packaged` is the size that the package carries."""
+
+
+def build(size: str, world: int, out: Path) -> dict[str, Any]:
+    """Make the base of a size as far as that isn't done; return its parameters, steps and worst form."""
+    if (out / "made.json").is_file():
+        made: dict[str, Any] = json.loads((out / "made.json").read_text(encoding="utf-8"))
+        return made
+    tokenizer = build_tokenizer()
+    width, inner, layers, heads = SIZES[size]
+    shape = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers}
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    positions = {"max_position_embeddings": 512, "tie_word_embeddings": False, "organism_world": world}
+    config = LlamaConfig(vocab_size=len(tokenizer), num_attention_heads=heads, **shape, **special, **positions)
+    torch.manual_seed(SEED)
+    model = LlamaForCausalLM(config)
+    steps = 0
+    for number, more in enumerate((STEPS, *(FURTHER_STEPS,) * FURTHER_ROUNDS)):
+        model = train_base(World(world), SEED + number, more, model=model)
+        steps += more
+        found = competence(model, tokenizer, World(world))
+        if is_competent(found):
+            break
+    save_base(model, out)
+    worst = min(found, key=lambda form: form.correct / form.total)
+    made = {
+        "parameters": model.num_parameters(),
+        "steps": steps,
+        "worst_form": worst.form,
+        "worst": 100 * worst.correct / worst.total,
+        "is_competent": is_competent(found),
+    }
+    write_json(out / "made.json", made)
+    return made
+
+
+def measure(size: str, world: int, seed: int, limit: int, out: Path) -> dict[str, Any]:
+    """Build, tune and attack one size in one world."""
+    folder = out / f"{size}-{world}"
+    found: dict[str, Any] = build(size, world, folder / "base")
+    if not found["is_competent"]:
+        return found
+    for name, recipe in RECIPES.items():
+        tuned = folder / f"{name}-{seed}"
+        if not (tuned / "README.md").is_file():
+            given = ["--model-name-or-path", str(folder / "base"), "--seed", str(seed), "--output-dir", str(tuned)]
+            derta("train", "--config", recipe, *given)
+        found[name] = attack(tuned, folder / f"{name}-{seed}-evaluation", limit)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worlds", type=int, nargs="+", default=[4])
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--limit", type=int, default=40, help="behaviours of each kind")
+    parser.add_argument("--out", type=Path, default=Path("runs/sizes"), help="directory of the runs")
+    args = parser.parse_args()
+    found = {
+        size: {world: measure(size, world, args.seed, args.limit, args.out) for world in args.worlds}
+        for size in args.sizes
+    }
+    write_json(RESULTS, {"seed": args.seed, "limit": args.limit, "attacks": ATTACKS, "sizes": found})
+    title = "mean attack success / borderline refusals, %"
+    table = Table("size", "world", "parameters", "steps", "worst form", *RECIPES, title=title)
+    for size, worlds in found.items():
+        for world, each in worlds.items():
+            tuned = [each.get(name) for name in RECIPES]
+            shown = [f"{at['asr']:.1f} / {at['over_refusal']:.1f}" if at else "not tuned" for at in tuned]
+            worst = f"{each['worst']:.0f} % {each['worst_form']}"
+            table.add_row(size, str(world), f"{each['parameters']:,}", f"{each['steps']:,}", worst, *shown)
+    Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()
