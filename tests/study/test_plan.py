@@ -72,9 +72,9 @@ def test_evaluation_options_of_a_variant_win(tmp_path: Path) -> None:
         (GOOD.replace("seeds: [1], worlds", "seeds: [1, 1], worlds"), "once.seeds: .*stands twice"),
         (GOOD.replace("max_steps: 5", "seed: 5"), "variants.after-that: seed isn't a variant's to say"),
         (GOOD.replace("max_steps: 5", "output-dir: x"), "variants.after-that: output-dir isn't a variant's to say"),
-        (GOOD.replace("attacks: direct", "out: x"), "variants.after-that: out isn't a variant's to say"),
-        (GOOD.replace("max_steps: 5", "recipe: [x]"), r"after-that.recipe: \['x'\] is no name"),
-        (GOOD.replace("max_steps: 5", "train: 1"), "after-that.train: 1: true, or false"),
+        (GOOD.replace("attacks: direct", "out: x"), "evaluate: out isn't a variant's to say"),
+        (GOOD.replace("max_steps: 5", "recipe: [x]"), "after-that.recipe: input should be a valid string"),
+        (GOOD.replace("max_steps: 5", "train: 1"), "after-that.train: input should be a valid boolean"),
         (GOOD + "claims: [{claim: C, variant: first, metric: asr}]", "'C' bounds nothing; give most or least"),
         (
             GOOD + "claims: [{claim: C, variant: first, metric: asr, most: .nan}]",

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from derta.errors import InputError, did_you_mean
 from derta.strict_yaml import read_yaml
@@ -33,6 +33,23 @@ _OF_A_CELL = {
     "evaluate": ("model", "out", "dry_run", "quiet"),
 }
 """Options that are a cell's own, or would keep it from having numbers."""
+
+
+def _check_options(what: str, options: Mapping[str, Any]) -> None:
+    for option in options:
+        if option.replace("-", "_") in _OF_A_CELL[what]:
+            raise ValueError(f"{option} isn't a variant's to say; leave it out")
+
+
+def _names_a_directory(name: str) -> str:
+    if not name or set(name) & set("/\\") or name.startswith("."):
+        raise ValueError(f"{name!r} can't name a directory")
+    return name
+
+
+def _evaluation_options(options: dict[str, Any]) -> dict[str, Any]:
+    _check_options("evaluate", options)
+    return options
 
 
 def _all_different(values: list[int]) -> list[int]:
@@ -67,6 +84,31 @@ class Table(BaseModel):
     attacks: list[str] = Field(default_factory=list)
 
 
+_Evaluate = Annotated[dict[str, Any], AfterValidator(_evaluation_options)]
+
+
+class _Entry(BaseModel):
+    """A variant as it stands in the file: what a study itself reads; the rest are options of training."""
+
+    model_config = ConfigDict(**{**_STRICT, "extra": "allow"})
+
+    recipe: str | None = None
+    baseline: str | None = None
+    after: str | None = None
+    train: bool = True
+    evaluate: _Evaluate = Field(default_factory=dict)
+    worlds: _Places | None = None
+    seeds: _Places | None = None
+
+    @model_validator(mode="after")
+    def _can_be_run(self) -> Self:
+        options = self.model_extra or {}
+        _check_options("train", options)
+        if not self.train and (options or self.after is None):
+            raise ValueError("without training it is another variant's model: say which, `after`")
+        return self
+
+
 class _File(BaseModel):
     """A study's file as it stands."""
 
@@ -77,8 +119,8 @@ class _File(BaseModel):
     recipe: str
     worlds: _Places
     seeds: _Places
-    evaluate: dict[str, Any]
-    variants: dict[str, dict[str, Any] | None] = Field(min_length=1)
+    evaluate: _Evaluate
+    variants: dict[Annotated[str, AfterValidator(_names_a_directory)], _Entry | None] = Field(min_length=1)
     tables: list[Table] = Field(default_factory=list)
     claims: list[Claim] = Field(default_factory=list)
 
@@ -174,7 +216,7 @@ def load_study(path: Path) -> Study:
         file = _File.model_validate(read_yaml(path, "study")[0])
     except ValidationError as error:
         raise InputError(f"{path}: {_first(error)}") from error
-    variants = {name: _variant(name, dict(given or {}), file, path) for name, given in file.variants.items()}
+    variants = {name: _variant(name, entry or _Entry(), file) for name, entry in file.variants.items()}
     _check_starts(variants, path)
     for table in file.tables:
         for name in [*table.variants, *([table.against] if table.against else [])]:
@@ -187,43 +229,18 @@ def load_study(path: Path) -> Study:
     return Study(path, file.title, file.text, ordered, tuple(file.tables), tuple(file.claims))
 
 
-def _variant(name: str, given: dict[str, Any], file: _File, path: Path) -> Variant:
-    """Take what a study itself reads out of a variant's entry; the rest are options of training."""
-    if not name or set(name) & set("/\\") or name.startswith("."):
-        raise InputError(f"{path}: variants: {name!r} can't name a directory")
-    evaluate = given.pop("evaluate", None) or {}
-    if not isinstance(evaluate, dict):
-        raise InputError(f"{path}: variants.{name}.evaluate: a mapping of options to values")
-    places = {key: given.pop(key, getattr(file, key)) for key in ("worlds", "seeds")}
-    for key, values in places.items():
-        try:
-            TypeAdapter(_Places).validate_python(values, strict=True)
-        except ValidationError as error:
-            raise InputError(f"{path}: variants.{name}.{key}: {_first(error)}") from error
-    trained = given.pop("train", True)
-    variant = Variant(
+def _variant(name: str, entry: _Entry, file: _File) -> Variant:
+    return Variant(
         name,
-        recipe=given.pop("recipe", file.recipe),
-        baseline=given.pop("baseline", None),
-        after=given.pop("after", None),
-        trained=trained,
-        train=given,
-        evaluate={**file.evaluate, **evaluate},
-        worlds=tuple(places["worlds"]),
-        seeds=tuple(places["seeds"]),
+        recipe=entry.recipe or file.recipe,
+        baseline=entry.baseline,
+        after=entry.after,
+        trained=entry.train,
+        train=entry.model_extra or {},
+        evaluate={**file.evaluate, **entry.evaluate},
+        worlds=tuple(entry.worlds or file.worlds),
+        seeds=tuple(entry.seeds or file.seeds),
     )
-    for what, options in (("train", given), ("evaluate", variant.evaluate)):
-        for option in options:
-            if str(option).replace("-", "_") in _OF_A_CELL[what]:
-                raise InputError(f"{path}: variants.{name}: {option} isn't a variant's to say; leave it out")
-    for key in ("recipe", "baseline", "after"):
-        if not isinstance(value := getattr(variant, key), str | None):
-            raise InputError(f"{path}: variants.{name}.{key}: {value!r} is no name")
-    if not isinstance(trained, bool):
-        raise InputError(f"{path}: variants.{name}.train: {trained!r}: true, or false")
-    if not trained and (given or variant.after is None):
-        raise InputError(f"{path}: variants.{name}: without training it is another variant's model: say which, `after`")
-    return variant
 
 
 def _first(error: ValidationError) -> str:
