@@ -90,6 +90,23 @@ def test_release_cuts_are_at_words_and_zero_for_every_third_example() -> None:
     assert drawn == {0: {0}, 1: {2, 4, 6, 8}, 2: {2, 4, 6, 8}}  # 1 … n − 2 words
 
 
+def test_a_cut_at_the_start_is_one_of_the_cuts_and_the_others_are_spread_as_before() -> None:
+    build = builder(cuts_per_triple=3, cut_at_start=True)
+    drawn = [cuts(build(triple(harmful=9), index, epoch)) for index in range(300) for epoch in range(4)]
+    assert {len(each) for each in drawn} == {3}
+    assert {each[0] for each in drawn} == {0}
+    others = Counter(cut for each in drawn for cut in each[1:])
+    assert set(others) == set(range(1, 10))
+    assert max(others.values()) < 1.3 * min(others.values())
+    assert cuts(build(triple(harmful=1), 0, 0)) == [0, 1]
+
+
+def test_a_cut_at_the_start_of_what_is_cut_nowhere_else_is_the_only_one() -> None:
+    build = builder(cuts_per_triple=2, cut_at_start=True, cut_policy="release")
+    assert cuts(build(triple(harmful=12), 0, 0)) == [0]  # the release's third example
+    assert len(cuts(build(triple(harmful=12), 1, 0))) == 2
+
+
 def test_draws_depend_on_seed_epoch_and_example_alone() -> None:
     first = builder(seed=1, rto_dropout=0.5)
     again = builder(seed=1, rto_dropout=0.5)

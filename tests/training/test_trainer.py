@@ -187,6 +187,7 @@ def test_processes_that_would_train_alone_are_refused(
         ({"rto_schedule": "early"}, "rto_schedule: 'early' spreads rto_dropout, which is 0"),
         ({"rto_weight": -1.0}, "rto_weight"),
         ({"cuts_per_triple": 0}, "cuts_per_triple: 0"),
+        ({"cut_at_start": True}, "cut_at_start: would leave no harmful prefix; set cuts_per_triple to 2 or more"),
         ({"max_length": 0}, "max_length: 0"),
         ({"train_sampling_strategy": "group_by_length"}, "train_sampling_strategy"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),

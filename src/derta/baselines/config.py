@@ -9,7 +9,7 @@ from derta.errors import InputError
 from derta.training.config import DeRTaConfig
 
 OF_DERTA = (
-    *("cuts_per_triple", "cut_policy", "rto_weight", "rto_dropout", "rto_schedule", "rto_on_end"),
+    *("cuts_per_triple", "cut_policy", "cut_at_start", "rto_weight", "rto_dropout", "rto_schedule", "rto_on_end"),
     *("refusal_text", "loss_normalization", "row_length"),
 )
 """Options that a recipe may hold and that say something about derta's own objective only."""

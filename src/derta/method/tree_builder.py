@@ -82,6 +82,7 @@ class TreeBuilder:
         method: Names one of `METHODS`.
         cuts_per_triple: Sets the number of branches, each at a cut of its own.
         cut_policy: Names one of `CUT_POLICIES`.
+        cut_at_start: Puts one of the cuts at k = 0, where none is drawn otherwise more often than anywhere else.
         rto_dropout: Leaves out this share of the RTO targets, drawn over response positions.
         rto_schedule: Names one of `RTO_SCHEDULES`, which spreads it over them.
         rto_on_end: Adds RTO after the last token of r̂ too, as the release does.
@@ -96,6 +97,7 @@ class TreeBuilder:
     method: str = "derta"
     cuts_per_triple: int = 1
     cut_policy: str = "uniform"
+    cut_at_start: bool = False
     rto_dropout: float = 0.0
     rto_schedule: str = "uniform"
     rto_on_end: bool = True
@@ -132,9 +134,11 @@ class TreeBuilder:
             return [] if example.fixed_cut and example.rejected else [0]
         if example.fixed_cut:
             return [len(example.rejected)]
-        choices = (method.cuts or CUT_POLICIES[self.cut_policy])(example, index)
-        count = min(self.cuts_per_triple, len(choices))
-        return sorted(int(cut) for cut in self._draws(0, index, epoch).choice(choices, size=count, replace=False))
+        choices = np.asarray((method.cuts or CUT_POLICIES[self.cut_policy])(example, index))
+        first = [0] if self.cut_at_start else []
+        others = choices[choices > 0] if self.cut_at_start else choices
+        count = min(self.cuts_per_triple - len(first), len(others))
+        return sorted([*first, *self._draws(0, index, epoch).choice(others, size=count, replace=False).tolist()])
 
     def _draw_rto_positions(self, example: EncodedExample, index: int, epoch: int) -> list[int]:
         """Return the positions after which RTO predicts a refusal token: the last of q, then those of r̂."""

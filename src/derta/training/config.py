@@ -65,6 +65,8 @@ class DeRTaConfig(TrainingArguments):
         cut_policy (`str`, *optional*, defaults to `"uniform"`):
             How harmful prefixes are cut: `"uniform"` draws k ~ U{0 … |r̂|} tokens (Eq. 2); `"release"` draws words as
             the released code does, with no prefix for every third example.
+        cut_at_start (`bool`, *optional*, defaults to `False`):
+            Whether one of several cuts is always k = 0: r after q alone.
         rto_weight (`float`, *optional*, defaults to `1.0`):
             Weight λ of RTO in the loss.
         rto_dropout (`float`, *optional*, defaults to `0.0`):
@@ -114,6 +116,7 @@ class DeRTaConfig(TrainingArguments):
     method: str = "derta"
     cuts_per_triple: int = 1
     cut_policy: str = "uniform"
+    cut_at_start: bool = False
     rto_weight: float = 1.0
     rto_dropout: float = 0.0
     rto_schedule: str = "uniform"
@@ -170,6 +173,8 @@ class DeRTaConfig(TrainingArguments):
     def _check_names(self) -> None:
         """Stop at an unknown method or policy; a baseline's own configuration knows other methods."""
         check_names(self.method, self.cut_policy, self.rto_schedule)
+        if self.cut_at_start and self.cuts_per_triple < 2:
+            raise InputError("cut_at_start: would leave no harmful prefix; set cuts_per_triple to 2 or more")
         if self.rto_schedule != "uniform" and not self.rto_dropout:
             raise InputError(f"rto_schedule: {self.rto_schedule!r} spreads rto_dropout, which is 0; give both, or none")
 

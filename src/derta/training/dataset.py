@@ -263,6 +263,7 @@ def encoder_and_builder(tokenizer: PreTrainedTokenizerBase, config: DeRTaConfig)
         method=config.method,
         cuts_per_triple=config.cuts_per_triple,
         cut_policy=config.cut_policy,
+        cut_at_start=config.cut_at_start,
         rto_dropout=config.rto_dropout,
         rto_schedule=config.rto_schedule,
         rto_on_end=config.rto_on_end,

@@ -109,6 +109,7 @@ _TRAINING = "## Training\n"
 _SETTINGS = (
     "cuts_per_triple",
     "cut_policy",
+    "cut_at_start",
     "rto_weight",
     "rto_dropout",
     "rto_schedule",
