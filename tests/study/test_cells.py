@@ -74,6 +74,24 @@ def test_a_recipe_that_changes_while_a_cell_is_at_work_is_not_what_it_was_traine
     assert is_done(study, cell, tmp_path)
 
 
+def test_what_is_in_the_way_of_a_changed_recipe_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of(tmp_path, "paper: {}")
+    (cell,) = study.cells()
+
+    def fail(*_: object, **__: object) -> None:
+        raise CellError("derta train ended with 2: it holds another run")
+
+    monkeypatch.setattr(study_cells, "_derta", fail)
+    with _Lifeline() as lifeline:
+        with pytest.raises(CellError, match=r"another run$"):
+            run_cell(study, cell, tmp_path, lifeline)
+        path = tmp_path / cell.directory / CELL
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"asked": "something else", "rows": []}))
+        with pytest.raises(CellError, match=r"another run \(.*world-3/paper/seed-1 is of another recipe .*; delete it"):
+            run_cell(study, cell, tmp_path, lifeline)
+
+
 def test_a_cell_that_fails_is_told_at_once_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,8 +113,13 @@ def run_cell(study: Study, cell: Cell, out: Path, lifeline: _Lifeline) -> None:
     # Of the recipe as it is read now: it may be changed while the cell is at work.
     asked = _digest(study, cell)
     for command in commands_of(study, cell):
-        # An evaluation with unscored samples ends with 1: they are counted among its numbers.
-        _derta(command, out, lifeline, allowed=(0, 1) if command[0] == "eval" else (0,))
+        try:
+            # An evaluation with unscored samples ends with 1: they are counted among its numbers.
+            _derta(command, out, lifeline, allowed=(0, 1) if command[0] == "eval" else (0,))
+        except CellError as error:
+            if not (directory / CELL).is_file():
+                raise
+            raise CellError(f"{error} ({directory} is of another recipe or of other options; delete it)") from error
     evaluation = load_evaluation(directory / EVALUATION)
     for unmet in evaluation.plan.find_unmet(evaluation.samples):
         raise CellError(f"planned and not measured: {unmet}")
