@@ -62,6 +62,7 @@ def test_evaluation_options_of_a_variant_win(tmp_path: Path) -> None:
             GOOD + "claims: [{claim: c, variant: once, metric: asr, families: [dialog], most: 1}]",
             "families.0: input should",
         ),
+        (GOOD + "tables: [{title: T, variants: [once], metric: leak}]", "'T' shows leak of no attack; name some"),
         (GOOD + "tables: [{title: T, variants: [none]}]", "the table 'T': no variant 'none'"),
         (GOOD + "claims: [{claim: C, variant: x, metric: asr, most: 1}]", "the claim 'C': no variant 'x'"),
         (GOOD + "tables: [", "not YAML"),

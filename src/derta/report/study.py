@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as TerminalTable
 
 from derta.errors import InputError
+from derta.evaluation.results.metrics import UNITS
 from derta.files import write_text
 from derta.report.figures import svg_file
 from derta.study.numbers import ASR, Estimate, Measure, Numbers, mean_of, value_of
@@ -53,7 +54,8 @@ def write_page(study: Study, numbers: Numbers, verdicts: Sequence[Verdict], page
             if len(known) < 2:
                 continue
             name = f"{number}.svg"
-            drawing = _curves(table, known, numbers) if isinstance(table.variants, dict) else _map(known, numbers)
+            is_curve = isinstance(table.variants, dict)
+            drawing = _curves(table, known, numbers) if is_curve else _map(table, known, numbers)
             write_text(figures / name, svg_file(drawing))
             parts += [_table(study, table, known, numbers), f"![{table.title}]({figures.name}/{name})"]
         write_text(page, "\n\n".join(part for part in parts if part) + "\n")
@@ -96,6 +98,8 @@ def _met(verdict: Verdict) -> str:
 
 def _columns(table: Table, numbers: Numbers) -> dict[str, tuple[Measure, bool]]:
     """Return the columns of a table: a measure each, and whether its paired difference is shown."""
+    if table.metric:
+        return {label: (value_of(label, table.metric), False) for label in table.attacks}
     single = [attack for attack in numbers.attacks if "+" not in attack]
     combined = [attack for attack in numbers.attacks if "+" in attack]
     columns: dict[str, tuple[Measure, bool]] = {}
@@ -117,7 +121,7 @@ def _columns(table: Table, numbers: Numbers) -> dict[str, tuple[Measure, bool]]:
 
 def _table(study: Study, table: Table, variants: Sequence[str], numbers: Numbers) -> str:
     columns = _columns(table, numbers)
-    heads = ["variant", "cells", *columns, "ASR, worst attack ↓"]
+    heads = ["variant", "cells", *columns, *([] if table.metric else ["ASR, worst attack ↓"])]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for name in variants:
         measured, planned = numbers.count(name), study.count(name)
@@ -131,7 +135,8 @@ def _table(study: Study, table: Table, variants: Sequence[str], numbers: Numbers
                 difference = numbers.estimate(name, measure, table.against)
                 text += f"<br>Δ {_format(difference, signed=True)}" if difference else ""
             cells.append(text)
-        cells.append(_format(numbers.worst(name, numbers.attacks, ASR)))
+        if not table.metric:
+            cells.append(_format(numbers.worst(name, numbers.attacks, ASR)))
         lines.append(f"| {' | '.join(cells)} |")
     note = f"\n\nΔ: less `{table.against}` in the same world with the same seed." if table.against else ""
     return "\n".join(lines) + note
@@ -149,24 +154,29 @@ def _listed(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))
 
 
-def _map(variants: Sequence[str], numbers: Numbers) -> Figure:
-    """Draw every attack's success against every variant as shades with their values."""
-    rows = [*numbers.attacks, "refuses borderline"]
-    measures = [*(value_of(attack, ASR) for attack in numbers.attacks), value_of("direct", "over_refusal")]
-    values = [[numbers.estimate(name, measure) for name in variants] for measure in measures]
+def _map(table: Table, variants: Sequence[str], numbers: Numbers) -> Figure:
+    """Draw every attack's success against every variant, or the table's metric, as shades with their values."""
+    measures = {attack: value_of(attack, ASR) for attack in numbers.attacks}
+    measures["refuses borderline"] = value_of("direct", "over_refusal")
+    if table.metric:
+        measures = {label: value_of(label, table.metric) for label in table.attacks}
+    rows = list(measures)
+    values = [[numbers.estimate(name, measure) for name in variants] for measure in measures.values()]
+    most = max((each.value for line in values for each in line if each), default=1) if table.metric in UNITS else 100
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(2.6 + 0.62 * len(variants), 1.2 + 0.24 * len(rows)), layout="constrained")
         axes: Any = figure.subplots()
         shades = [[each.value if each else float("nan") for each in line] for line in values]
-        axes.imshow(shades, cmap="Reds", vmin=0, vmax=100, aspect="auto")
+        axes.imshow(shades, cmap="Reds", vmin=0, vmax=most, aspect="auto")
         for y, line in enumerate(values):
             for x, each in enumerate(line):
-                dark = each is not None and each.value > 55
+                dark = each is not None and each.value > 0.55 * most
                 text = f"{each.value:.0f}" if each else "—"
                 axes.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
         axes.set_xticks(range(len(variants)), variants, rotation=40, ha="right")
         axes.set_yticks(range(len(rows)), rows)
-        axes.axhline(len(rows) - 1.5, color="black", linewidth=0.8)
+        if not table.metric:
+            axes.axhline(len(rows) - 1.5, color="black", linewidth=0.8)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     return figure
@@ -175,8 +185,10 @@ def _map(variants: Sequence[str], numbers: Numbers) -> Figure:
 def _curves(table: Table, variants: Sequence[str], numbers: Numbers) -> Figure:
     """Draw means over the table's axis, in bands that are their intervals."""
     places: Mapping[str, float] = table.variants if isinstance(table.variants, dict) else {}
-    shown = {name: measure for name, (measure, is_paired) in _columns(table, numbers).items() if is_paired}
-    shown |= {f"{label} ↓": value_of(label, ASR) for label in table.attacks}
+    columns = _columns(table, numbers)
+    shown = {name: measure for name, (measure, is_paired) in columns.items() if is_paired or table.metric}
+    if not table.metric:
+        shown |= {f"{label} ↓": value_of(label, ASR) for label in table.attacks}
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(7.2, 3.8), layout="constrained")
         axes: Any = figure.subplots()

@@ -1,12 +1,22 @@
 """What is claimed of a study's numbers, and whether it holds."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from derta.errors import did_you_mean
 from derta.evaluation.attacks.base import Family
 from derta.evaluation.results.metrics import METRICS
+
+
+def _known(metric: str) -> str:
+    if metric not in METRICS:
+        raise ValueError(f"there is no metric {metric!r}{did_you_mean(metric, METRICS)}")
+    return metric
+
+
+Metric = Annotated[str, AfterValidator(_known)]
+"""A number that evaluations count: `asr`, `over_refusal`, …"""
 
 
 class Claim(BaseModel):
@@ -29,7 +39,7 @@ class Claim(BaseModel):
 
     claim: str
     variant: str
-    metric: str
+    metric: Metric
     attacks: Literal["single", "combined", "every"] | list[str] = "every"
     over: Literal["mean", "worst"] = "worst"
     families: list[Family] = Field(default_factory=list)
@@ -37,13 +47,6 @@ class Claim(BaseModel):
     against: str | None = None
     most: float | None = None
     least: float | None = None
-
-    @field_validator("metric")
-    @classmethod
-    def _is_known(cls, metric: str) -> str:
-        if metric not in METRICS:
-            raise ValueError(f"there is no metric {metric!r}{did_you_mean(metric, METRICS)}")
-        return metric
 
     @model_validator(mode="after")
     def _is_bounded(self) -> Self:

@@ -25,7 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from derta.errors import InputError, did_you_mean
 from derta.strict_yaml import read_yaml
-from derta.study.claims import Claim
+from derta.study.claims import Claim, Metric
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 _OF_A_CELL = {
@@ -72,6 +72,7 @@ class Table(BaseModel):
         axis: Names that axis.
         against: Names the variant from which the others' paired differences are taken.
         attacks: Names the attacks (or their variants: `prefill@20`) that are columns of their own.
+        metric: Is shown of these attacks, and nothing else; left out, their success is, beside the usual columns.
     """
 
     model_config = _STRICT
@@ -82,6 +83,13 @@ class Table(BaseModel):
     axis: str | None = None
     against: str | None = None
     attacks: list[str] = Field(default_factory=list)
+    metric: Metric | None = None
+
+    @model_validator(mode="after")
+    def _shows_something(self) -> Self:
+        if self.metric and not self.attacks:
+            raise ValueError(f"{self.title!r} shows {self.metric} of no attack; name some, `attacks`")
+        return self
 
 
 _Evaluate = Annotated[dict[str, Any], AfterValidator(_evaluation_options)]
