@@ -195,9 +195,6 @@ def _beyond_the_paper() -> Iterator[Choice]:
     why = "disguises tell nothing then; have harmless prompts that look harmful among the data, or it refuses those"
     yield Choice("contexts", "recommended", f"{why} (the paper's: none)")
     yield Choice("cuts_per_triple", 2, "with contexts (the paper's: 1)")
-    yield Choice(
-        "cut_at_start", True, "sampled refusals stay clean: most begin where no harmful prefix is (the paper's: false)"
-    )
 
 
 def _length(measured: Measured, model_config: PreTrainedConfig, *, in_contexts: bool) -> Choice:
