@@ -18,7 +18,7 @@ from rich.table import Table
 
 from derta.evaluation.results.intervals import student_t
 from derta.files import write_json
-from derta.inference import ChatRequest, Engine, load_model, load_tokenizer
+from derta.inference import ChatRequest, Engine, load_model
 from derta.organism import World, behaviours, judge
 
 RESULTS = Path(__file__).with_name("results") / "sampled_refusals.json"
@@ -28,7 +28,7 @@ MEASURED = ("garbled", "refuses twice", "unsafe")
 def sample(model: Path, world: int, limit: int, samples: int) -> dict[str, Any]:
     """Return how many of a model's sampled answers are garbled, refuse twice or are unsafe."""
     asked = [each for each in behaviours("harmful", world=World(world))[:limit] for _ in range(samples)]
-    with Engine(load_model(str(model)), load_tokenizer(str(model)), batch_size=256) as engine:
+    with Engine(*load_model(str(model)), batch_size=256) as engine:
         answers = [
             engine.submit(ChatRequest(({"role": "user", "content": each.prompt},)), 96, temperature=1.0, seed=number)
             for number, each in enumerate(asked)
