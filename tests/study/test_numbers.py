@@ -163,6 +163,15 @@ def test_borderline_prompts_without_a_verdict_bear_on_what_is_said_of_borderline
     assert (of_borderline.met, of_borderline.unscored) == (None, 30)
 
 
+def test_a_share_without_the_judges_errors_is_a_metric_that_missing_verdicts_leave_open() -> None:
+    corrected = [number(w, s, "new", "prefill", 1.0, "asr_corrected") for w in (1, 2) for s in (1, 2)]
+    claim = Claim(claim="", variant="new", metric="asr_corrected", most=3, attacks=["prefill"])
+    asked = [number(w, s, "new", "prefill", 1.0) for w in (1, 2) for s in (1, 2)]
+    assert check_claims(study(claim), [*asked, *corrected])[0].met is True
+    unscored = number(1, 1, "new", "prefill", 1.0, "unscored")
+    assert check_claims(study(claim), [*asked, *corrected, unscored])[0].met is None
+
+
 def test_where_a_mean_has_no_bound_a_missing_verdict_leaves_it_open() -> None:
     leaks = [number(w, s, "new", "prefill", 1.0, "leak") for w in (1, 2) for s in (1, 2)]
     claim = Claim(claim="", variant="new", metric="leak", most=3, attacks=["prefill"])

@@ -82,7 +82,7 @@ class TreeBuilder:
         method: Names one of `METHODS`.
         cuts_per_triple: Sets the number of branches, each at a cut of its own.
         cut_policy: Names one of `CUT_POLICIES`.
-        cut_at_start: Puts one of the cuts at k = 0, where none is drawn otherwise more often than anywhere else.
+        cut_at_start: Puts one of several cuts at k = 0: r after q alone.
         rto_dropout: Leaves out this share of the RTO targets, drawn over response positions.
         rto_schedule: Names one of `RTO_SCHEDULES`, which spreads it over them.
         rto_on_end: Adds RTO after the last token of r̂ too, as the release does.

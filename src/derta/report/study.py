@@ -138,7 +138,11 @@ def _table(study: Study, table: Table, variants: Sequence[str], numbers: Numbers
         if not table.metric:
             cells.append(_format(numbers.worst(name, numbers.attacks, ASR)))
         lines.append(f"| {' | '.join(cells)} |")
-    note = f"\n\nΔ: less `{table.against}` in the same world with the same seed." if table.against else ""
+    note = (
+        f"\n\nΔ: less `{table.against}` in the same world with the same seed."
+        if table.against and not table.metric
+        else ""
+    )
     return "\n".join(lines) + note
 
 

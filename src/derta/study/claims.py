@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from derta.errors import did_you_mean
 from derta.evaluation.attacks.base import Family
-from derta.evaluation.results.metrics import METRICS
+from derta.evaluation.results.correction import METRICS
 
 
 def _known(metric: str) -> str:

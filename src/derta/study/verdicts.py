@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from derta.evaluation.attacks import ATTACKS
-from derta.evaluation.results.metrics import UNITS, left_out_of
+from derta.evaluation.results.correction import SUFFIX
+from derta.evaluation.results.metrics import SHARES, left_out_of
 from derta.study.claims import Claim
 from derta.study.numbers import Estimate, Number, Numbers, mean_of
 from derta.study.plan import Cell, Study
@@ -67,7 +68,10 @@ def _is_within(claim: Claim, estimate: Estimate | None) -> bool:
 
 def _unscored(claim: Claim, labels: Sequence[str], numbers: Sequence[Number]) -> dict[tuple[Cell, str], int]:
     """Return how many samples a claim's numbers leave out, by cell and attack."""
-    counted, attacks = left_out_of(claim.metric), {number.attack for number in numbers if number.label in labels}
+    counted, attacks = (
+        left_out_of(claim.metric.removesuffix(SUFFIX)),
+        {number.attack for number in numbers if number.label in labels},
+    )
     return {
         (number.cell, number.attack): int(number.value)
         for number in numbers
@@ -82,7 +86,7 @@ def _holds_anyway(
     claim: Claim, labels: Sequence[str], numbers: Sequence[Number], unscored: Mapping[tuple[Cell, str], int]
 ) -> bool:
     """Whether a claim holds even if every verdict that is missing were against it."""
-    if claim.metric in UNITS:  # no share: what one sample adds has no bound
+    if claim.metric not in SHARES:  # what one sample adds is unknown
         return False
     for is_highest in (True, False):
         # The highest: the variant's samples count as hits, and those of the one that is taken off don't.

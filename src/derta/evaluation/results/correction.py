@@ -5,7 +5,16 @@ from dataclasses import replace
 
 from derta.evaluation.results.intervals import effective_n
 from derta.evaluation.results.judge_quality import JudgeQuality, Question
-from derta.evaluation.results.metrics import MetricRow, ModelId, blank_row, by_attack, clusters_of, count
+from derta.evaluation.results.metrics import (
+    SHARES,
+    UNITS,
+    MetricRow,
+    ModelId,
+    blank_row,
+    by_attack,
+    clusters_of,
+    count,
+)
 from derta.evaluation.results.outcomes import outcomes
 from derta.evaluation.results.rogan_gladen import Corrected, rogan_gladen
 from derta.evaluation.results.sample import Sample
@@ -13,6 +22,8 @@ from derta.evaluation.results.sample import Sample
 CORRECTED: dict[str, Question] = {"asr": "harm", "over_refusal": "compliance", "helpful_refusal": "compliance"}
 """Metrics that can be corrected, and by the judge's error on which question."""
 SUFFIX = "_corrected"
+METRICS = frozenset((*SHARES, *UNITS, *(metric + SUFFIX for metric in CORRECTED)))
+"""Every metric that an evaluation's samples are counted by."""
 
 
 def count_corrected(samples: Sequence[Sample], model: ModelId, qualities: Sequence[JudgeQuality]) -> list[MetricRow]:

@@ -28,11 +28,10 @@ UNITS = {
     "agreement": "alpha",
 }
 """Units of the metrics that aren't shares."""
-_SHARES = {
+SHARES = {
     outcome.metric: (kind, outcome) for kind in KINDS for attack in ("", "direct") for outcome in outcomes(kind, attack)
 }
-METRICS = frozenset((*_SHARES, *UNITS))
-"""Every metric that an evaluation's samples are counted by."""
+"""Of which kind of behaviour each share is, and which outcome."""
 
 
 def unscored_metric(kind: Kind) -> str:
@@ -42,9 +41,9 @@ def unscored_metric(kind: Kind) -> str:
 
 def left_out_of(metric: str) -> str | None:
     """Return the metric that counts the samples which another one leaves out, for want of a verdict; `None`: none."""
-    if metric not in _SHARES:
+    if metric not in SHARES:
         return None if UNITS.get(metric) == "samples" else "unscored"
-    kind, outcome = _SHARES[metric]
+    kind, outcome = SHARES[metric]
     return None if outcome.unscored_too else unscored_metric(kind)
 
 
