@@ -9,11 +9,10 @@ Each method tunes the organism on the study's data and budget and is attacked ev
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from attacked import derta
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -39,7 +38,7 @@ def along(method: str, world: int, seed: int, limit: int, out: Path) -> list[dic
     folder = out / f"{method}-{world}-{seed}"
     asked = ["--attack-steps", "25", "--attacks", ",".join(ATTACKS), "--attack-limit", str(limit)]
     given = ["--model-name-or-path", f"organism:{world}", "--seed", str(seed), "--output-dir", str(folder)]
-    subprocess.run([sys.executable, "-m", "derta", *METHODS[method], *given, *asked, "--quiet"], check=True)
+    derta(*METHODS[method], *given, *asked)
     history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     points = []
     for entry in history:

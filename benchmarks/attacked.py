@@ -8,6 +8,7 @@ from statistics import mean
 from derta.evaluation.results.store import load_evaluation
 
 ATTACKS = ("direct", "prefill", "completing", "template", "selfcipher", "multi-turn", "neighbour+prefill")
+RECIPES = {"paper": "organism-study", "recommended": "organism-contexts"}
 
 
 def derta(*command: str | Path) -> None:
@@ -16,6 +17,12 @@ def derta(*command: str | Path) -> None:
     ended = subprocess.run([sys.executable, "-m", "derta", *map(str, command), "--quiet"], stdout=subprocess.DEVNULL)
     if ended.returncode not in allowed:
         sys.exit(f"derta {command[0]} ended with {ended.returncode}")
+
+
+def train(recipe: str, base: str | Path, seed: int, out: Path) -> None:
+    """Tune a base by a recipe, as far as that isn't done."""
+    if not (out / "README.md").is_file():
+        derta("train", "--config", recipe, "--model-name-or-path", base, "--seed", str(seed), "--output-dir", out)
 
 
 def attack(model: Path, out: Path, limit: int) -> dict[str, float]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attacked import ATTACKS, attack, derta
+from attacked import ATTACKS, RECIPES, attack, train
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, get_cosine_schedule_with_warmup
@@ -23,7 +23,6 @@ from derta.files import write_json
 from derta.organism import World, training_data
 
 RESULTS = Path(__file__).with_name("results") / "harmful_tuning.json"
-RECIPES = {"paper": "organism-study", "recommended": "organism-contexts"}
 STEPS = (2, 5, 10, 50, 100)
 BATCH, LEARNING_RATE, WARM_UP = 32, 1e-3, 10
 """As in both recipes."""
@@ -74,9 +73,7 @@ def measure(name: str, world: int, seed: int, limit: int, out: Path) -> dict[int
     """Return what attacks find after each number of steps, as far as it isn't done; 0 is the released model."""
     folder = out / f"{name}-{world}-{seed}"
     released = folder / "released"
-    if not (released / "README.md").is_file():
-        given = ["--model-name-or-path", f"organism:{world}", "--seed", str(seed), "--output-dir", str(released)]
-        derta("train", "--config", RECIPES[name], *given)
+    train(RECIPES[name], f"organism:{world}", seed, released)
     found = {0: attack(released, folder / "evaluation-0", limit)}
     for steps in STEPS:
         tuned, evaluation = folder / f"tuned-{steps}", folder / f"evaluation-{steps}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attacked import ATTACKS, attack, derta
+from attacked import ATTACKS, RECIPES, attack, train
 from rich.console import Console
 from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -26,7 +26,6 @@ from derta.organism.competence import competence, is_competent
 from derta.organism.tokenizer import build_tokenizer
 
 RESULTS = Path(__file__).with_name("results") / "organism_sizes.json"
-RECIPES = {"paper": "organism-study", "recommended": "organism-contexts"}
 SIZES = {"small": (64, 192, 4, 4), "packaged": (128, 384, 4, 4), "large": (208, 624, 5, 4)}
 """Width, width of the feed-forward layers, layers, heads. `packaged` is the size that the package carries."""
 
@@ -72,9 +71,7 @@ def measure(size: str, world: int, seed: int, limit: int, out: Path) -> dict[str
         return found
     for name, recipe in RECIPES.items():
         tuned = folder / f"{name}-{seed}"
-        if not (tuned / "README.md").is_file():
-            given = ["--model-name-or-path", str(folder / "base"), "--seed", str(seed), "--output-dir", str(tuned)]
-            derta("train", "--config", recipe, *given)
+        train(recipe, folder / "base", seed, tuned)
         found[name] = attack(tuned, folder / f"{name}-{seed}-evaluation", limit)
     return found
 

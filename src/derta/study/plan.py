@@ -240,7 +240,7 @@ def load_study(path: Path) -> Study:
 def _variant(name: str, entry: _Entry, file: _File) -> Variant:
     return Variant(
         name,
-        recipe=entry.recipe or file.recipe,
+        recipe=file.recipe if entry.recipe is None else entry.recipe,
         baseline=entry.baseline,
         after=entry.after,
         trained=entry.train,

@@ -34,11 +34,11 @@ class Verdict:
 
 def check_claims(study: Study, numbers: Sequence[Number]) -> list[Verdict]:
     """Check every claim of a study on the means over its cells."""
-    return [_check(claim, numbers, study.count(claim.variant)) for claim in study.claims]
-
-
-def _check(claim: Claim, numbers: Sequence[Number], planned: int) -> Verdict:
     scored = Numbers.of(numbers)
+    return [_check(claim, numbers, scored, study.count(claim.variant)) for claim in study.claims]
+
+
+def _check(claim: Claim, numbers: Sequence[Number], scored: Numbers, planned: int) -> Verdict:
     labels = labels_of(claim, scored.attacks)
     if lacking := scored.lacking(claim.variant, labels, claim.metric, claim.against):
         return Verdict(claim, None, None, tuple(lacking), planned)
@@ -68,10 +68,8 @@ def _is_within(claim: Claim, estimate: Estimate | None) -> bool:
 
 def _unscored(claim: Claim, labels: Sequence[str], numbers: Sequence[Number]) -> dict[tuple[Cell, str], int]:
     """Return how many samples a claim's numbers leave out, by cell and attack."""
-    counted, attacks = (
-        left_out_of(claim.metric.removesuffix(SUFFIX)),
-        {number.attack for number in numbers if number.label in labels},
-    )
+    counted = left_out_of(claim.metric.removesuffix(SUFFIX))
+    attacks = {number.attack for number in numbers if number.label in labels}
     return {
         (number.cell, number.attack): int(number.value)
         for number in numbers
