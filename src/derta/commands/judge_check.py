@@ -10,7 +10,6 @@ from rich.text import Text
 
 from derta.data.readers import printable
 from derta.evaluation.config import JudgeName
-from derta.evaluation.quality import measure_judge
 from derta.evaluation.results.judge_quality import Accuracy, JudgeQuality, Rate
 from derta.evaluation.results.quality_file import save_qualities
 
@@ -35,6 +34,8 @@ def run(args: Namespace) -> int:
     Raises:
         InputError: The file or the judge is wrong, or the quality file can't be written.
     """
+    from derta.evaluation.quality import measure_judge
+
     quality, unlabelled = measure_judge(
         args.file, JudgeName.parse(args.judge), label_column=args.label_column, unsafe=args.unsafe_label
     )

@@ -7,10 +7,8 @@ from pathlib import Path
 
 from derta.errors import InputError
 from derta.files import MODEL_FILES, file_digests, write_json, written_whole
-from derta.inference.loading import adapter_base, load_model
 from derta.run_identity import IDENTITY, read_identity, template_options
 from derta.terminal import screen
-from derta.training.model_card import write_merged_card
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -42,6 +40,9 @@ def merge_adapter(adapter: Path, out: Path) -> str:
     Raises:
         InputError: `adapter` holds no adapter, its base can't be loaded, or `out` is not empty.
     """
+    from derta.inference.loading import adapter_base, load_model
+    from derta.training.model_card import write_merged_card
+
     if not (adapter / "adapter_config.json").is_file():
         raise InputError(f"--adapter: {adapter} holds no adapter (no adapter_config.json)")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

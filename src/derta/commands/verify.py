@@ -7,7 +7,6 @@ from typing import Any
 
 from derta.data.readers import printable
 from derta.errors import InputError
-from derta.evaluation.judges.version import judge_version
 from derta.evaluation.results.store import COUNTED_FROM, RESULTS, SETTINGS, find_evaluations, load_evaluation
 from derta.files import file_digest, read_json, weights_digest
 from derta.run_identity import IDENTITY, check_files, read_identity
@@ -97,6 +96,8 @@ def _check_evaluations(directory: Path) -> Found:
 
 def _now(settings: dict[str, Any], made_of: dict[str, Any]) -> Iterator[tuple[str, bool | None]]:
     """Yield what an evaluation was made of and whether it differs by now; `None` where that's only worth a note."""
+    from derta.evaluation.judges.version import judge_version
+
     model = Path(str(settings.get("model"))).expanduser()
     if settings.get("files") is None or not model.is_dir():
         yield "its model isn't in a directory that is there", None
