@@ -23,6 +23,8 @@ _STYLE: dict[str, Any] = {
     "axes.spines.right": False,
 }
 _MARKERS = "osD^vPX*<>hp"
+_WIDE = 10
+"""How often an axis's last place is its first for it to be logarithmic."""
 
 
 def write_page(study: Study, numbers: Numbers, verdicts: Sequence[Verdict], page: Path) -> None:
@@ -187,7 +189,7 @@ def _map(table: Table, variants: Sequence[str], numbers: Numbers) -> Figure:
 
 
 def _curves(table: Table, variants: Sequence[str], numbers: Numbers) -> Figure:
-    """Draw means over the table's axis, in bands that are their intervals."""
+    """Draw means over the table's axis, in bands that are their intervals; a wide axis is logarithmic."""
     places: Mapping[str, float] = table.variants if isinstance(table.variants, dict) else {}
     columns = _columns(table, numbers)
     shown = {name: measure for name, (measure, is_paired) in columns.items() if is_paired or table.metric}
@@ -203,6 +205,10 @@ def _curves(table: Table, variants: Sequence[str], numbers: Numbers) -> Figure:
             bounded = [(x, each) for x, each in found if each.low is not None]
             low, high = [each.low for _, each in bounded], [each.high for _, each in bounded]
             axes.fill_between([x for x, _ in bounded], low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+        if min(places.values()) > 0 and max(places.values()) >= _WIDE * min(places.values()):
+            axes.set_xscale("log")
+            axes.set_xticks([], minor=True)
+        axes.set_xticks(list(places.values()), [f"{place:g}" for place in places.values()])
         axes.set_xlabel(table.axis or "")
         axes.set_ylabel("%")
         axes.set_ylim(-2, 102)
