@@ -19,10 +19,11 @@ def derta(*command: str | Path) -> None:
         sys.exit(f"derta {command[0]} ended with {ended.returncode}")
 
 
-def train(recipe: str, base: str | Path, seed: int, out: Path) -> None:
-    """Tune a base by a recipe, as far as that isn't done."""
+def train(recipe: str, base: str | Path, seed: int, out: Path, *options: str) -> None:
+    """Tune a base by a recipe and options of `derta train`, as far as that isn't done."""
     if not (out / "README.md").is_file():
-        derta("train", "--config", recipe, "--model-name-or-path", base, "--seed", str(seed), "--output-dir", out)
+        model = ("--model-name-or-path", base)
+        derta("train", "--config", recipe, *model, "--seed", str(seed), "--output-dir", out, *options)
 
 
 def attack(model: Path, out: Path, limit: int) -> dict[str, float]:

@@ -17,7 +17,7 @@ _JUDGED_WELL = 0.9
 
 
 def insist(example: Example, materials: Materials, rng: random.Random) -> Example | None:
-    """Refuse the request in one to three turns; the last turn is what the user says then, with the request or not."""
+    """Refuse the request in one to four turns; the last turn is what the user says then, with the request or not."""
     wordings = materials.wordings
     request = said = request_of(example)
     earlier: list[Message] = []
