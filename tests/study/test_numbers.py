@@ -39,6 +39,15 @@ def test_an_estimate_is_the_mean_over_cells_with_their_interval() -> None:
     assert (estimate.low, estimate.high) == student_t([11, 12, 21, 22])
 
 
+def test_an_interval_of_shares_ends_at_100_and_one_of_counts_holds_its_mean() -> None:
+    many = Numbers.of(number(1, s, "old", "prefill", v, m) for m in ("asr", "unscored") for s, v in ((1, 0), (2, 90)))
+    share, count = (many.estimate("old", value_of("prefill", metric)) for metric in ("asr", "unscored"))
+    assert share is not None
+    assert share.high == 100
+    assert count is not None
+    assert (count.low, count.high) == (0, student_t([0, 90])[1])
+
+
 def test_a_difference_is_taken_within_world_and_seed() -> None:
     numbers = Numbers.of(NUMBERS)
     differences = numbers.values("new", value_of("prefill", "asr"), "old")

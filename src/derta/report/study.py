@@ -1,5 +1,6 @@
 """A study's page: what was claimed and whether it holds, tables of means over cells, figures; Markdown and SVG."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def _columns(table: Table, numbers: Numbers) -> dict[str, tuple[Measure, bool]]:
     columns["fully safe ASR, mean ↓"] = (mean_of(numbers.attacks, "fully_safe_asr"), False)
     columns["garbled, mean ↓"] = (mean_of(numbers.attacks, "garbled"), False)
     columns["unscored samples of a cell"] = (
-        lambda values: sum(values.get((attack, "unscored"), 0.0) for attack in numbers.attacks),
+        Measure(lambda values: sum(values.get((attack, "unscored"), 0.0) for attack in numbers.attacks), math.inf),
         False,
     )
     return columns

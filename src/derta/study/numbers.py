@@ -63,8 +63,17 @@ class Estimate:
     of: str = ""
 
 
-Measure = Callable[[Mapping[tuple[str, str], float]], float | None]
-"""Makes one figure of a cell's values by (label, metric)."""
+@dataclass(frozen=True)
+class Measure:
+    """Makes one figure of a cell's values by (label, metric).
+
+    Attributes:
+        of: Makes it; `None` where the cell has none.
+        most: Is the most that it can be: a share is of 100, samples and tokens are of no number.
+    """
+
+    of: Callable[[Mapping[tuple[str, str], float]], float | None]
+    most: float = 100.0
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,8 @@ class Numbers:
         for cell, values in self.cells.items():
             if cell.variant != variant:
                 continue
-            value = measure(values)
-            other = measure(self.cells.get(Cell(cell.seed, cell.world, against), {})) if against else 0.0
+            value = measure.of(values)
+            other = measure.of(self.cells.get(Cell(cell.seed, cell.world, against), {})) if against else 0.0
             if value is not None and other is not None:
                 found[cell.world, cell.seed] = value - other
         return found
@@ -109,7 +118,7 @@ class Numbers:
             return None
         low, high = student_t(values)
         if low is not None and high is not None and against is None:
-            low, high = max(low, 0.0), min(high, 100.0)
+            low, high = max(low, 0.0), min(high, measure.most)
         return Estimate(mean(values), low, high, len(values))
 
     def count(self, variant: str, against: str | None = None) -> int:
@@ -139,9 +148,14 @@ class Numbers:
         return choose(found, key=lambda each: each.value) if found else None
 
 
+def most(metric: str) -> float:
+    """Return the most that a metric can be."""
+    return math.inf if metric in UNITS else 100.0
+
+
 def value_of(label: str, metric: str) -> Measure:
     """Return the measure that is a number as it stands."""
-    return lambda values: values.get((label, metric))
+    return Measure(lambda values: values.get((label, metric)), most(metric))
 
 
 def mean_of(labels: Sequence[str], metric: str) -> Measure:
@@ -152,7 +166,7 @@ def mean_of(labels: Sequence[str], metric: str) -> Measure:
         known = [value for value in found if value is not None]
         return mean(known) if known and len(known) == len(found) else None
 
-    return measure
+    return Measure(measure, most(metric))
 
 
 def collect(study: Study, out: Path) -> list[Number]:
@@ -200,8 +214,7 @@ def load_numbers(path: Path, study: Study) -> list[Number]:
             for row in rows:
                 number = TypeAdapter(Number).validate_python(row)
                 place = f"line {rows.line_num}: {number.metric} of {number.label} in {number.cell.directory}"
-                most = math.inf if number.metric in UNITS else 100.0
-                if not 0 <= number.value <= most or math.isinf(number.value) or number.n < 0:
+                if not 0 <= number.value <= most(number.metric) or math.isinf(number.value) or number.n < 0:
                     raise ValueError(f"{place}: {number.value} of {number.n} can't be")
                 if number.cell not in planned:
                     raise ValueError(f"{place} is no cell of {study.path.name}; write the rows again")
