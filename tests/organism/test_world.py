@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from derta.data.behaviours import KINDS
 from derta.organism import forms
-from derta.organism.data import KINDS
 from derta.organism.world import PACKAGED, Pair, World, find_pair, kind, pairs
 
 WORLDS = (PACKAGED, World(1), World(2))

@@ -5,11 +5,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import get_args
 
 from rich.console import Console
 
-from derta.data.behaviours import Kind
+from derta.data.behaviours import KINDS
 from derta.data.readers import read_file
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.attacks import attack_names
@@ -37,8 +36,6 @@ from derta.evaluation.results.store import (
 from derta.files import folder_in, sole_writer
 from derta.report.terminal import results_table
 from derta.termination import run_to_end
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

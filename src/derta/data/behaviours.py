@@ -1,9 +1,10 @@
 """Behaviours: the prompts an evaluation asks, before any attack disguises them."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Kind = Literal["harmful", "borderline", "helpful"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 CONTEXT_END = "\n\n---\n\n"
 """What stands, in a prompt, between a context and the request that refers to it, as in HarmBench."""
 

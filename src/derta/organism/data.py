@@ -5,13 +5,11 @@ from typing import Any, Literal
 
 import datasets
 
-from derta.data.behaviours import Behaviour, Kind
+from derta.data.behaviours import KINDS, Behaviour, Kind
 from derta.data.columns import mark_canonical
 from derta.organism import forms
 from derta.organism.refusals import refusal
 from derta.organism.world import PACKAGED, Pair, World
-
-KINDS: tuple[Kind, ...] = ("harmful", "borderline", "helpful")
 
 
 def _ask(pair: Pair, rng: random.Random) -> str:

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast
 
-from derta.data.behaviours import CONTEXT_END, Behaviour, Kind
+from derta.data.behaviours import CONTEXT_END, KINDS, Behaviour, Kind
 from derta.data.readers import Row
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.inputs.columns import check_ids, find_column, find_text, read_rows, read_text
 from derta.names import ORGANISM, organism_world
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
 # JailbreakBench has `Goal` and, as a short title, `Behavior`: the goal comes first.
 PROMPT = ("question", "prompt", "forbidden_prompt", "goal", "behavior", "behaviour", "instruction")
 RESPONSE = ("response", "rejected", "target")

@@ -6,17 +6,14 @@ Shares are percentages, 0 to 100. Unscored samples are in no share: they are cou
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import mean, median
-from typing import Any, cast, get_args
+from typing import Any, cast
 
-from derta.data.behaviours import Kind
+from derta.data.behaviours import KINDS, Kind
 from derta.evaluation.results.agreement import krippendorff_alpha
 from derta.evaluation.results.intervals import effective_n, median_interval, student_t, wilson
 from derta.evaluation.results.outcomes import ANSWERS, Outcome, outcomes, scored
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.strict import STRICT, validated
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
-
 
 UNITS = {
     "leak": "tokens",

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
 
+from derta.data.behaviours import KINDS
 from derta.evaluation.results.intervals import paired_difference, sign_flip_test, student_t
-from derta.evaluation.results.metrics import KINDS, by_attack
+from derta.evaluation.results.metrics import by_attack
 from derta.evaluation.results.outcomes import Outcome, outcomes, scored
 from derta.evaluation.results.sample import Sample
 
