@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -26,23 +27,23 @@ def train(recipe: str, base: str | Path, seed: int, out: Path, *options: str) ->
         derta("train", "--config", recipe, *model, "--seed", str(seed), "--output-dir", out, *options)
 
 
-def attack(model: Path, out: Path, limit: int) -> dict[str, float]:
+def attack(model: Path, out: Path, limit: int, attacks: Sequence[str] = ATTACKS) -> dict[str, float]:
     """Return a model's attack success by attack and their mean, refused borderline and answered helpful prompts, in %.
 
     Raises:
         SystemExit: The evaluation failed, or an attack has no figure.
     """
     if not (out / "results.json").is_file():
-        asked = ["--behaviours", "organism", "--attacks", ",".join(ATTACKS), "--limit", str(limit)]
+        asked = ["--behaviours", "organism", "--attacks", ",".join(attacks), "--limit", str(limit)]
         derta("eval", "--model", model, *asked, "--out", out)
     evaluation = load_evaluation(out)
     if unmet := list(evaluation.plan.find_unmet(evaluation.samples)):
         sys.exit(f"{out}: planned and not measured: {unmet[0]}")
     found = {(row.attack, row.metric): row.value for row in evaluation.rows if row.variant is None}
-    shown = {name: found[name, "asr"] for name in ATTACKS}
+    shown = {name: found[name, "asr"] for name in attacks}
     shown |= {name: found["direct", name] for name in ("over_refusal", "helpful_accuracy")}
     if missing := [name for name, value in shown.items() if value is None]:
         sys.exit(f"{out}: no figure of {missing[0]}")
     known = {name: value for name, value in shown.items() if value is not None}
-    unscored = sum(found[name, "unscored"] or 0 for name in ATTACKS)
-    return {"asr": mean(known[name] for name in ATTACKS), **known, "unscored": unscored}
+    unscored = sum(found[name, "unscored"] or 0 for name in attacks)
+    return {"asr": mean(known[name] for name in attacks), **known, "unscored": unscored}
