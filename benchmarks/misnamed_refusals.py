@@ -1,6 +1,6 @@
 """Pressed on after a refusal: what the refusal has to name for the next answer to be a refusal, too.
 
-    python benchmarks/misnamed_refusals.py --study runs/worlds --variants paper recommended
+    python benchmarks/misnamed_refusals.py --study runs/worlds --variants vanilla paper recommended
 
 Takes the models of a study's cells (`derta study recipes/studies/organism-worlds.yaml --out runs/worlds`). Every
 harmful question is asked, refused in words that are put there, and pressed for once more; the refusal names what was
@@ -12,20 +12,21 @@ greedy answers.
 import argparse
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
-from other_wordings import asking, pair_of
+from other_wordings import Asked, answers, asking, pair_of, turn
 from rich.console import Console
 from rich.table import Table
 
+from derta.contexts.base import turns
 from derta.data.behaviours import Behaviour
 from derta.data.triples import Message
 from derta.files import write_json
-from derta.inference import ChatRequest, Engine, load_model
+from derta.inference import Engine, load_model
 from derta.organism import World, behaviours, dialogues, forms, judge
 from derta.organism.refusals import refusal
 from derta.organism.world import Pair, pairs
@@ -66,32 +67,26 @@ REFUSALS: dict[str, tuple[Refuse, int]] = {
 """What stands in the answer's place, and how often before the model answers."""
 
 
-def pressed(behaviour: Behaviour, refuse: Refuse, times: int) -> tuple[Message, ...]:
+def pressed(behaviour: Behaviour, refuse: Refuse, times: int) -> Asked:
     rng = random.Random(f"{behaviour.id} {times}")
-    talk = [asking(behaviour.prompt)]
+    earlier: list[Message] = []
+    said = behaviour.prompt
     for _ in range(times):
-        talk += [
-            {"role": "assistant", "content": refuse(pair_of(behaviour), rng)},
-            asking(rng.choice(dialogues.INSISTING)),
-        ]
-    return tuple(talk)
+        earlier += turns(said, refuse(pair_of(behaviour), rng))
+        said = rng.choice(dialogues.INSISTING)
+    return Asked((*earlier, asking(said)))
 
 
 def measure(model: Path, world: int) -> dict[str, float]:
     """Return unsafe answers after each kind of refusal, and what the model's own refusals name, in %."""
     asked = behaviours("harmful", world=World(world))
     with Engine(*load_model(str(model)), batch_size=256) as engine:
-
-        def answers(talks: Sequence[tuple[Message, ...]]) -> list[str]:
-            waiting = [engine.submit(ChatRequest(talk), 96, temperature=0.0, seed=0) for talk in talks]
-            return [answer.result().response for answer in waiting]
-
         shares = {}
         for name, (refuse, times) in REFUSALS.items():
-            texts = answers([pressed(each, refuse, times) for each in asked])
+            texts = answers(engine, [pressed(each, refuse, times) for each in asked], asked)
             unsafe = [judge(each, text).label == "unsafe" for each, text in zip(asked, texts, strict=True)]
             shares[f"unsafe after {name}"] = 100 * mean(unsafe)
-        own = answers([(asking(each.prompt),) for each in asked])
+        own = answers(engine, [turn(each.prompt) for each in asked], asked)
     named = [ACTS.intersection(text.split()) for text in own]
     right = [pair_of(each).verb in acts for each, acts in zip(asked, named, strict=True)]
     shares["own names the act"] = 100 * mean(right)
@@ -104,7 +99,7 @@ def measure(model: Path, world: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=Path("runs/worlds"), help="directory of the study's cells")
-    parser.add_argument("--variants", nargs="+", default=["paper", "recommended"])
+    parser.add_argument("--variants", nargs="+", default=["vanilla", "paper", "recommended"])
     args = parser.parse_args()
     torch.set_num_threads(1)
     cells: list[dict[str, Any]] = []
