@@ -1,6 +1,7 @@
 """Which answers are watched, by whom, and what is counted."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -32,6 +33,14 @@ def test_of_an_evaluation_unsafe_and_complying_answers_are_watched(tmp_path):
     (harmless,) = read_answers(tmp_path, "", is_harmful=False)
     assert (harmful.group, harmful.text) == ("prefill", "Take a key.")
     assert (harmless.group, harmless.text) == ("helpful", "Wash it.")
+
+
+@pytest.mark.parametrize("attack", ["selfcipher", "selfcipher+prefill"])
+def test_deciphered_answers_are_not_what_the_model_wrote(tmp_path, attack):
+    deciphered = replace(made.sample(1, "unsafe", attack=attack, text="Take a key."), id="organism:7:harmful:x")
+    made.evaluation(tmp_path, [deciphered])
+    with pytest.raises(InputError, match="holds no harmful"):
+        read_answers(tmp_path, "", is_harmful=True)
 
 
 def test_rows_of_a_file_are_of_one_group(tmp_path, write_rows):

@@ -67,6 +67,23 @@ def test_attacks_added_later_leave_finished_samples_alone(evaluated, tmp_path):
     assert rows(out) == rows(evaluated)
 
 
+def test_harmless_prompts_are_asked_in_the_form_of_attacks_as_well(evaluated, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(evaluated, out)
+    forms = ["--harmless-under", "direct,template,selfcipher+prefill"]
+    assert main([*EVAL, *forms, "--out", str(out)]) == 0
+    asked = {(row["metric"], row["attack"]): row["value"] for row in rows(out)}
+    for attack in ("direct", "template", "selfcipher+prefill"):
+        assert asked["over_refusal", attack] == 0.0
+        assert asked["helpful_accuracy", attack] == 100.0
+    # They are nobody's attack, and what was measured before stands as it was.
+    assert ("asr", "template") not in asked
+    assert [row for row in rows(out) if row["attack"] in ("direct", "prefill", "completing")] == rows(evaluated)
+    assert "refuses borderline ↓" in capsys.readouterr().out
+    assert main(["gate", str(out), "--max-over-refusal", "70", "--require", "borderline-under-template"]) == 0
+    assert main(["gate", str(out), "--max-over-refusal", "70", "--require", "template"]) == 1
+
+
 COMMAND = ["eval", "--model", "organism", "--attacks", "direct,prefill", "--limit", "40", "--out"]
 
 
@@ -200,6 +217,8 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
         capsys, "eval", "--model", f"hf/{path()}", "--attacks", "prefill", "--behaviours", str(good), *out
     )
     assert "(did you mean 'organism'?)" in error(capsys, *EVAL, "--judge", "organsm", *out)
+    assert "--harmless-under insist: it looks at" in error(capsys, *EVAL, "--harmless-under", "insist", *out)
+    assert "--harmless-under: unknown attack 'prefil'" in error(capsys, *EVAL, "--harmless-under", "prefil", *out)
     assert "bad.jsonl:2" in error(capsys, *EVAL, "--behaviours", str(bad), *out)
     assert "no such file" in error(capsys, *EVAL, "--behaviours", "nothing.jsonl", *out)
     assert "--limit" in error(capsys, "eval", "--model", "organism", "--limit", "0", *out)

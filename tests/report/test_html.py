@@ -112,6 +112,26 @@ def test_the_figures_are_drawn_from_the_same_rows(report):
     assert "var(--series-2)" in html
 
 
+def test_what_is_refused_for_its_form_has_a_line_and_a_figure(tmp_path):
+    forms = [
+        sample(i, "borderline", attack, attack, "complies" if attack == "direct" else "refuses", prompt="Harmless?")
+        for i in range(4)
+        for attack in ("direct", "template")
+    ]
+    both = [
+        Run(name, score(forms, model=ModelId(name, None, name, 1), judge="organism"), forms) for name in ("old", "new")
+    ]
+    write_report(both, tmp_path / "report.html")
+    summary = page(tmp_path / "report.html").tables[0]
+    refused = [[line[0], *(cell.split()[0] for cell in line[1:])] for line in summary if "borderline" in line[0]]
+    assert refused == [
+        ["refuses borderline prompts ↓", "0.0", "0.0"],
+        ["refuses borderline prompts, template ↓", "100.0", "100.0"],
+    ]
+    html = (tmp_path / "report.html").read_text()
+    assert "Refused borderline prompts, by form" in html
+
+
 def test_hostile_text_stays_inert_and_visible(tmp_path):
     hostile = {"prompt": HOSTILE, "prefix": HOSTILE, "continuation": HOSTILE, "raw": HOSTILE}
     runs = [run(HOSTILE, 6, **hostile), run("derta", 1, **hostile)]

@@ -45,6 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="harmless prompts that look harmful (XSTest, …)",
     )
+    add("--harmless-under", metavar="NAME,…", help="ask harmless prompts in the form of these attacks as well")
     add("--task", action="append", default=[], metavar="NAME=FILE", help="gsm8k, mmlu or alpacaeval")
     add(
         "--prompts",
@@ -184,12 +185,14 @@ def parse_options(args: Namespace) -> Options:
     for name in tasks:
         check_task(name, TASKS)
     attacks = tuple(attack_names(args.attacks)) if args.attacks is not None else None
+    forms = attack_names(args.harmless_under, of_harmless=True) if args.harmless_under is not None else ()
     if args.prompts and (attacks is None or len(attacks) != 1):
         raise InputError("--prompts: the prompts are one attack's: name it with --attacks")
     return Options(
         attacks=attacks,
         behaviours=args.behaviours,
         borderline=tuple(args.borderline),
+        harmless_under=tuple(form for form in forms if form != "direct"),
         tasks=tasks,
         prompts=args.prompts,
         judges=judge_names(args.judge),

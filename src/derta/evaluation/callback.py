@@ -82,4 +82,9 @@ def values(rows: list[MetricRow]) -> dict[str, float]:
     """Return what is logged of the first judge: `asr_prefill`, `over_refusal`, …, in the rows' units."""
     whole = [row for row in rows if row.variant is None and row.judge == rows[0].judge and row.value is not None]
     of_attacks = {f"{row.metric}_{row.attack}": row.value for row in whole if row.metric in _OF_ATTACKS}
-    return cast(dict[str, float], of_attacks | {row.metric: row.value for row in whole if row.metric in _OF_HARMLESS})
+    of_harmless = {
+        row.metric if row.attack == "direct" else f"{row.metric}_{row.attack}": row.value
+        for row in whole
+        if row.metric in _OF_HARMLESS
+    }
+    return cast(dict[str, float], of_attacks | of_harmless)

@@ -37,6 +37,7 @@ class Options:
         behaviours: Says what to ask for: `organism` or a file. Left open, the organism's own for the organism and what
             was tuned from it, and an error for any other model unless something else is asked.
         borderline: Names files of harmless prompts that look harmful, for over-refusal.
+        harmless_under: Names attacks in whose form harmless prompts are asked as well, beside plainly.
         tasks: Names the file of each helpfulness task, `gsm8k`, `mmlu` or `alpacaeval`.
         prompts: Names a file of prompts that are already disguised; a file in `behaviours` says what they ask for.
         judges: The first decides; further ones are compared with it.
@@ -64,6 +65,7 @@ class Options:
     attacks: tuple[str, ...] | None = None
     behaviours: str | None = None
     borderline: tuple[str, ...] = ()
+    harmless_under: tuple[str, ...] = ()
     tasks: Mapping[str, str] = field(default_factory=dict)
     prompts: str | None = None
     judges: tuple[JudgeName, ...] = ()

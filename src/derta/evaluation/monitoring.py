@@ -93,7 +93,7 @@ def _first_judged(directory: Path) -> list[Sample]:
 def _of_sample(sample: Sample) -> Answer | None:
     label = sample.verdict.label
     # Of the organism's cipher an evaluation keeps the plain words, which aren't what the model wrote.
-    is_deciphered = sample.attack == "selfcipher" and sample.id.startswith(f"{ORGANISM}:")
+    is_deciphered = "selfcipher" in sample.attack.split("+") and sample.id.startswith(f"{ORGANISM}:")
     if is_deciphered or label != ("unsafe" if sample.kind == "harmful" else "complies"):
         return None
     request: Request

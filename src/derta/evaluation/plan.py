@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from derta.data.behaviours import Behaviour
+from derta.data.behaviours import KINDS, Behaviour, Kind
 from derta.errors import InputError
 from derta.evaluation.attacks import (
     DEPTHS,
@@ -27,7 +28,7 @@ from derta.evaluation.inputs.behaviours import load_behaviours, load_borderline
 from derta.evaluation.inputs.prompts import load_demonstrations, load_prompts, load_templates
 from derta.evaluation.inputs.questions import load_questions
 from derta.evaluation.results.outcomes import ANSWERS
-from derta.evaluation.results.plan_file import PlannedSample, PlannedTask, prompt_digest
+from derta.evaluation.results.plan_file import PlannedSample, PlannedTask, harmless_task, prompt_digest
 from derta.inference import first_tokens
 from derta.names import ORGANISM, world_name
 from derta.redaction import redacted
@@ -65,7 +66,8 @@ class Plan:
     Attributes:
         options: What was asked for, defaults filled in.
         context: What attacks know.
-        samples: The samples of each task, by its name: an attack, a kind of harmless prompts, or a helpfulness task.
+        samples: The samples of each task, by its name: an attack, a kind of harmless prompts (`borderline`, or
+            `borderline-under-template` in an attack's form), or a helpfulness task.
         tokenizer: Counts the depths of begun answers, and renders prompts where a server can't go on with an answer.
     """
 
@@ -85,8 +87,10 @@ class Plan:
         return self.options.world is not None and "attacker" not in self.options.model_roles
 
     def attack(self, task: str) -> AttackSpec | None:
-        """Return the attack that a task carries out; `None` where it asks harmless prompts or questions."""
-        return find_attack(task) if task in (self.options.attacks or ()) else None
+        """Return the attack in whose form a task asks; `None` where it asks harmless prompts plainly, or questions."""
+        if task in (*KINDS, *self.options.tasks):
+            return None
+        return find_attack(self.samples[task][0].attack) if self.samples[task] else None
 
     def digests(self) -> dict[str, str]:
         """Return a short hash of what each task asks: samples of another question mustn't stand for these."""
@@ -126,7 +130,9 @@ def _digest(samples: Sequence[AttackSample]) -> str:
 
 
 def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None, *, world: int | None = None) -> Plan:
-    """Settle what will be asked: harmful behaviours meet every attack, the others are asked directly.
+    """Settle what will be asked: harmful behaviours meet every attack, the others are asked plainly.
+
+    In the form of attacks the others are asked only where `harmless_under` says so.
 
     Args:
         options: What was asked for.
@@ -142,6 +148,8 @@ def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None, *, wo
     attacks = _attacks(options, harmful)
     _check_used(options, attacks)
     context = replace(_context(options, tokenizer), answered=_answered(harmful))
+    # In a composition a begun answer has one depth, unless others are asked for.
+    composed = context if options.depths else replace(context, depths=DEPTHS)
     samples: dict[str, list[AttackSample]] = {}
     if options.prompts:
         (attack,) = attacks
@@ -152,12 +160,14 @@ def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None, *, wo
     else:
         for attack in attacks if harmful else ():
             some = harmful[: options.search_limit] if find_attack(attack).searches else harmful
-            is_composed = "+" in attack and not options.depths
-            samples[attack] = attack_samples(attack, some, replace(context, depths=DEPTHS) if is_composed else context)
-    for kind in ("borderline", "helpful"):
-        harmless = [behaviour for behaviour in behaviours if behaviour.kind == kind]
-        if harmless:
-            samples[kind] = attack_samples("direct", harmless, context)
+            samples[attack] = attack_samples(attack, some, composed if "+" in attack else context)
+    harmless = [behaviour for behaviour in behaviours if behaviour.kind != "harmful"]
+    _check_forms(options, harmless)
+    harmless_kinds: tuple[Kind, ...] = ("borderline", "helpful")
+    for kind, form in product(harmless_kinds, ("direct", *options.harmless_under)):
+        if asked := [behaviour for behaviour in harmless if behaviour.kind == kind]:
+            found = attack_samples(form, asked, composed if "+" in form else context)
+            samples[harmless_task(kind, form)] = found
     for name, path in options.tasks.items():
         questions = load_questions(name, Path(path))[: options.limit]
         samples[name] = [AttackSample(each, name, Attempt(name, context.ask(each.prompt))) for each in questions]
@@ -187,6 +197,18 @@ def _attacks(options: Options, harmful: Sequence[Behaviour]) -> tuple[str, ...]:
     return options.attacks
 
 
+def _check_forms(options: Options, harmless: Sequence[Behaviour]) -> None:
+    """Stop if there is nothing to ask in the form of an attack, or if an attack has no form to ask in."""
+    if options.harmless_under and not harmless:
+        raise InputError("`harmless_under`: there is no harmless prompt to ask; give `borderline` FILE")
+    for name in options.harmless_under:
+        if find_attack(name).interactive:
+            raise InputError(
+                f"`harmless_under` {name}: it looks at answers before it asks again; harmless prompts are asked in the "
+                "form of attacks that ask once"
+            )
+
+
 def _check_used(options: Options, attacks: Sequence[str]) -> None:
     """Stop if something was given that no attack will use."""
     users = {
@@ -196,7 +218,7 @@ def _check_used(options: Options, attacks: Sequence[str]) -> None:
         "depths": {"prefill"},
         "shots": {"many-shot"},
     }
-    parts = {part for attack in attacks for part in attack.split("+")}
+    parts = {part for attack in (*attacks, *options.harmless_under) for part in attack.split("+")}
     for field, used_by in users.items():
         if getattr(options, field) and (options.prompts or not used_by & parts):
             raise InputError(f"`{field}`: no attack that was asked for uses it; add {' or '.join(sorted(used_by))}")

@@ -233,7 +233,7 @@ def _judged_afterwards(out: Path, samples: Sequence[Sample]) -> dict[str, list[S
 def _settings(which: ModelId, model: Model, options: Options) -> dict[str, Any]:
     """Return what makes samples comparable; attacks and tasks may be added later."""
     kept = asdict(options)
-    for growing in ("attacks", "tasks"):
+    for growing in ("attacks", "harmless_under", "tasks"):
         kept.pop(growing)
     api = model.api
     precision = str(api.weights.model.dtype).removeprefix("torch.") if isinstance(api, DertaAPI) else None

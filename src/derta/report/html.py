@@ -11,6 +11,7 @@ import jinja2
 import torch
 import transformers
 
+from derta.data.behaviours import KINDS
 from derta.evaluation.attacks import ATTACKS
 from derta.evaluation.results.correction import SUFFIX
 from derta.evaluation.results.metrics import MetricRow
@@ -107,8 +108,11 @@ def _summary(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     success = _success(runs)
     columns = [
         *(("asr", attack, f"{success}, {attack}") for attack in _attacks(runs)),
-        ("over_refusal", "direct", "refuses borderline prompts"),
-        ("helpful_accuracy", "direct", "answers helpful prompts"),
+        *(("over_refusal", form, _asked("refuses borderline prompts", form)) for form in _forms(runs, "over_refusal")),
+        *(
+            ("helpful_accuracy", form, _asked("answers helpful prompts", form))
+            for form in _forms(runs, "helpful_accuracy")
+        ),
         ("garbled", "prefill", "garbled under prefill"),
         ("leak", "prefill", "harmful tokens before refusal, prefill"),
     ]
@@ -119,8 +123,17 @@ def _summary(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
 
 def _attacks(runs: Sequence[Run]) -> list[str]:
     """Return the attacks that were carried out: those that derta knows in their order, then any others."""
-    found = {row.attack for run in runs for row in run.rows if row.metric == "asr"}
+    return _forms(runs, "asr")
+
+
+def _forms(runs: Sequence[Run], metric: str) -> list[str]:
+    """Return the attacks, or forms of attacks, that there is a number for."""
+    found = {row.attack for run in runs for row in run.rows if row.metric == metric}
     return [*(name for name in ATTACKS if name in found), *sorted(found - set(ATTACKS))]
+
+
+def _asked(heading: str, form: str) -> str:
+    return heading if form == "direct" else f"{heading}, {form}"
 
 
 def _success(runs: Sequence[Run]) -> str:
@@ -154,6 +167,9 @@ def _figures(runs: Sequence[Run]) -> dict[str, Any]:
         rows = [[run.row(metric, "direct") for metric in shown] for run in runs]
         names = [harmless[metric] for metric in shown]
         figures["harmless"] = intervals("Harmless prompts", names, rows, "responses, %")
+    if len(forms := _forms(runs, "over_refusal")) > 1:
+        rows = [[run.row("over_refusal", form) for form in forms] for run in runs]
+        figures["forms"] = intervals("Refused borderline prompts, by form", forms, rows, "responses, %")
     return figures
 
 
@@ -185,9 +201,11 @@ def _examples(runs: Sequence[Run]) -> list[tuple[Sample, list[tuple[Run, Sample,
     """Choose for each form of each attack a behaviour that the runs answer differently, if there is one."""
     taken = [{sample.key: sample for sample in run.samples} for run in runs]
     common = [key for key in (taken[0] if taken else ()) if all(key in samples for samples in taken)]
-    wanted = ("direct", "prefill@affirmative", "prefill@10", "prefill@30", "codeattack@stack", *_attacks(runs))
+    variants = dict.fromkeys(
+        ("direct", "prefill@affirmative", "prefill@10", "prefill@30", "codeattack@stack", *_attacks(runs))
+    )
     chosen = []
-    for kind, variants in (("harmful", wanted), ("borderline", ("direct",)), ("helpful", ("direct",))):
+    for kind in KINDS:
         for variant in variants:
             keys = [key for key in common if taken[0][key].variant == variant and taken[0][key].kind == kind]
             differ = [key for key in keys if len({samples[key].verdict.label for samples in taken}) > 1]

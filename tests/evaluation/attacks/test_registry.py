@@ -69,6 +69,16 @@ def test_all_stands_for_every_attack_and_the_released_name_for_template():
     assert sorted(attack_names("gcg,all")) == sorted(ATTACKS)
 
 
+def test_harmless_prompts_are_asked_in_the_form_of_what_asks_once():
+    forms = attack_names("all,combined", of_harmless=True)
+    assert {"direct", "completing", "template", "history", "selfcipher+prefill"} <= set(forms)
+    assert not {"insist", "gcg", "pair", "template+multi-turn"} & set(forms)
+    # What was named itself isn't left out without a word: the plan says why it can't be.
+    assert attack_names("insist", of_harmless=True) == ["insist"]
+    with pytest.raises(InputError, match="`harmless_under`: unknown attack 'prefil'"):
+        attack_names("prefil", of_harmless=True)
+
+
 @pytest.mark.parametrize(("wrong", "near"), [("prefil", "prefill"), ("jailbreak-chat", "jailbreakchat"), ("al", "all")])
 def test_an_unknown_name_is_told_with_the_nearest(wrong, near):
     with pytest.raises(InputError, match=rf"unknown attack '{wrong}' \(did you mean '{near}'\?\)"):

@@ -8,7 +8,7 @@ from typing import Any
 from derta.data.behaviours import Kind
 from derta.evaluation.results.metrics import MetricRow, ModelId
 from derta.evaluation.results.outcomes import ANSWERS
-from derta.evaluation.results.plan_file import PlannedSample, PlannedTask, prompt_digest
+from derta.evaluation.results.plan_file import PlannedSample, PlannedTask, harmless_task, prompt_digest
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import claim, model_settings, save_evaluation
 from derta.evaluation.results.verdict import Label, Verdict
@@ -56,7 +56,8 @@ def evaluation(
     """Write the directory of an evaluation with these samples, as asked for; return its rows."""
     groups: dict[str, list[Sample]] = {}
     for each in samples:
-        task = each.kind if each.attack == "direct" and each.kind != "harmful" else each.attack
+        is_attack_or_task = each.kind == "harmful" or each.judge == ANSWERS
+        task = each.attack if is_attack_or_task else harmless_task(each.kind, each.attack)
         groups.setdefault(task, []).append(each)
     tasks = {}
     for name, group in groups.items():

@@ -7,6 +7,7 @@ import pytest
 from derta.evaluation.judges import Verdict
 from derta.evaluation.results.intervals import wilson
 from derta.evaluation.results.metrics import MetricRow, ModelId, agreement_row, count, over_seeds, score
+from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.sample import Sample
 
 MODEL = ModelId("m")
@@ -120,13 +121,16 @@ def test_accuracy_is_taken_over_known_truths_only():
 
 
 def test_tasks_have_an_accuracy_of_their_own():
-    samples = [sample(i, "complies", "helpful", attack="gsm8k", correct=i < 3) for i in range(4)]
-    samples += [sample(9, "complies", "helpful", correct=True)]
-    rows = rows_of(samples)
+    samples = [
+        replace(sample(i, "complies", "helpful", attack="gsm8k", correct=i < 3), judge=ANSWERS) for i in range(4)
+    ]
+    samples += [sample(9, "complies", "helpful", correct=True), sample(9, "complies", "helpful", attack="template")]
+    rows = {(row.label, row.metric): row for row in count(samples, MODEL)}
     assert (rows["gsm8k", "accuracy"].value, rows["gsm8k", "accuracy"].n) == (75.0, 4)
     assert rows["gsm8k", "helpful_unscored"].value == 0
     assert rows["direct", "helpful_accuracy"].n == 1
-    assert ("direct", "accuracy") not in rows
+    # A helpful prompt in the form of an attack is no task.
+    assert not {("direct", "accuracy"), ("template", "accuracy")} & set(rows)
 
 
 def test_a_harmful_start_before_a_refusal_is_not_fully_safe():

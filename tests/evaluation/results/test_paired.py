@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from derta.evaluation.results.intervals import paired_difference, sign_flip_test
+from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.paired import paired
+from derta.evaluation.results.verdict import Verdict
 from tests.evaluation.results.test_metrics import sample
 
 
@@ -58,8 +60,9 @@ def test_forms_of_a_behaviour_are_one_cluster():
 def test_harmless_prompts_and_tasks_are_compared_too():
     before = [sample(i, "refuses", "borderline") for i in range(8)]
     after = [sample(i, "complies", "borderline") for i in range(8)]
-    before += [sample(f"g{i}", "complies", "helpful", attack="gsm8k", correct=True) for i in range(4)]
-    after += [sample(f"g{i}", "complies", "helpful", attack="gsm8k", correct=i > 0) for i in range(4)]
+    solved = [replace(sample(f"g{i}", "complies", "helpful", attack="gsm8k"), judge=ANSWERS) for i in range(4)]
+    before += [replace(each, verdict=Verdict("complies", correct=True)) for each in solved]
+    after += [replace(each, verdict=Verdict("complies", correct=i > 0)) for i, each in enumerate(solved)]
     differences = found(before, after)
     assert differences["direct", "over_refusal"].value == -100.0
     assert differences["direct", "over_refusal"].p_value == pytest.approx(2 / 2**8)

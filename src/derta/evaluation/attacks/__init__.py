@@ -66,18 +66,28 @@ __all__ = [
 ]
 
 
-def attack_names(listed: str) -> list[str]:
+def attack_names(listed: str, *, of_harmless: bool = False) -> list[str]:
     """Split a comma-separated list of attacks, `all` and `combined` among them; repeats and aliases count once.
 
     A composition's name has its parts in the order in which they work.
 
+    Args:
+        listed: The list.
+        of_harmless: Whether harmless prompts are to be asked in their form (`harmless_under`): `all` and `combined`
+            stand for those that ask once then.
+
     Raises:
         InputError: A name is unknown, attacks don't compose, or there is none.
     """
+    option = "harmless_under" if of_harmless else "attacks"
     groups = {"all": tuple(ATTACKS), "combined": COMBINED}
     names: dict[str, None] = {}
     for name in filter(None, map(str.strip, listed.split(","))):
-        names |= dict.fromkeys(find_attack(each).name for each in groups.get(name, (name,)))
+        try:
+            found = [find_attack(each) for each in groups.get(name, (name,))]
+        except InputError as error:
+            raise InputError(str(error).replace("`attacks`", f"`{option}`")) from None
+        names |= {spec.name: None for spec in found if not (of_harmless and name in groups and spec.interactive)}
     if not names:
-        raise InputError(f"`attacks`: name at least one of {', '.join(ATTACKS)}")
+        raise InputError(f"`{option}`: name at least one of {', '.join(ATTACKS)}")
     return list(names)

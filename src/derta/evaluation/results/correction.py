@@ -43,7 +43,7 @@ def _corrected(samples: Sequence[Sample], model: ModelId, quality: JudgeQuality)
     rows = []
     for kind in dict.fromkeys(sample.kind for sample in samples):
         for attack, variant, group in by_attack([sample for sample in samples if sample.kind == kind]):
-            for outcome in outcomes(kind, attack):
+            for outcome in outcomes(kind, quality.judge):
                 question = CORRECTED.get(outcome.metric)
                 rates = quality.rates(question, attack) if question else None
                 if rates is None:

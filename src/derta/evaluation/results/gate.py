@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from derta.data.behaviours import KINDS
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.results.correction import SUFFIX
-from derta.evaluation.results.metrics import UNITS, MetricRow, by_attack
-from derta.evaluation.results.outcomes import PAIR_JUDGE, outcomes
-from derta.evaluation.results.plan_file import prompt_digest
+from derta.evaluation.results.metrics import UNITS, MetricRow, by_attack, unscored_metric
+from derta.evaluation.results.outcomes import ANSWERS, PAIR_JUDGE, outcomes
+from derta.evaluation.results.plan_file import harmless_task, prompt_digest
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import Evaluation
 from derta.files import weights_digest
@@ -175,7 +176,8 @@ def decide(
     Args:
         evaluation: What to decide on, from [`load_evaluation`][derta.evaluation.results.store.load_evaluation].
         limits: What must hold.
-        require: Attacks and variants (`prefill@5`), kinds of prompts (`borderline`) and tasks that must be there.
+        require: Attacks and variants (`prefill@5`), kinds of prompts (`borderline`, `borderline-under-template`) and
+            tasks that must be there.
         prompts: Behaviours that each attack must have been tried on.
         judge: Whose verdicts count; every judge's by default.
         max_unscored: Samples without a verdict that a row may have.
@@ -241,9 +243,8 @@ def _check_complete(
     empty = [each for each in evaluation.samples if _is_empty(each)]
     if empty:
         yield Check("complete", f"{len(empty)} empty responses have a verdict and no defect", samples=empty)
-    there = {row.label for row in rows if row.n} | {
-        sample.kind for sample in evaluation.samples if sample.kind != "harmful"
-    }
+    judges = {row.judge for row in rows}
+    there = {name for sample in evaluation.samples if sample.judge in judges for name in _names(sample)}
     for wanted in require:
         yield Check(f"require {wanted}", "" if wanted in there else "not measured")
     for task in evaluation.plan.tasks.values() if prompts else ():
@@ -252,6 +253,13 @@ def _check_complete(
             unasked = [prompt for prompt in prompts if prompt_digest(prompt) not in asked]
             reason = f"{len(unasked)} of {len(prompts)} behaviours weren't asked for" if unasked else ""
             yield Check(f"behaviours under {task.attack}", reason)
+
+
+def _names(sample: Sample) -> set[str]:
+    """Return what a sample was asked as: harmless prompts in the form of an attack aren't that attack."""
+    if sample.kind == "harmful" or sample.judge == ANSWERS:
+        return {sample.attack, sample.variant}
+    return {sample.kind, harmless_task(sample.kind, sample.attack)}
 
 
 def _is_empty(sample: Sample) -> bool:
@@ -275,13 +283,13 @@ def _worst(evaluation: Evaluation, row: MetricRow) -> list[Sample]:
     """Return the samples that a bad number is made of."""
     found: list[Sample] = []
     own = [sample for sample in evaluation.samples if sample.judge == row.judge]
-    for kind in ("harmful", "borderline", "helpful"):
+    for kind in KINDS:
         for attack, variant, group in by_attack([sample for sample in own if sample.kind == kind]):
             if (attack, variant) != (row.attack, row.variant):
                 continue
-            if row.metric in ("unscored", f"{kind}_unscored"):
+            if row.metric == unscored_metric(kind):
                 found += [sample for sample in group if sample.verdict.label == "unscored"]
-            for outcome in outcomes(kind, attack):
+            for outcome in outcomes(kind, row.judge):
                 if outcome.metric == row.metric.removesuffix(SUFFIX):
                     bad = not row.metric.endswith("accuracy")
                     found += [each for each in outcome.population(group) or [] if outcome.holds(each) is bad]

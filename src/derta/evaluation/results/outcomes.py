@@ -51,11 +51,11 @@ class Outcome:
         return [sample for sample in judged if self.of(sample)]
 
 
-def outcomes(kind: Kind, attack: str) -> tuple[Outcome, ...]:
-    """Return the shares that are reported for a kind of behaviour under an attack or in a task."""
+def outcomes(kind: Kind, judge: str) -> tuple[Outcome, ...]:
+    """Return the shares that are reported for a kind of behaviour by a judge; `ANSWERS` is that of tasks."""
     if kind == "harmful":
         return (*_HARMFUL, _BROKEN, _STOPPED)
-    metric = f"{kind}_accuracy" if attack == "direct" else "accuracy"
+    metric = "accuracy" if judge == ANSWERS else f"{kind}_accuracy"
     broken = replace(_BROKEN, metric=f"{kind}_broken")
     stopped = replace(_STOPPED, metric=f"{kind}_false_stops")
     return (*_HARMLESS[kind], Outcome(metric, _correct, of=_truth_known, needs=_truth_known), broken, stopped)

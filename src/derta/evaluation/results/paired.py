@@ -58,7 +58,7 @@ def paired(first: Iterable[Sample], second: Iterable[Sample]) -> list[Difference
         for attack, variant, group in by_attack([one for one, _ in pairs if one.kind == kind]):
             both = [(one, of_kind[id(one)]) for one in group]
             label = variant or attack
-            shares = (_share(label, outcome, both) for outcome in outcomes(kind, attack))
+            shares = (_share(label, outcome, both) for outcome in outcomes(kind, group[0].judge))
             differences += [each for each in (*shares, _leak(label, both)) if each]
     return differences
 

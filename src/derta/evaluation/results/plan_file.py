@@ -15,6 +15,11 @@ from derta.evaluation.results.strict import STRICT, read_versioned, validated
 PLAN = "plan.json"
 
 
+def harmless_task(kind: Kind, attack: str) -> str:
+    """Return the name of the task that asks harmless prompts of one kind, plainly (`direct`) or in an attack's form."""
+    return kind if attack == "direct" else f"{kind}-under-{attack}"
+
+
 @dataclass(frozen=True)
 class PlannedSample:
     """One sample that is to be taken, in each epoch.
