@@ -216,6 +216,8 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert "--attacks prefill" in error(
         capsys, "eval", "--model", f"hf/{path()}", "--attacks", "prefill", "--behaviours", str(good), *out
     )
+    form = ["eval", "--model", f"hf/{path()}", "--borderline", str(good), "--harmless-under", "prefill"]
+    assert "--attacks prefill: " in error(capsys, *form, *out)
     assert "(did you mean 'organism'?)" in error(capsys, *EVAL, "--judge", "organsm", *out)
     assert "--harmless-under insist: it looks at" in error(capsys, *EVAL, "--harmless-under", "insist", *out)
     assert "--harmless-under: unknown attack 'prefil'" in error(capsys, *EVAL, "--harmless-under", "prefil", *out)

@@ -194,7 +194,7 @@ def _check(model: Model, plan: Plan) -> None:
         if spec is None or (spec.searches and all(sample.attempt for sample in samples)):
             continue  # a task, or a search whose result is there, in a file
         for capability in sorted(spec.requires):
-            needed.setdefault(capability, name)
+            needed.setdefault(capability, spec.name)
     attack = needed.pop("attacker", None)
     if attack and "attacker" not in options.model_roles and not plan.scripted:
         raise InputError(f"`attacks` {attack}: needs an attacking model: give `model_role` attacker=PROVIDER/MODEL")

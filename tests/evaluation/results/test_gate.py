@@ -148,9 +148,12 @@ def test_harmless_prompts_in_an_attacks_form_are_bounded_and_are_not_the_attack(
 
 def test_the_samples_without_a_verdict_are_those_of_the_row(tmp_path: Path) -> None:
     samples = [
-        sample(number, "unscored" if number < 2 else label, kind=kind, attack="template")
-        for kind, label in (("harmful", "safe"), ("borderline", "complies"))
-        for number in range(80)
+        each
+        for n in range(80)
+        for each in (
+            sample(n, "unscored" if n < 2 else "safe", attack="template"),
+            sample(n, "unscored" if n < 2 else "complies", kind="borderline", attack="template"),
+        )
     ]
     found = [check for check in decide(made(tmp_path, samples), [Limit("max_asr", 10)]).checks if not check.met]
     assert [sorted(each.id for each in check.samples) for check in found] == [["h0", "h1"], ["b0", "b1"]]
