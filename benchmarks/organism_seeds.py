@@ -29,6 +29,7 @@ from derta.evaluation.results.metrics import MetricRow, over_seeds
 from derta.evaluation.results.store import save_results
 from derta.method.tree_builder import METHODS
 from derta.report.terminal import results_table
+from derta.terminal import screen
 
 RESULTS = Path(__file__).parent / "results" / "organism_seeds.json"
 
@@ -117,7 +118,7 @@ def main() -> int:
         print(f"organism_seeds: error: {error}", file=sys.stderr)
         return 2
     means = over_seeds(rows)
-    console = Console()
+    console = screen.console()
     console.print(results_table(means, note=f"Means over seeds {args.seeds} with Student t intervals."))
     checked = verdicts(means, console)
     args.results.parent.mkdir(parents=True, exist_ok=True)

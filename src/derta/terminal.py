@@ -16,9 +16,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
-from rich.console import Console, RenderableType
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 from derta.errors import InputError
@@ -30,8 +32,36 @@ Advance = Callable[[int], None]
 LOG = "log.txt"
 """The file of a run directory in which libraries' messages and warnings are."""
 _LINES = 5
+_WIDE = 10_000
+_NUMBER, _BETWEEN = len("[+100.0,"), 3
 _LONGEST_SILENCE = 300.0
 _SHORTEST_WORK = 5.0
+
+
+class _Uncut(Console):
+    """Cuts nothing off: what is wider than the terminal goes on in its next line."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*objects, **{"crop": False, **options})
+
+
+class NumbersTable(Table):
+    """A table that is whole in a narrow terminal: lines are broken, and no number is; nothing is cut off.
+
+    With more columns than there is room for it is wider than the terminal.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+
+    def add_columns(self, *headings: str, justify: JustifyMethod = "left") -> None:
+        """Add columns with these headings."""
+        for heading in headings:
+            self.add_column(Text(heading), justify=justify, overflow="fold", min_width=_NUMBER)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        least = len(self.columns) * (_NUMBER + _BETWEEN)
+        return super().__rich_console__(console, options.update(max_width=max(options.max_width, least)))
 
 
 class Pace:
@@ -90,9 +120,14 @@ class Screen:
         self._bars: Progress | None = None
 
     def console(self, errors: bool = False) -> Console:
-        """Return a console on standard output or standard error, also while they are set aside."""
+        """Return a console on standard output or standard error, also while they are set aside.
+
+        A pipe or a file has no width of its own, unless `COLUMNS` gives it one; rich's 80 columns are few for tables.
+        """
         output, error = self._log.shown if self._log else (sys.stdout, sys.stderr)
-        return Console(file=error if errors else output, highlight=False)
+        file = error if errors else output
+        has_width = file.isatty() or "COLUMNS" in os.environ
+        return _Uncut(file=file, highlight=False, width=None if has_width else _WIDE)
 
     def say(self, text: str, style: str = "", errors: bool = False, always: bool = False) -> None:
         """Print a line that stays, above what goes; `errors`: on standard error; `always`: also where it is quiet."""

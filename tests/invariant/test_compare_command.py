@@ -29,7 +29,9 @@ def compare(tmp_path, capsys, monkeypatch):
         out = tmp_path / "comparison.json"
         code = main(["compare", str(first), str(second), "--out", str(out)])
         assert code == 0
-        return " ".join(capsys.readouterr().out.split()), json.loads(out.read_text())
+        shown = capsys.readouterr().out
+        assert "…" not in shown
+        return " ".join(shown.split()), json.loads(out.read_text())
 
     return run
 

@@ -32,7 +32,9 @@ def gate(tmp_path, capsys):
             directory = tmp_path / f"made{len(list(tmp_path.iterdir()))}"
             evaluation(directory, samples)
         code = main(["gate", str(directory), *(options or LIMITS)])
-        return code, " ".join(capsys.readouterr().out.split())
+        shown = capsys.readouterr().out
+        assert "…" not in shown
+        return code, " ".join(shown.split())
 
     return run
 

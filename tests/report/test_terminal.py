@@ -2,10 +2,12 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from derta.evaluation.results.metrics import MetricRow
 from derta.report.terminal import indented, results_table
+from derta.terminal import Screen
 
 
 def row(metric, attack, value, model="m", unit="%", judge="organism", n=40, digest=None, method=None):
@@ -39,6 +41,26 @@ def test_values_stand_with_their_intervals():
     assert "7.0 [1.2, 30.0]" in text
     assert "@5" in text
     assert "–" in text
+
+
+@pytest.mark.parametrize("columns", [None, "200", "80", "20"])
+def test_no_model_and_no_number_is_lost_in_a_narrow_terminal_or_a_pipe(columns, monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    attacks = ("direct", "codeattack@string+prefill@affirmative")
+    values = [
+        (attack, round(99.9 - 4 * model - place, 1)) for model in range(12) for place, attack in enumerate(attacks)
+    ]
+    rows = [row("asr", attack, value, f"runs/m{number // 2}") for number, (attack, value) in enumerate(values)]
+    Screen().console().print(results_table(rows))
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert {f"m{model}" for model in range(12)} <= set(shown.split())
+    assert {f"{value:.1f}" for _, value in values} <= set(shown.split())
+    assert shown.split().count("30.0]") == len(values)
+    if columns is None:
+        assert "99.9 [1.2, 30.0]" in shown
 
 
 def test_unscored_samples_show_up_when_there_are_any():

@@ -6,13 +6,11 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from derta.errors import InputError
 from derta.files import read_json, write_json
-from derta.terminal import screen
+from derta.terminal import NumbersTable, screen
 
 GENERATION, BIAS = "generation_config.json", "bias.json"
 
@@ -83,7 +81,7 @@ def run(args: Namespace) -> int:
     template = template_options(read_identity(Path(model_path(args.model))))
     rows = measure_biases(model, tokenizer, tokens, biases, harmless, harmful, chat_template_kwargs=template)
     chosen = choose_bias(rows, args.max_false_refusal)
-    console = Console()
+    console = screen.console()
     console.print(_table(rows, chosen))
     if chosen is None:
         console.print(
@@ -124,11 +122,10 @@ def _write(model: Path, out: Path, bias: list[Any], document: dict[str, Any], co
         console.print(f"in place of sequence_bias {replaced}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(rows: Any, chosen: Any) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+def _table(rows: Any, chosen: Any) -> NumbersTable:
+    table = NumbersTable()
     table.caption = f"95 % intervals in brackets; {rows[0].prompts} harmless prompts, {rows[0].attacked} attacks"
-    for heading in ("bias", "false refusals, %", "attack success, %", ""):
-        table.add_column(heading, justify="right")
+    table.add_columns("bias", "false refusals, %", "attack success, %", "", justify="right")
     for row in rows:
         refused = f"{row.false_refusals:.1f} [{row.false_low:.1f}, {row.false_high:.1f}]"
         asr = "—" if row.asr is None else f"{row.asr:.1f} [{row.asr_low:.1f}, {row.asr_high:.1f}]"

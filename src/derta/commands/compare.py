@@ -4,14 +4,13 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from derta.errors import InputError
 from derta.evaluation.inputs.hold_out import HoldOut
 from derta.evaluation.results.compare import Comparison, compare, restrict
 from derta.evaluation.results.store import load_evaluation
 from derta.files import write_json
 from derta.report.terminal import comparison_table
+from derta.terminal import screen
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -35,7 +34,7 @@ def run(args: Namespace) -> int:
         only = HoldOut.load(args.behaviours)
         sides = [restrict(side, lambda sample: only.holds(sample.id, sample.prompt)) for side in sides]
     comparison = compare(*sides)
-    console = Console()
+    console = screen.console()
     console.print(comparison_table(comparison))
     if out is not None:
         try:

@@ -17,6 +17,7 @@ from derta.data.readers import printable
 from derta.data.sources import Notes, read_examples
 from derta.data.triples import Example
 from derta.errors import InputError
+from derta.terminal import screen
 
 _SHOWN_PROBLEMS = 20
 _KINDS = ("triples", "helpful examples", "safe responses after a fixed prefix", "harmful responses for RTO only")
@@ -136,7 +137,7 @@ def run(args: Namespace) -> int:
     Returns:
         0, or 2 if there are problems: whatever would stop a training run.
     """
-    console = Console(highlight=False)
+    console = screen.console()
     measure = _token_lengths(args.model, args.max_length, args.prompt_format) if args.model else _word_lengths
     duplicates = _Duplicates()
     reports = []

@@ -8,13 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from rich.console import Console
 from rich.text import Text
 
 from derta.data.readers import printable
 from derta.data.sources import Notes, read_examples
 from derta.data.triples import Example, canonical_row
 from derta.errors import InputError
+from derta.terminal import screen
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def run(args: Namespace) -> int:
     """
     files, out = args.files, args.out
     check_out(out, files)
-    console = Console(highlight=False)
+    console = screen.console()
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from derta.commands.data_convert import check_out
@@ -162,7 +161,7 @@ def _card(
 
 
 def _report(gathered: Gathered, out: Path, card: Path) -> None:
-    console = Console(highlight=False)
+    console = screen.console()
     unused = [f"{count} {what}" for what, count in gathered.counts.items() if count and what not in (TRIPLE, HELPFUL)]
     more = len(gathered.not_made) - _SHOWN
     lines = [

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.text import Text
 
 from derta.commands.data_convert import check_out
@@ -115,7 +114,7 @@ def run(args: Namespace) -> int:
         f"wrote {', '.join(f'{counts[what]} {what}' for what in MADE if what in counts)} to {out}; {card} says how",
     ]
     for line in lines:
-        Console(highlight=False).print(Text(printable(line)), soft_wrap=True)
+        screen.console().print(Text(printable(line)), soft_wrap=True)
     _warn(made, args)
     return 0
 

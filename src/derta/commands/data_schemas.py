@@ -3,10 +3,10 @@
 import json
 from argparse import ArgumentParser, Namespace
 
-from rich.console import Console
 from rich.text import Text
 
 from derta.data.schemas import SCHEMAS
+from derta.terminal import screen
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Print each schema: its name, what it is, its columns, and rows that have it."""
-    console = Console(highlight=False)
+    console = screen.console()
     for schema in SCHEMAS:
         optional = f" (and {', '.join(schema.optional)})" if schema.optional else ""
         console.print(Text.assemble((schema.name, "bold"), f": {schema.about}"), soft_wrap=True)

@@ -4,8 +4,6 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from derta.errors import InputError
 from derta.evaluation.results.metrics import MetricRow
 from derta.names import ORGANISM, named_recipe
@@ -57,7 +55,7 @@ def run(args: Namespace) -> int:
     require_inspect()
     out, seed, quick = args.out, args.seed, args.quick
     size = _QUICK if quick else _FULL
-    console = Console()
+    console = screen.console()
     runs = []
     directories = [out / (f"{method}-quick" if quick else method) for method in METHODS]
     for number, (method, directory) in enumerate(zip(METHODS, directories, strict=True), 1):

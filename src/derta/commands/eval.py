@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from derta.data.readers import printable
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.config import JudgeName, Options, require_inspect
 from derta.files import folder_in, sole_writer
-from derta.terminal import screen
+from derta.terminal import NumbersTable, screen
 
 REPORT = "report.html"
 
@@ -110,7 +108,7 @@ def run(args: Namespace) -> int:
     from derta.report.html import Run, write_report
     from derta.report.terminal import model_names, results_table
 
-    console = Console()
+    console = screen.console()
     directories = _directories(args.model, args.out)
     # What is wrong with the last model's plan is told before the first model runs.
     plans = {model: plan_for(model, options) for model in directories}
@@ -150,10 +148,9 @@ def run(args: Namespace) -> int:
 
 def show_plan(plan: dict[str, Any], console: Console) -> None:
     """Print what an evaluation will ask of a model: the document of its `plan.json`."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for heading in ("asks", "variant", "judges"):
-        table.add_column(heading)
-    table.add_column("samples", justify="right")
+    table = NumbersTable()
+    table.add_columns("asks", "variant", "judges")
+    table.add_columns("samples", justify="right")
     for task, asked in plan["tasks"].items():
         for variant, count in asked["variants"].items():
             cells = (task, variant, ", ".join(asked["judges"]), str(count * plan["epochs"]))

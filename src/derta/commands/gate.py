@@ -16,6 +16,7 @@ from derta.evaluation.results.gate import LIMITS, Decision, decide, limits_of
 from derta.evaluation.results.store import find_evaluations, load_evaluation
 from derta.files import write_json, write_text
 from derta.report.terminal import gate_table
+from derta.terminal import screen
 
 _SHOWN = 3
 """Transcripts that a refused gate names."""
@@ -69,7 +70,7 @@ def run(args: Namespace) -> int:
         for given in args.directories
         for directory in find_evaluations(given)
     ]
-    console = Console()
+    console = screen.console()
     for decision in decisions:
         _print(decision, console)
     try:

@@ -3,15 +3,13 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from derta.data.readers import printable
 from derta.evaluation.config import JudgeName
 from derta.evaluation.results.judge_quality import Accuracy, JudgeQuality, Rate
 from derta.evaluation.results.quality_file import save_qualities
+from derta.terminal import NumbersTable, screen
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -39,7 +37,7 @@ def run(args: Namespace) -> int:
     quality, unlabelled = measure_judge(
         args.file, JudgeName.parse(args.judge), label_column=args.label_column, unsafe=args.unsafe_label
     )
-    console = Console()
+    console = screen.console()
     console.print(quality_table(quality))
     if unlabelled:
         console.print(f"{unlabelled} rows hold no label and are left out", highlight=False)
@@ -49,14 +47,14 @@ def run(args: Namespace) -> int:
     return 1 if any(each.unscored for each in quality.accuracies) else 0
 
 
-def quality_table(quality: JudgeQuality) -> Table:
+def quality_table(quality: JudgeQuality) -> NumbersTable:
     """Return a judge's accuracy by question and attack."""
     judge = quality.judge if quality.model is None else f"{quality.judge}={quality.model}"
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = NumbersTable()
     table.title = Text(printable(f"judge {judge}, version {quality.version}"))
     table.caption = "%, 95 % intervals in brackets; unscored responses count as wrong"
-    for heading in ("question", "attack", "n", "unscored", "sensitivity", "specificity", "agreement", "α"):
-        table.add_column(heading, justify="left" if heading in ("question", "attack") else "right")
+    table.add_columns("question", "attack")
+    table.add_columns("n", "unscored", "sensitivity", "specificity", "agreement", "α", justify="right")
     for each in quality.accuracies:
         table.add_row(*map(Text, _cells(each)))
     return table

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -26,6 +23,7 @@ from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.store import RESULTS, claim, save_results
 from derta.inference import load_model
 from derta.report.terminal import format_value
+from derta.terminal import NumbersTable, screen
 from derta.threads import threads_for
 
 JUDGE = "lm-eval"
@@ -203,16 +201,16 @@ def run(args: Namespace) -> int:
             apply_chat_template=args.apply_chat_template,
         )
     save_results(out / RESULTS, rows, **made_with)
-    console = Console()
+    console = screen.console()
     console.print(_table(rows))
     console.print(f"wrote {out / RESULTS}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
-def _table(rows: Sequence[MetricRow]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for heading in ("task", "metric", "value", "n"):
-        table.add_column(heading, justify="right" if heading in ("value", "n") else "left")
+def _table(rows: Sequence[MetricRow]) -> NumbersTable:
+    table = NumbersTable()
+    table.add_columns("task", "metric")
+    table.add_columns("value", "n", justify="right")
     for row in rows:
         unit = " %" if row.unit == "%" else ""
         cells = (row.attack, row.metric, format_value(row) + unit, str(row.n))

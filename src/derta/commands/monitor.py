@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from derta.errors import InputError
 from derta.files import write_json, write_text
 from derta.terminal import screen
@@ -104,7 +102,7 @@ def run(args: Namespace) -> int:
         "rows": [row.to_json() for row in found.rows],
     }
     write_json(args.out / MONITOR, document)
-    console = Console()
+    console = screen.console()
     console.print(detection_table(found.rows))
     written = [MONITOR, SCORES]
     if "model" in found.thresholds:

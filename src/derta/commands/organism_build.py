@@ -4,7 +4,6 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from derta.errors import InputError
@@ -47,7 +46,7 @@ def run(args: Namespace) -> int:
     table = Table("form", "correct", "of", title=f"what the base of {world_name(args.world)} can do")
     for row in found:
         table.add_row(row.form, f"{row.correct / row.total:.0%}", str(row.total))
-    Console().print(table)
+    screen.console().print(table)
     if not is_competent(found):
         failing = ", ".join(row.form for row in found if not is_competent([row]))
         print(f"derta: the base doesn't know its world: {failing}; nothing is written", file=sys.stderr)

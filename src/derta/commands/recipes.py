@@ -4,13 +4,13 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from derta.data.readers import printable
 from derta.errors import InputError
 from derta.names import named_recipe, recipes
+from derta.terminal import screen
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def _list() -> None:
     for name, file in recipes().items():
         with file.open(encoding="utf-8") as lines:
             table.add_row(name, Text(next(lines).removeprefix("#").strip()))
-    Console().print(table)
+    screen.console().print(table)
 
 
 def _copy(recipe: Path, to: Path) -> Path:

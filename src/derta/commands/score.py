@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from rich.console import Console
-
 from derta.data.behaviours import KINDS
 from derta.data.readers import read_file
 from derta.errors import InputError, did_you_mean
@@ -35,6 +33,7 @@ from derta.evaluation.results.store import (
 )
 from derta.files import folder_in, sole_writer
 from derta.report.terminal import results_table
+from derta.terminal import screen
 from derta.termination import run_to_end
 
 
@@ -72,7 +71,7 @@ def run(args: Namespace) -> int:
     else:
         rows, samples = _score_files(args, judge, wanted.name, qualities)
         written = [args.out]
-    console = Console()
+    console = screen.console()
     console.print(results_table(rows))
     for directory in written:
         console.print(f"wrote {directory / RESULTS}", markup=False, highlight=False, soft_wrap=True)

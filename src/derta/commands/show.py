@@ -3,13 +3,13 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from derta.data.readers import printable
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import load_samples
+from derta.terminal import screen
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def run(args: Namespace) -> int:
         near = did_you_mean(args.id, {each.id for each in samples})
         under = f" under {args.variant}" if args.variant else ""
         raise InputError(f"`id`: {args.directory} has no response to {args.id!r}{under}{near}")
-    console = Console(highlight=False)
+    console = screen.console()
     shown = ""
     for sample in found:
         transcript = _transcript(sample)

@@ -6,8 +6,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from derta.commands.flags import OneLineParser
 from derta.errors import InputError
 from derta.names import model_path, world_name
@@ -79,7 +77,7 @@ def run(args: Namespace) -> int:
         write_page(study, Numbers.of(numbers), verdicts, args.page)
         screen.say(f"wrote {args.page}")
     if verdicts:
-        Console().print(claims_table(verdicts))
+        screen.console().print(claims_table(verdicts))
     return int(not all(verdict.met for verdict in verdicts))
 
 

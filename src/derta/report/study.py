@@ -7,8 +7,6 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
-from rich.table import Table as TerminalTable
 
 from derta.errors import InputError
 from derta.evaluation.results.metrics import UNITS
@@ -17,6 +15,7 @@ from derta.report.figures import svg_file
 from derta.study.numbers import ASR, Estimate, Measure, Numbers, mean_of, value_of
 from derta.study.plan import Study, Table
 from derta.study.verdicts import Verdict
+from derta.terminal import NumbersTable
 
 _STYLE: dict[str, Any] = {
     "font.size": 10,
@@ -66,9 +65,10 @@ def write_page(study: Study, numbers: Numbers, verdicts: Sequence[Verdict], page
         raise InputError(f"`page`: {page}: can't be written: {error.strerror or error}") from error
 
 
-def claims_table(verdicts: Sequence[Verdict]) -> TerminalTable:
+def claims_table(verdicts: Sequence[Verdict]) -> NumbersTable:
     """Return the claims as a table for the terminal."""
-    table = TerminalTable("claim", "measured", "", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = NumbersTable()
+    table.add_columns("claim", "measured", "")
     for verdict in verdicts:
         table.add_row(verdict.claim.claim, _measured(verdict), _met(verdict))
     return table

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from derta.data.readers import printable
@@ -16,6 +14,7 @@ from derta.evaluation.results.metrics import MetricRow, ModelId
 from derta.evaluation.results.outcomes import ANSWERS, WITHOUT_HARM
 from derta.evaluation.results.paired import Difference
 from derta.evaluation.results.store import Evaluation
+from derta.terminal import NumbersTable
 
 ORGANISM_NOTE = "Model organism: a small model of a fictional world. These numbers prove nothing about larger models."
 
@@ -78,14 +77,11 @@ def results_table(rows: Sequence[MetricRow], *, note: str | None = None) -> Rend
     """
     names, judges = model_names(rows), judges_of(rows)
     columns = [(model, judge) for model in names for judge in judges or [""]]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = NumbersTable()
     table.caption = "%, leaks in tokens; 95 % intervals in brackets"
-    # In a narrow terminal an interval goes below its value; what a row is must stay readable.
-    for heading in ("metric", "attack"):
-        table.add_column(heading, no_wrap=True)
-    for model, judge in columns:
-        heading = names[model] + (f", by {judge}" if len(judges) > 1 else "")
-        table.add_column(Text(printable(heading)), justify="right")
+    table.add_columns("metric", "attack")
+    headings = (names[model] + (f", by {judge}" if len(judges) > 1 else "") for model, judge in columns)
+    table.add_columns(*map(printable, headings), justify="right")
     cells: dict[tuple[str, str, ModelId, str], MetricRow] = {}
     for row in rows:
         judge = row.judge if row.judge in judges else next(iter(judges), "")
@@ -138,14 +134,11 @@ def indented(label: str) -> str:
 def comparison_table(comparison: Comparison) -> RenderableType:
     """Return the metrics side by side, the differences with their intervals, and the notes."""
     sides = (comparison.first, comparison.second)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = NumbersTable()
     table.caption = "%, leaks in tokens; 95 % intervals in brackets; changes over shared attempts"
     several = len({row.judge for side in sides for row in side.rows}) > 1
-    for heading in ("metric", "attack", *(("judge",) if several else ())):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("first", "second", "change"):
-        table.add_column(heading, justify="right")
-    table.add_column("p", justify="right", no_wrap=True)
+    table.add_columns("metric", "attack", *(("judge",) if several else ()))
+    table.add_columns("first", "second", "change", "p", justify="right")
     before = None
     for metric, attack, judge in _row_keys(comparison):
         cells = [_side(side, metric, attack, judge) for side in sides]
@@ -193,7 +186,7 @@ def _p(difference: Difference) -> str:
     return "<0.001" if difference.p_value < 0.001 else f"{difference.p_value:.3f}"
 
 
-def gate_table(decision: Decision) -> Table:
+def gate_table(decision: Decision) -> NumbersTable:
     """Return what a gate looked at: what failed, or if nothing did the worst number under each limit."""
     failed = [check for check in decision.checks if not check.met]
     worst: dict[str, Check] = {}
@@ -202,9 +195,8 @@ def gate_table(decision: Decision) -> Table:
         below = "≥" in check.what
         if held is None or (check.worst or 0) * (-1 if below else 1) > (held.worst or 0) * (-1 if below else 1):
             worst[check.what] = check
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for heading in ("limit", "attack", "value", "n", "judge", "why it fails" if failed else "worst bound"):
-        table.add_column(heading, no_wrap=heading in ("limit", "attack"))
+    table = NumbersTable()
+    table.add_columns("limit", "attack", "value", "n", "judge", "why it fails" if failed else "worst bound")
     for check in failed or worst.values():
         row = check.row
         cells = (row.label, format_value(row), str(row.n), row.judge) if row else ("", "", "", "")
@@ -229,15 +221,13 @@ def format_value(row: MetricRow) -> str:
     return f"{row.value:.{digits}f} [{row.ci_low:.{digits}f}, {row.ci_high:.{digits}f}]"
 
 
-def detection_table(rows: Sequence[DetectionRow]) -> Table:
+def detection_table(rows: Sequence[DetectionRow]) -> NumbersTable:
     """Return a detector's numbers: a line for each group and metric, a column for each depth in tokens."""
     depths = sorted({row.depth for row in rows if row.depth is not None})
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = NumbersTable()
     table.caption = "AUROC by tokens written; detection, released and false stops in %; 95 % intervals in brackets"
-    for heading in ("detector", "answers", "metric", "n"):
-        table.add_column(heading)
-    for heading in ("whole", *(f"@{depth}" for depth in depths)):
-        table.add_column(heading, justify="right")
+    table.add_columns("detector", "answers", "metric", "n")
+    table.add_columns("whole", *(f"@{depth}" for depth in depths), justify="right")
     lines: dict[tuple[str, str, str], dict[int | None, DetectionRow]] = {}
     for row in rows:
         answers = f"{row.group} / {row.against}" if row.against else row.group
