@@ -132,6 +132,14 @@ def test_what_is_refused_for_its_form_has_a_line_and_a_figure(tmp_path):
     assert "Refused borderline prompts, by form" in html
 
 
+def test_no_two_models_have_the_same_mark(tmp_path):
+    runs = [run(f"m{number:02}", number % 7) for number in range(20)]
+    write_report(runs, tmp_path / "report.html")
+    legend = re.search(r'<div class="legend">(.*?)</div>', (tmp_path / "report.html").read_text(), re.S)[1]
+    marks = re.findall(r'<b class="(s\d)">(.)</b>(m\d\d)', legend)
+    assert len({name for _, _, name in marks}) == len({(colour, glyph) for colour, glyph, _ in marks}) == 20
+
+
 def test_hostile_text_stays_inert_and_visible(tmp_path):
     hostile = {"prompt": HOSTILE, "prefix": HOSTILE, "continuation": HOSTILE, "raw": HOSTILE}
     runs = [run(HOSTILE, 6, **hostile), run("derta", 1, **hostile)]

@@ -41,6 +41,12 @@ _STYLE: dict[str, Any] = {
     "axes.spines.right": False,
 }
 
+
+def shape_of(place: int) -> int:
+    """Return which marker the model at a place has: with its colour it is no other's, among as many as 64 models."""
+    return (place + place // len(_SERIES)) % len(MARKERS)
+
+
 Series = Sequence[Sequence[MetricRow | None]]
 """For each model its rows, in the order of the labels; `None` where it has none."""
 
@@ -72,7 +78,7 @@ def intervals(title: str, labels: Sequence[str], series: Series, xlabel: str, *,
 
 
 def _draw(axes: Any, place: int, points: Sequence[tuple[MetricRow, float]]) -> None:
-    colour, marker = _SERIES[place % len(_SERIES)], MARKERS[place % len(MARKERS)]
+    colour, marker = _SERIES[place % len(_SERIES)], MARKERS[shape_of(place)]
     for row, y in points:
         low = row.value if row.ci_low is None else row.ci_low
         high = row.value if row.ci_high is None else row.ci_high
@@ -89,7 +95,7 @@ def curve(title: str, depths: Sequence[int], series: Series, xlabel: str, ylabel
             known = [(d, row) for d, row in zip(depths, rows, strict=True) if row is not None and row.value is not None]
             if not known:
                 continue
-            colour, marker = _SERIES[place % len(_SERIES)], MARKERS[place % len(MARKERS)]
+            colour, marker = _SERIES[place % len(_SERIES)], MARKERS[shape_of(place)]
             at = [depth for depth, _ in known]
             bounded = [(d, row) for d, row in known if row.ci_low is not None and row.ci_high is not None]
             axes.fill_between(

@@ -16,7 +16,7 @@ from derta.evaluation.attacks import ATTACKS
 from derta.evaluation.results.correction import SUFFIX
 from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.sample import Sample
-from derta.report.figures import GLYPHS, curve, intervals
+from derta.report.figures import GLYPHS, curve, intervals, shape_of
 from derta.report.terminal import METRICS, format_value, judges_of, title_of
 from derta.version import __version__
 
@@ -63,6 +63,7 @@ def render(runs: Sequence[Run], *, commands: Sequence[str] = (), warning: str | 
     return environment.from_string(template).render(
         runs=runs,
         glyphs=GLYPHS,
+        shape_of=shape_of,
         warning=warning,
         organism=any(row.judge == "organism" for run in runs for row in run.rows),
         headline=list(_headline(runs)),
