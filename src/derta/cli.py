@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a gate was not met, 2 the input, the configuration or the 
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Collection, Sequence
@@ -130,6 +131,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     argv = [_with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)]
     args = argparse.Namespace()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what isn't UTF-8 gets `\u2193`, no error
     try:
         with termination.heard():
             return _run(argv, args)

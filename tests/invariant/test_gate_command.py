@@ -1,6 +1,7 @@
 """`derta gate` as a release's last check calls it: it fails closed, on the bad end of the interval."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +21,21 @@ def good(tmp_path_factory):
     directory = tmp_path_factory.mktemp("good")
     evaluation(directory, good_samples(80))
     return directory
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_pipe_without_utf_8_gets_every_number(good, encoding):
+    for command in (["gate", good, *LIMITS], ["compare", good, good]):
+        done = subprocess.run(
+            [sys.executable, "-m", "derta", *map(str, command)],
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            text=True,
+            encoding=encoding,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "0.0 [0.0, 4.6]" in done.stdout
 
 
 @pytest.fixture
