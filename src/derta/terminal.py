@@ -122,12 +122,11 @@ class Screen:
     def console(self, errors: bool = False) -> Console:
         """Return a console on standard output or standard error, also while they are set aside.
 
-        A pipe or a file has no width of its own, unless `COLUMNS` gives it one; rich's 80 columns are few for tables.
+        A pipe or a file has no width of its own, and the 80 columns that rich gives it are few for tables.
         """
         output, error = self._log.shown if self._log else (sys.stdout, sys.stderr)
         file = error if errors else output
-        has_width = file.isatty() or "COLUMNS" in os.environ
-        return _Uncut(file=file, highlight=False, width=None if has_width else _WIDE)
+        return _Uncut(file=file, highlight=False, width=None if file.isatty() else _WIDE)
 
     def say(self, text: str, style: str = "", errors: bool = False, always: bool = False) -> None:
         """Print a line that stays, above what goes; `errors`: on standard error; `always`: also where it is quiet."""

@@ -152,3 +152,15 @@ def test_a_page_says_what_is_missing_of_a_claim(study: Path) -> None:
     page = Path("results.md").read_text()
     assert "| nothing above 9 % | ≤ 9 | — (no figure in some cell: direct) | **not measured** |" in page
     assert "| 2 | 2.5 (1 cells)<br>Δ -17.5 |" in page
+
+
+def test_rows_of_cells_that_are_elsewhere_are_not_overwritten(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = study / "kept.csv"
+    assert main(["study", "study.yaml", "--out", "runs", "--rows", str(kept)]) == 0
+    before = kept.read_text()
+    (study / "runs" / "world-1" / "old" / "seed-1" / "cell.json").unlink()
+    capsys.readouterr()
+    assert main(["study", "study.yaml", "--out", "runs", "--rows", str(kept)]) == 2
+    said = capsys.readouterr().err
+    assert f"--rows: {kept}: holds 1 cells that runs doesn't, such as world-1/old/seed-1" in said
+    assert kept.read_text() == before

@@ -1,6 +1,8 @@
 """The terminal's table: the rows' numbers, and no control over the terminal."""
 
 import io
+import re
+import sys
 
 import pytest
 from rich.console import Console
@@ -45,16 +47,17 @@ def test_values_stand_with_their_intervals():
 
 @pytest.mark.parametrize("columns", [None, "200", "80", "20"])
 def test_no_model_and_no_number_is_lost_in_a_narrow_terminal_or_a_pipe(columns, monkeypatch, capsys):
-    monkeypatch.delenv("COLUMNS", raising=False)
     if columns:
         monkeypatch.setenv("COLUMNS", columns)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     attacks = ("direct", "codeattack@string+prefill@affirmative")
     values = [
         (attack, round(99.9 - 4 * model - place, 1)) for model in range(12) for place, attack in enumerate(attacks)
     ]
     rows = [row("asr", attack, value, f"runs/m{number // 2}") for number, (attack, value) in enumerate(values)]
     Screen().console().print(results_table(rows))
-    shown = capsys.readouterr().out
+    shown = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
     assert "…" not in shown
     assert {f"m{model}" for model in range(12)} <= set(shown.split())
     assert {f"{value:.1f}" for _, value in values} <= set(shown.split())

@@ -63,6 +63,8 @@ def run(args: Namespace) -> int:
         print(f"{len(cells)} cells, {len(done)} of them done")
         return 0
     if args.page is None:
+        if args.rows is not None:
+            check_rows(study, args.rows, args.out)
         check_bases(study, args.out)
         with sole_writer(args.out):
             failed = run_study(study, args.out, args.jobs, _tell)
@@ -121,6 +123,25 @@ def check_bases(study: "Study", out: Path) -> None:
 
     for world in dict.fromkeys(cell.world for cell in study.cells() if not is_done(study, cell, out)):
         model_path(world_name(world))
+
+
+def check_rows(study: "Study", rows: Path, out: Path) -> None:
+    """Stop before the first cell if a file holds numbers that would be lost: of cells that `out` doesn't have.
+
+    Raises:
+        InputError: It does, or it can't be read as a study's numbers.
+    """
+    from derta.study.cells import is_done
+    from derta.study.numbers import load_numbers
+
+    if not rows.exists():
+        return
+    held = {number.cell for number in load_numbers(rows, study)}
+    if lost := [cell for cell in held if not is_done(study, cell, out)]:
+        raise InputError(
+            f"`rows`: {rows}: holds {len(lost)} cells that {out} doesn't, such as {min(lost).directory}; name another "
+            "file, or `page` to write the page from this one"
+        )
 
 
 def _tell(failure: "Failure") -> None:
