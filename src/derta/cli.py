@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 a gate was not met, 2 the input, the configuration or the 
 import argparse
 import io
 import os
+import select
 import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
@@ -195,10 +196,15 @@ def _has_no_reader() -> bool:
     """Whether nobody reads standard output any more; what is left to write then goes nowhere."""
     try:
         sys.stdout.flush()
+        # Under PYTHONUNBUFFERED nothing is left to flush.
+        output = select.poll()
+        output.register(sys.stdout, 0)
+        if not output.poll(0):
+            return False
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        pass
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _with_dashes(word: str) -> str:

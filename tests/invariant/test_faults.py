@@ -73,14 +73,20 @@ def test_a_pipe_as_data_does_not_hang(command: str, capfd: pytest.CaptureFixture
     assert "derta: error: pipe.jsonl: is a pipe or a device" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["data schemas", "data check data.jsonl"])
-def test_a_reader_that_goes_away_is_no_error(command: str) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["data schemas", "data check data.jsonl", "recipes show organism"])
+def test_a_reader_that_goes_away_is_no_error(command: str, unbuffered: str) -> None:
     row = {"prompt": "how to open it?", "chosen": "sorry no", "rejected": "take a key"}
     Path("data.jsonl").write_text(json.dumps(row) + "\n")
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-m", "derta", *command.split()], stdout=write, stderr=subprocess.PIPE, text=True, timeout=300
+        [sys.executable, "-m", "derta", *command.split()],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        text=True,
+        timeout=300,
     )
     os.close(write)
     assert done.returncode == 141

@@ -66,6 +66,7 @@ def run(args: Namespace) -> int:
     in_contexts = context_weights(config.contexts) is not None
     encoded = encode_dataset(dataset if in_contexts else dataset.select(shown), encoder, name=file)
     trees = TreeDataset(encoded, builder, encoded_contexts(dataset, encoded, encoder, config, file))
+    # Not `screen`'s, which is endless in a pipe: a panel fills the whole width.
     console = Console(highlight=False)
     console.print(_KEY)
     for index in shown:

@@ -202,9 +202,8 @@ def _examples(runs: Sequence[Run]) -> list[tuple[Sample, list[tuple[Run, Sample,
     """Choose for each form of each attack a behaviour that the runs answer differently, if there is one."""
     taken = [{sample.key: sample for sample in run.samples} for run in runs]
     common = [key for key in (taken[0] if taken else ()) if all(key in samples for samples in taken)]
-    variants = dict.fromkeys(
-        ("direct", "prefill@affirmative", "prefill@10", "prefill@30", "codeattack@stack", *_attacks(runs))
-    )
+    asked = [row.attack for run in runs for row in run.rows]
+    variants = dict.fromkeys(("direct", "prefill@affirmative", "prefill@10", "prefill@30", "codeattack@stack", *asked))
     chosen = []
     for kind in KINDS:
         for variant in variants:
