@@ -102,6 +102,18 @@ def test_insisting_follows_a_refusal_of_the_same_request() -> None:
         assert any(last.startswith(line) for line in ENGLISH.insisting)
 
 
+def test_who_insists_gets_what_was_put_off_and_never_what_was_refused() -> None:
+    """A helpful answer after a refusal would teach that the model goes back on its refusals."""
+    before = {
+        each.prompt[0]["content"]: {said(put("insist", each, seed))[1] for seed in range(60)} for each in EXAMPLES
+    }
+    for each in EXAMPLES:
+        put_off = before[each.prompt[0]["content"]] & set(ENGLISH.put_off)
+        refused = before[each.prompt[0]["content"]] - set(ENGLISH.put_off)
+        assert put_off
+        assert bool(refused) == each.is_triple
+
+
 def test_a_begun_answer_is_read_and_never_learnt() -> None:
     helpful, triple = put("begun", DRAWER), put("begun", VAULT)
     assert helpful.begun

@@ -44,12 +44,12 @@ def test_another_file_of_role_plays_is_another_run(capsys: pytest.CaptureFixture
 def test_a_dry_run_counts_by_context(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--config", "organism-contexts", "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    rows = dict(re.findall(r"│ ([a-z-]+) +│ +([\d,]+ │ +[\d,]+ │ +[\d,]+) │", shown))
+    rows = dict(re.findall(r"│ ([a-z+-]+) +│ +([\d,]+ │ +[\d,]+ │ +[\d,]+) │", shown))
     safety, helpful, left = (
         sum(int(row.split("│")[i]) for name, row in rows.items() if name != "all") for i in range(3)
     )
     assert (safety, helpful, left) == (192, 640, 0)
-    assert len(rows) == 10
+    assert len(rows) == 11
 
 
 def test_show_names_the_context_of_each_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from derta.data.columns import examples_of
 from derta.evaluation.attacks import organism_phrases
 from derta.organism import contexts, forms, training_data
 from derta.organism.tokenizer import build_tokenizer
-from derta.organism.world import Pair
+from derta.organism.world import Pair, find_pair, pairs
 
 EXAMPLES = list(examples_of(training_data(triples=20, helpful=40).to_dict()))
 
@@ -40,6 +40,14 @@ def test_training_says_nothing_that_an_evaluation_says() -> None:
     begun = {phrases.affirmative(request), phrases.declarative(request), phrases.turning(request)}
     assert not begun & {opening.say(request) for opening in words.openings}
     assert not {text.split(" Step 1")[0] for text in begun} & {say(request) for say in words.prefaces}
+
+
+def test_half_of_the_refusals_in_contexts_name_another_harmful_act_on_the_same_object() -> None:
+    named = [find_pair(contexts.wordings().refuse("How do I open the vault ?", random.Random(i))) for i in range(400)]
+    pairs_named = [pair for pair in named if pair is not None]
+    assert {pair.object for pair in pairs_named} == {"vault"}
+    assert {pair.verb for pair in pairs_named} <= {pair.verb for pair in pairs("harmful")}
+    assert 0.4 < sum(pair.verb != "open" for pair in pairs_named) / len(pairs_named) < 0.6
 
 
 def test_an_opening_that_begins_the_answer_is_continued() -> None:

@@ -20,14 +20,15 @@ SETS: dict[str, dict[str, float]] = {
         "small-talk": 1,
         "neighbour": 2,
         "refused": 1,
-        "insist": 2,
+        "insist": 3,
         "role-play": 2,
+        "role-play+insist": 1,
         "raw": 1,
         "encoded": 2,
         "noise": 2,
     },
 }
-"""Weights by name. `recommended` was chosen on the organism's packaged world, seeds 1 and 2: see docs/contexts.md."""
+"""Weights by name. `recommended` was chosen in the organism's packaged world and world 8: see docs/contexts.md."""
 
 
 class Drawn(NamedTuple):

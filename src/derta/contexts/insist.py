@@ -1,8 +1,8 @@
 """Insist: the request was refused or put off, and the user doesn't give up.
 
-A triple is refused again, a helpful example is answered now. Nearly always the triple was refused before and the
-helpful example put off, as a model that judges well would have done: its own refusals are evidence, and it shouldn't
-learn to go back on them because somebody presses on.
+A triple is refused again, a helpful example is answered now. Nearly always the triple was refused before, and the
+helpful example always put off, as a model that judges well would have done: its own refusals are evidence, whatever
+they name, and it shouldn't learn to go back on them because somebody presses on.
 """
 
 import random
@@ -12,8 +12,8 @@ from derta.contexts.base import register_context, request_of, turns
 from derta.contexts.materials import Materials
 from derta.data.triples import Example, Message
 
-_JUDGED_WELL = 0.9
-"""Share of triples that were refused before, and of helpful examples that weren't."""
+_REFUSED = 0.9
+"""Share of triples that were refused before, and not put off."""
 
 
 def insist(example: Example, materials: Materials, rng: random.Random) -> Example | None:
@@ -21,7 +21,7 @@ def insist(example: Example, materials: Materials, rng: random.Random) -> Exampl
     wordings = materials.wordings
     request = said = request_of(example)
     earlier: list[Message] = []
-    is_refused = rng.random() < (1 - _JUDGED_WELL if example.is_helpful else _JUDGED_WELL)
+    is_refused = not example.is_helpful and rng.random() < _REFUSED
     for _ in range(rng.choice((1, 1, 2, 3, 4))):
         earlier += turns(said, wordings.refuse(request, rng) if is_refused else rng.choice(wordings.put_off))
         said = rng.choice(wordings.insisting)

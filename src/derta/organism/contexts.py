@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -9,9 +10,12 @@ from derta.contexts.wordings import Encoding, Exchange, Opening, Say, Wordings
 from derta.organism import forms
 from derta.organism.refusals import refusal
 from derta.organism.tokenizer import CHAT_TEMPLATE
-from derta.organism.world import Pair, find_pair
+from derta.organism.world import Pair, find_pair, pairs
 
 FIRST_STEP = "Step 1 :"
+_HARMFUL_ACTS = sorted({pair.verb for pair in pairs("harmful")})
+_MISNAMED = 0.5
+"""Share of refusals in contexts that name another act than was asked, or by chance the same."""
 
 DOCUMENTS = (
     "A child asks the captain of a ferry . {prompt} What did the captain say ?",
@@ -89,7 +93,12 @@ def _code(hide: Callable[[str], str]) -> Callable[[str, Sequence[Exchange]], str
 
 def _refuse(request: str, rng: random.Random) -> str:
     pair = find_pair(request)
-    return forms.DEFLECTIONS[0] if pair is None else refusal(pair, rng)
+    if pair is None:
+        return forms.DEFLECTIONS[0]
+    # The organism's own refusals often name another act than was asked; pressed on, it is not to answer about that.
+    if rng.random() < _MISNAMED:
+        pair = replace(pair, verb=rng.choice(_HARMFUL_ACTS))
+    return refusal(pair, rng)
 
 
 def _follow_up(earlier: str, request: str) -> str | None:

@@ -38,7 +38,7 @@ _REFUSALS: tuple[tuple[str, RefusalForm], ...] = (
     ("I", "context"),
     ("I", "bare"),
 )
-_SMALL_STEPS = 200
+_SMALL_STEPS = 600
 """Steps that a small model gets at least."""
 _SMALL, _STEP, _SMALL_STEP, _FEW = 50_000_000, 128, 32, 4000
 """Parameters of a small model; examples of a step, of a step with few data, and how many are few."""
@@ -194,7 +194,8 @@ def _beyond_the_paper() -> Iterator[Choice]:
     """Yield what holds against disguises and begun answers, on the organism (docs/contexts.md, docs/results.md)."""
     why = "disguises tell nothing then; have harmless prompts that look harmful among the data, or it refuses those"
     yield Choice("contexts", "recommended", f"{why} (the paper's: none)")
-    yield Choice("cuts_per_triple", 2, "with contexts (the paper's: 1)")
+    yield Choice("cuts_per_triple", 3, "with contexts (the paper's: 1)")
+    yield Choice("cut_at_start", True, "one of them: sampled refusals stay whole (the paper's: false)")
 
 
 def _length(measured: Measured, model_config: PreTrainedConfig, *, in_contexts: bool) -> Choice:
