@@ -59,7 +59,7 @@ def test_paper_settings(recipe: Path) -> None:
         assert (config.learning_rate, config.warmup_steps, config.weight_decay) == (1e-4, 0, 0)
         beyond = recipe.stem.startswith("qwen3")
         assert (config.contexts, config.cuts_per_triple, config.rto_dropout, config.rto_schedule) == (
-            ("recommended", 2, 0.5, "early") if beyond else (None, 1, 0, "uniform")
+            ("recommended", 3, 0.5, "early") if beyond else (None, 1, 0, "uniform")
         )
         assert model.lora_alpha == 16
         assert model.lora_r == (96 if "70b" in recipe.stem or "8x7b" in recipe.stem else 32)
