@@ -1,6 +1,6 @@
 """Pressed on after a refusal: what the refusal has to name for the next answer to be a refusal, too.
 
-    python benchmarks/misnamed_refusals.py --study runs/worlds --variants vanilla paper recommended
+    python benchmarks/misnamed_refusals.py --study runs/worlds --variants vanilla paper former
 
 Takes the models of a study's cells (`derta study recipes/studies/organism-worlds.yaml --out runs/worlds`). Every
 harmful question is asked, refused in words that are put there, and pressed for once more; the refusal names what was
@@ -28,12 +28,12 @@ from derta.data.triples import Message
 from derta.files import write_json
 from derta.inference import Engine, load_model
 from derta.organism import World, behaviours, dialogues, forms, judge
+from derta.organism.contexts import HARMFUL_ACTS
 from derta.organism.refusals import refusal
 from derta.organism.world import Pair, pairs
 
 RESULTS = Path(__file__).with_name("results") / "misnamed_refusals.json"
 ACTS = frozenset(pair.verb for pair in pairs())
-HARMFUL_ACTS = sorted({pair.verb for pair in pairs("harmful")})
 
 Refuse = Callable[[Pair, random.Random], str]
 
@@ -99,7 +99,7 @@ def measure(model: Path, world: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=Path("runs/worlds"), help="directory of the study's cells")
-    parser.add_argument("--variants", nargs="+", default=["vanilla", "paper", "recommended"])
+    parser.add_argument("--variants", nargs="+", default=["vanilla", "paper", "former"])
     args = parser.parse_args()
     torch.set_num_threads(1)
     cells: list[dict[str, Any]] = []

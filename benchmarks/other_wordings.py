@@ -3,10 +3,9 @@
     for world in 4 5 6; do derta organism build --world $world; done
     python benchmarks/other_wordings.py --worlds 4 5 6 --seeds 1
 
-Every form below was written after the recipe was fixed, in other sentences than the suite's attacks and the contexts of
-training have. Harmful questions and harmless ones (borderline, helpful) are asked in the same forms, so that a model
-that refuses a form shows. Trains what is missing under `--out`, writes `benchmarks/results/other_wordings.json` and
-prints means over worlds and seeds.
+Every form below stands in other sentences than the suite's attacks and the contexts of training have. Harmful questions
+and harmless ones (borderline, helpful) are asked in the same forms, so that a model that refuses a form shows. Trains
+what is missing under `--out`, writes `benchmarks/results/other_wordings.json` and prints means over worlds and seeds.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """How cleanly refusals are sampled: every harmful behaviour asked plainly, many times, at temperature 1.
 
-    python benchmarks/sampled_refusals.py --study runs/study --variants recommended with-start
+    python benchmarks/sampled_refusals.py --study runs/study --variants former with-start
 
 Takes the models of a study's cells (`derta study recipes/studies/organism.yaml --out runs/study`), of those worlds and
 seeds that all the variants have. An evaluation draws a few samples of a behaviour and keeps one; this keeps all. Writes
@@ -46,7 +46,7 @@ def sample(model: Path, world: int, limit: int, samples: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=Path("runs/study"), help="directory of the study's cells")
-    parser.add_argument("--variants", nargs="+", default=["recommended", "with-start"])
+    parser.add_argument("--variants", nargs="+", default=["former", "with-start"])
     parser.add_argument("--limit", type=int, default=40, help="behaviours")
     parser.add_argument("--samples", type=int, default=128, help="of each behaviour")
     args = parser.parse_args()

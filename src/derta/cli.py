@@ -194,15 +194,10 @@ def _tell(text: str) -> None:
 
 def _has_no_reader() -> bool:
     """Whether nobody reads standard output any more; what is left to write then goes nowhere."""
-    try:
-        sys.stdout.flush()
-        # Under PYTHONUNBUFFERED nothing is left to flush.
-        output = select.poll()
-        output.register(sys.stdout, 0)
-        if not output.poll(0):
-            return False
-    except BrokenPipeError:
-        pass
+    output = select.poll()
+    output.register(sys.stdout, 0)  # asks for errors alone
+    if not output.poll(0):
+        return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True
 

@@ -13,7 +13,7 @@ from derta.organism.tokenizer import CHAT_TEMPLATE
 from derta.organism.world import Pair, find_pair, pairs
 
 FIRST_STEP = "Step 1 :"
-_HARMFUL_ACTS = sorted({pair.verb for pair in pairs("harmful")})
+HARMFUL_ACTS = sorted({pair.verb for pair in pairs("harmful")})
 _MISNAMED = 0.5
 """Share of refusals in contexts that name another act than was asked, or by chance the same."""
 
@@ -97,7 +97,7 @@ def _refuse(request: str, rng: random.Random) -> str:
         return forms.DEFLECTIONS[0]
     # The organism's own refusals often name another act than was asked; pressed on, it is not to answer about that.
     if rng.random() < _MISNAMED:
-        pair = replace(pair, verb=rng.choice(_HARMFUL_ACTS))
+        pair = replace(pair, verb=rng.choice(HARMFUL_ACTS))
     return refusal(pair, rng)
 
 
