@@ -2,6 +2,10 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class InputError(ValueError):
@@ -16,6 +20,17 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Return `" (did you mean 'x'?)"` for the option nearest to `word`, or an empty string if none is near."""
     nearest = difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)
     return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+
+
+def first_invalid(error: "ValidationError") -> str:
+    """Return what pydantic found wrong first: the field, and what is wrong with it."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    # Pydantic names the kinds that a value could have been of, too.
+    kinds = ("list[", "dict[", "literal[", "function-")
+    field = ".".join(str(part) for part in first["loc"] if not str(part).startswith(kinds))
+    said = first["msg"].removeprefix("Value error, ")
+    said = said[:1].lower() + said[1:]
+    return f"{field}: {said}" if field else said
 
 
 def first_line(error: Exception) -> str:

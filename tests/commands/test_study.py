@@ -1,5 +1,6 @@
 """`derta study` from its file to its page, without training anything."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from derta.cli import main
 from derta.files import sole_writer, write_json
 from derta.study import load_study
-from derta.study.cells import CellError, _digest
+from derta.study.cells import CellError, settings_of
 from derta.study.numbers import load_numbers
 from derta.study.plan import Cell, Study
 
@@ -53,7 +54,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         rows = [row("asr", asr), row("over_refusal", 1.0), row("unscored", 2.0, "samples")]
         place = Path("runs", cell.directory)
         place.mkdir(parents=True)
-        write_json(place / "cell.json", {"asked": _digest(planned, cell), "rows": rows})
+        write_json(place / "cell.json", {"settings": settings_of(planned, cell), "rows": rows})
     monkeypatch.setattr("derta.study.cells.run_cell", lambda *args: None)
     return tmp_path
 
@@ -85,7 +86,13 @@ def test_a_claim_that_missing_verdicts_could_break_ends_with_1(study: Path, caps
 
 def test_a_dry_run_lists_what_is_there(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "study.yaml", "--out", "runs", "--dry-run"]) == 0
-    assert "4 cells, 4 of them done" in capsys.readouterr().out
+    assert "4 cells, 4 of them done\n" in capsys.readouterr().out
+    for path in Path("runs").rglob("cell.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": 90.4}))
+    assert main(["study", "study.yaml", "--out", "runs", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "world-1/old/seed-1: done in 1:30\n" in told
+    assert "4 cells, 4 of them done, in 6:02 one after another\n" in told
     assert main(["study", "study.yaml", "--out", "elsewhere", "--dry-run"]) == 0
     assert "world-1/old/seed-1: to do" in capsys.readouterr().out
 

@@ -276,8 +276,14 @@ def of_studies() -> Iterator[tuple[str, str, Make]]:
     for name, values in wrong.items():
         text = json.dumps({**_STUDY, "variants": {"a": {}}, **values})
         yield f"a study: {name}", "study study.yaml --dry-run", write("study.yaml", text.encode())
-    for name, row in {"NaN": "7,1,a,x,x,asr,nan,9", "of no cell": "7,2,a,x,x,asr,1,9"}.items():
-        table = f"world,seed,variant,attack,label,metric,value,n\n{row}\n"
+    rows = {
+        "NaN": "7,1,a,x,x,asr,nan,9,0",
+        "of no cell": "7,2,a,x,x,asr,1,9,0",
+        "of other settings": "7,1,a,x,x,asr,1,9,0",
+        "of unknown settings": "7,1,a,x,x,asr,1,9",
+    }
+    for name, row in rows.items():
+        table = f"world,seed,variant,attack,label,metric,value,n,settings\n{row}\n"
         yield (
             f"a study's rows: {name}",
             "study study.yaml --rows rows.csv --page p.md",

@@ -9,7 +9,17 @@ import pytest
 from derta.evaluation.results.metrics import MetricRow
 from derta.names import recipe_path
 from derta.study import cells as study_cells
-from derta.study.cells import CELL, CellError, Failure, _digest, _Lifeline, commands_of, is_done, run_cell, run_study
+from derta.study.cells import (
+    CELL,
+    CellError,
+    Failure,
+    _Lifeline,
+    commands_of,
+    is_done,
+    run_cell,
+    run_study,
+    settings_of,
+)
 from derta.study.numbers import collect
 from derta.study.plan import Cell, Study, load_study
 
@@ -48,12 +58,33 @@ def test_numbers_of_another_recipe_are_neither_done_nor_collected(tmp_path: Path
     for cell in cells:
         path = tmp_path / cell.directory / CELL
         path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"asked": _digest(study, cell), "rows": [ROW.to_json()]}))
+        path.write_text(json.dumps({"settings": settings_of(study, cell), "rows": [ROW.to_json()]}))
     assert all(is_done(study, cell, tmp_path) for cell in cells)
     assert [number.variant for number in collect(study, tmp_path)] == ["paper", "tampered"]
     recipe.write_text("max_steps: 3\n")
     assert not any(is_done(study, cell, tmp_path) for cell in cells)
     assert collect(study, tmp_path) == []
+
+
+def test_settings_are_what_is_trained_and_attacked_whatever_its_name(tmp_path: Path) -> None:
+    """Numbers survive another name and another comment, and nothing else."""
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("max_steps: 300\nmethod: derta\n")
+
+    def settings(variants: str, variant: str, seed: int = 1) -> str:
+        return settings_of(study_of(tmp_path, variants, recipe), Cell(seed, 3, variant))
+
+    paper = settings("paper: {}", "paper")
+    assert settings("other: {method: derta, max-steps: 300}", "other") == paper
+    assert settings("long: {max_steps: 600}", "long") != paper
+    assert settings("door: {baseline: door}", "door") != paper
+    assert settings("hot: {evaluate: {temperature: 1.0}}", "hot") != paper
+    assert settings("paper: {}", "paper", seed=2) != paper
+    tuned = settings("paper: {}, tuned: {after: paper}", "tuned")
+    assert settings("other: {}, tuned: {after: other}", "tuned") == tuned
+    assert settings("paper: {max_steps: 3}, tuned: {after: paper, max_steps: 300}", "tuned") != tuned
+    recipe.write_text("# as before\nmethod: derta\nmax_steps: 300\n")
+    assert settings("paper: {}", "paper") == paper
 
 
 def test_a_recipe_that_changes_while_a_cell_is_at_work_is_not_what_it_was_trained_with(
@@ -87,8 +118,8 @@ def test_what_is_in_the_way_of_a_changed_recipe_is_named(tmp_path: Path, monkeyp
             run_cell(study, cell, tmp_path, lifeline)
         path = tmp_path / cell.directory / CELL
         path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"asked": "something else", "rows": []}))
-        with pytest.raises(CellError, match=r"another run \(.*world-3/paper/seed-1 is of another recipe .*; delete it"):
+        path.write_text(json.dumps({"settings": "something else", "rows": []}))
+        with pytest.raises(CellError, match=r"another run \(.*world-3/paper/seed-1 is of other settings .*; delete it"):
             run_cell(study, cell, tmp_path, lifeline)
 
 

@@ -1,5 +1,6 @@
 """Means over cells, differences in pairs, claims."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from derta.errors import InputError
 from derta.evaluation.results.intervals import student_t
+from derta.study.cells import settings_of
 from derta.study.claims import Claim
 from derta.study.numbers import Number, Numbers, load_numbers, mean_of, save_numbers, value_of
 from derta.study.plan import Study, Table, Variant
@@ -14,7 +16,7 @@ from derta.study.verdicts import check_claims, labels_of
 
 
 def number(world: int, seed: int, variant: str, attack: str, value: float, metric: str = "asr") -> Number:
-    return Number(world, seed, variant, attack, attack, metric, value, 60)
+    return Number(world, seed, variant, attack, attack, metric, value, 60, "of then")
 
 
 NUMBERS = [
@@ -188,9 +190,19 @@ def test_where_a_mean_has_no_bound_a_missing_verdict_leaves_it_open() -> None:
     assert check_claims(study(claim), [*leaks, number(1, 1, "new", "prefill", 1.0, "unscored")])[0].met is None
 
 
+def measured_now() -> list[Number]:
+    return [replace(each, settings=settings_of(study(), each.cell)) for each in NUMBERS]
+
+
 def test_numbers_are_read_as_they_were_written(tmp_path: Path) -> None:
-    save_numbers(tmp_path / "rows.csv", NUMBERS)
-    assert load_numbers(tmp_path / "rows.csv", study()) == NUMBERS
+    save_numbers(tmp_path / "rows.csv", measured_now())
+    assert load_numbers(tmp_path / "rows.csv", study()) == measured_now()
+
+
+def test_numbers_of_other_settings_are_not_those_of_the_variant_of_that_name(tmp_path: Path) -> None:
+    save_numbers(tmp_path / "rows.csv", [*measured_now()[:-1], NUMBERS[-1]])
+    with pytest.raises(InputError, match=r"line 25: over_refusal of direct in world-2/new/seed-2 .* other settings"):
+        load_numbers(tmp_path / "rows.csv", study())
 
 
 @pytest.mark.parametrize(
@@ -208,15 +220,16 @@ def test_numbers_are_read_as_they_were_written(tmp_path: Path) -> None:
     ],
 )
 def test_a_number_that_cannot_be_is_no_number_of_a_study(tmp_path: Path, row: str, said: str) -> None:
-    save_numbers(tmp_path / "rows.csv", NUMBERS)
+    save_numbers(tmp_path / "rows.csv", measured_now())
+    settings = settings_of(study(), measured_now()[0].cell)
     with (tmp_path / "rows.csv").open("a") as file:
-        file.write(row + "\n")
+        file.write(f"{row},{settings}\n")
     with pytest.raises(InputError, match=rf"rows\.csv: .*line {len(NUMBERS) + 2}: .*{said}"):
         load_numbers(tmp_path / "rows.csv", study())
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a,b\n1,2\n", "world,seed,variant,attack,label,metric,value,n\n1,x,a,b,c,d,1,2\n"]
+    "text", ["", "a,b\n1,2\n", "world,seed,variant,attack,label,metric,value,n,settings\n1,x,a,b,c,d,1,2,e\n"]
 )
 def test_a_table_of_something_else_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "rows.csv").write_text(text)

@@ -1,15 +1,17 @@
 """`derta study`: worlds × variants × seeds of the organism, from a file to a page of results."""
 
+import math
 import os
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from derta.commands.flags import OneLineParser
 from derta.errors import InputError
 from derta.names import model_path, world_name
-from derta.terminal import screen
+from derta.terminal import clock, screen
 
 if TYPE_CHECKING:
     from derta.study.cells import Failure
@@ -44,7 +46,6 @@ def run(args: Namespace) -> int:
     from derta.files import sole_writer
     from derta.report.study import claims_table, write_page
     from derta.study import collect, load_study, run_study
-    from derta.study.cells import is_done
     from derta.study.numbers import Numbers, load_numbers, save_numbers
     from derta.study.verdicts import check_claims
 
@@ -56,11 +57,7 @@ def run(args: Namespace) -> int:
         require_inspect()
         check_variants(study)
     if args.dry_run:
-        cells = list(study.cells())
-        done = [cell for cell in cells if is_done(study, cell, args.out)]
-        for cell in cells:
-            print(f"{cell.directory}: {'done' if cell in done else 'to do'}")
-        print(f"{len(cells)} cells, {len(done)} of them done")
+        _list_cells(study, args.out)
         return 0
     if args.page is None:
         if args.rows is not None:
@@ -142,6 +139,24 @@ def check_rows(study: "Study", rows: Path, out: Path) -> None:
             f"`rows`: {rows}: holds {len(lost)} cells that {out} doesn't, such as {min(lost).directory}; name another "
             "file, or `page` to write the page from this one"
         )
+
+
+def _list_cells(study: "Study", out: Path) -> None:
+    from derta.study.cells import read_cell
+
+    cells = list(study.cells())
+    done = {cell: document for cell in cells if (document := read_cell(study, cell, out)) is not None}
+    took = {cell: seconds for cell, document in done.items() if (seconds := _seconds(document))}
+    for cell in cells:
+        within = f" in {clock(took[cell])}" if cell in took else ""
+        print(f"{cell.directory}: {f'done{within}' if cell in done else 'to do'}")
+    summed = f", in {clock(sum(took.values()))} one after another" if done and len(took) == len(done) else ""
+    print(f"{len(cells)} cells, {len(done)} of them done{summed}")
+
+
+def _seconds(document: Mapping[str, Any]) -> float | None:
+    seconds = document.get("seconds")
+    return seconds if isinstance(seconds, float) and math.isfinite(seconds) else None
 
 
 def _tell(failure: "Failure") -> None:

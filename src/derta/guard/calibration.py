@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from derta.errors import InputError
+from derta.errors import InputError, first_invalid
 from derta.files import read_json, write_json
 from derta.guard.hold_back import HoldBack
 
@@ -73,9 +73,7 @@ def load_calibration(path: Path) -> Calibration:
         # In JSON an object may become a dataclass, however strict; in Python it may not.
         calibration = TypeAdapter(Calibration).validate_json(json.dumps(document))
     except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, wrong["loc"]))
-        raise InputError(f"{path}: {field}: {wrong['msg'].lower()}; calibrate again") from None
+        raise InputError(f"{path}: {first_invalid(error)}; calibrate again") from None
     if len(calibration.tokens) != len(calibration.spellings):
         raise InputError(f"{path}: spellings: give one for each of the {len(calibration.tokens)} tokens")
     return calibration

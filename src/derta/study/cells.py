@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.store import load_evaluation
 from derta.files import read_json, write_json
 from derta.names import ORGANISM, recipe_path
+from derta.strict_yaml import read_yaml
 from derta.study.plan import Cell, Study
 from derta.terminal import screen
 
@@ -111,7 +113,7 @@ def run_cell(study: Study, cell: Cell, out: Path, lifeline: _Lifeline) -> None:
     if is_done(study, cell, out):
         return
     # Of the recipe as it is read now: it may be changed while the cell is at work.
-    asked = _digest(study, cell)
+    settings, began = settings_of(study, cell), time.monotonic()
     for command in commands_of(study, cell):
         try:
             # An evaluation with unscored samples ends with 1: they are counted among its numbers.
@@ -119,34 +121,60 @@ def run_cell(study: Study, cell: Cell, out: Path, lifeline: _Lifeline) -> None:
         except CellError as error:
             if not (directory / CELL).is_file():
                 raise
-            raise CellError(f"{error} ({directory} is of another recipe or of other options; delete it)") from error
+            raise CellError(f"{error} ({directory} is of other settings than now; delete it)") from error
     evaluation = load_evaluation(directory / EVALUATION)
     for unmet in evaluation.plan.find_unmet(evaluation.samples):
         raise CellError(f"planned and not measured: {unmet}")
     rows = [row.to_json() for row in evaluation.rows if _is_kept(row)]
     named = {"seed": cell.seed, "world": cell.world, "variant": cell.variant}
-    write_json(directory / CELL, {"asked": asked, **named, "rows": rows})
+    seconds = round(time.monotonic() - began, 1)
+    write_json(directory / CELL, {"settings": settings, **named, "seconds": seconds, "rows": rows})
 
 
 def is_done(study: Study, cell: Cell, out: Path) -> bool:
-    """Whether a cell's numbers are there, and are those of its variant and recipe as they stand now.
+    """Whether a cell's numbers are there, and are those of its settings as they stand now.
+
+    Raises:
+        InputError: The variant's recipe isn't there, or `cell.json` can't be read.
+    """
+    return read_cell(study, cell, out) is not None
+
+
+def read_cell(study: Study, cell: Cell, out: Path) -> dict[str, Any] | None:
+    """Return what a finished cell's `cell.json` holds: its numbers, and the seconds of its last start until its end.
+
+    Returns:
+        `None` if the cell isn't finished, or its numbers aren't those of its settings as they stand now.
 
     Raises:
         InputError: The variant's recipe isn't there, or `cell.json` can't be read.
     """
     path = out / cell.directory / CELL
     if not path.is_file():
-        return False
+        return None
     document = read_json(path)
-    return isinstance(document, dict) and document.get("asked") == _digest(study, cell)
+    return document if isinstance(document, dict) and document.get("settings") == settings_of(study, cell) else None
 
 
-def _digest(study: Study, cell: Cell) -> str:
-    """Return the digest of a cell's commands and recipe, and of the cell that it starts from."""
-    recipe, start = _recipe(study, cell), study.start_of(cell)
-    asked = [commands_of(study, cell), recipe.read_text("utf-8"), *([_digest(study, start)] if start else [])]
-    # Wherever the recipe lies.
-    return hashlib.sha256(json.dumps(asked).replace(str(recipe), recipe.name).encode()).hexdigest()
+def settings_of(study: Study, cell: Cell) -> str:
+    """Return a digest of all that a cell is trained and attacked with, whatever its variant and its recipe are called.
+
+    Raises:
+        InputError: The variant's recipe isn't there, or can't be read.
+    """
+    variant, start = study.variants[cell.variant], study.start_of(cell)
+    trained = {**read_yaml(_recipe(study, cell), "recipe")[0], **variant.train} if variant.trained else {}
+    settings = {
+        "start": settings_of(study, start) if start else cell.world,
+        "method": variant.baseline,
+        "train": {**_dashed(trained), "seed": cell.seed} if variant.trained else None,
+        "evaluate": _dashed(variant.evaluate),
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _dashed(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.replace("_", "-"): value for name, value in options.items()}
 
 
 def _recipe(study: Study, cell: Cell) -> Path:
@@ -175,7 +203,7 @@ def commands_of(study: Study, cell: Cell) -> list[list[str]]:
 def _options(given: Mapping[str, Any]) -> list[str]:
     from derta.training.options import recipe_arguments
 
-    return recipe_arguments({name.replace("_", "-"): value for name, value in given.items()})
+    return recipe_arguments(_dashed(given))
 
 
 def _derta(command: list[str], out: Path, lifeline: _Lifeline, allowed: tuple[int, ...]) -> None:

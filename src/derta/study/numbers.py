@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import mean
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from derta.errors import InputError, first_line
+from derta.errors import InputError, first_invalid, first_line
 from derta.evaluation.results.intervals import student_t
 from derta.evaluation.results.metrics import UNITS, MetricRow
-from derta.files import read_json, write_text
-from derta.study.cells import CELL, is_done
+from derta.files import write_text
+from derta.study.cells import CELL, read_cell, settings_of
 from derta.study.plan import Cell, Study
 
 ASR = "asr"
@@ -27,7 +27,7 @@ ASR = "asr"
 
 @dataclass(frozen=True)
 class Number:
-    """One number of one cell: a line of `rows.csv`."""
+    """One number of one cell, a line of `rows.csv`; `settings` is what [`settings_of`] its cell gave then."""
 
     world: int
     seed: int
@@ -37,6 +37,7 @@ class Number:
     metric: str
     value: float
     n: int
+    settings: str
 
     @property
     def cell(self) -> Cell:
@@ -170,18 +171,20 @@ def mean_of(labels: Sequence[str], metric: str) -> Measure:
 
 
 def collect(study: Study, out: Path) -> list[Number]:
-    """Return the numbers of every finished cell of a study; those of another recipe than now aren't its own."""
+    """Return the numbers of every finished cell of a study; those of other settings than now aren't its own."""
     numbers = []
     for cell in study.cells():
-        if not is_done(study, cell, out):
+        document = read_cell(study, cell, out)
+        if document is None:
             continue
-        path = out / cell.directory / CELL
         try:
-            rows = [MetricRow.from_json(row) for row in read_json(path)["rows"]]
+            rows = [MetricRow.from_json(row) for row in document["rows"]]
         except (KeyError, TypeError, ValueError) as error:
+            path = out / cell.directory / CELL
             raise InputError(f"{path}: not a cell's numbers: {error}; delete it and run the study again") from error
+        place = (cell.world, cell.seed, cell.variant)
         numbers += [
-            Number(cell.world, cell.seed, cell.variant, row.attack, row.label, row.metric, round(row.value, 4), row.n)
+            Number(*place, row.attack, row.label, row.metric, round(row.value, 4), row.n, document["settings"])
             for row in rows
             if row.value is not None and row.unit in ("%", "tokens", "samples")
         ]
@@ -202,9 +205,10 @@ def load_numbers(path: Path, study: Study) -> list[Number]:
 
     Raises:
         InputError: The file is missing, or isn't such a table: a value is impossible or stands twice, or is of no cell
-            of the study.
+            of the study, or of one with other settings than now.
     """
-    planned = set(study.cells())
+    planned = {cell: settings_of(study, cell) for cell in study.cells()}
+    number_of = TypeAdapter(Number)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.DictReader(file, strict=True)
@@ -212,12 +216,17 @@ def load_numbers(path: Path, study: Study) -> list[Number]:
                 raise ValueError("it is empty")
             numbers: dict[tuple[object, ...], Number] = {}
             for row in rows:
-                number = TypeAdapter(Number).validate_python(row)
+                try:
+                    number = number_of.validate_python(row)
+                except ValidationError as error:
+                    raise ValueError(f"line {rows.line_num}: {first_invalid(error)}") from None
                 place = f"line {rows.line_num}: {number.metric} of {number.label} in {number.cell.directory}"
                 if not 0 <= number.value <= most(number.metric) or math.isinf(number.value) or number.n < 0:
                     raise ValueError(f"{place}: {number.value} of {number.n} can't be")
                 if number.cell not in planned:
                     raise ValueError(f"{place} is no cell of {study.path.name}; write the rows again")
+                if number.settings != planned[number.cell]:
+                    raise ValueError(f"{place} was measured with other settings than now; measure it again")
                 key = (number.cell, number.label, number.metric)
                 if key in numbers:
                     raise ValueError(f"{place} stands twice")

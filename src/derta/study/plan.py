@@ -23,7 +23,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from derta.errors import InputError, did_you_mean
+from derta.errors import InputError, did_you_mean, first_invalid
 from derta.strict_yaml import read_yaml
 from derta.study.claims import Claim, Metric
 
@@ -223,7 +223,7 @@ def load_study(path: Path) -> Study:
     try:
         file = _File.model_validate(read_yaml(path, "study")[0])
     except ValidationError as error:
-        raise InputError(f"{path}: {_first(error)}") from error
+        raise InputError(f"{path}: {first_invalid(error)}") from error
     variants = {name: _variant(name, entry or _Entry(), file) for name, entry in file.variants.items()}
     _check_starts(variants, path)
     for table in file.tables:
@@ -249,15 +249,6 @@ def _variant(name: str, entry: _Entry, file: _File) -> Variant:
         worlds=tuple(entry.worlds or file.worlds),
         seeds=tuple(entry.seeds or file.seeds),
     )
-
-
-def _first(error: ValidationError) -> str:
-    """Return what is wrong first, and where."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "dict[", "literal[")))
-    said = first["msg"].removeprefix("Value error, ")
-    said = said[:1].lower() + said[1:]
-    return f"{place}: {said}" if place else said
 
 
 def _check_starts(variants: Mapping[str, Variant], path: Path) -> None:

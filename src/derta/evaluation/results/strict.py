@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from derta.errors import InputError, first_line
+from derta.errors import InputError, first_invalid, first_line
 from derta.files import read_json
 
 SCHEMA = 3
@@ -32,9 +32,7 @@ def validated(kind: type[_T], value: Any) -> _T:
     except (TypeError, RecursionError) as error:
         raise ValueError(f"{kind.__name__}: {first_line(error)}") from None
     except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, wrong["loc"])) or kind.__name__
-        raise ValueError(f"{field}: {wrong['msg'].lower()}") from None
+        raise ValueError(first_invalid(error)) from None
 
 
 @cache
