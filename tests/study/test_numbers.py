@@ -215,8 +215,8 @@ def test_numbers_of_other_settings_are_not_those_of_the_variant_of_that_name(tmp
         ("1,1,new,gcg,gcg,leak,inf,60", "inf of 60 can't be"),
         ("1,1,new,gcg,gcg,asr,5,-60", "5.0 of -60 can't be"),
         ("1,1,new,prefill,prefill,asr,0,60", "asr of prefill in world-1/new/seed-1 stands twice"),
-        ("1,1,newer,prefill,prefill,asr,0,60", r"world-1/newer/seed-1 is no cell of study\.yaml"),
-        ("1,3,new,prefill,prefill,asr,0,60", r"world-1/new/seed-3 is no cell of study\.yaml"),
+        ("1,1,newer,prefill,prefill,asr,0,60", r"world-1/newer/seed-1 is no cell of the study"),
+        ("1,3,new,prefill,prefill,asr,0,60", r"world-1/new/seed-3 is no cell of the study"),
     ],
 )
 def test_a_number_that_cannot_be_is_no_number_of_a_study(tmp_path: Path, row: str, said: str) -> None:

@@ -220,17 +220,23 @@ def load_numbers(path: Path, study: Study) -> list[Number]:
                     number = number_of.validate_python(row)
                 except ValidationError as error:
                     raise ValueError(f"line {rows.line_num}: {first_invalid(error)}") from None
-                place = f"line {rows.line_num}: {number.metric} of {number.label} in {number.cell.directory}"
-                if not 0 <= number.value <= most(number.metric) or math.isinf(number.value) or number.n < 0:
-                    raise ValueError(f"{place}: {number.value} of {number.n} can't be")
-                if number.cell not in planned:
-                    raise ValueError(f"{place} is no cell of {study.path.name}; write the rows again")
-                if number.settings != planned[number.cell]:
-                    raise ValueError(f"{place} was measured with other settings than now; measure it again")
                 key = (number.cell, number.label, number.metric)
-                if key in numbers:
-                    raise ValueError(f"{place} stands twice")
+                wrong = " stands twice" if key in numbers else _find_wrong(number, planned)
+                if wrong:
+                    what = f"{number.metric} of {number.label} in {number.cell.directory}"
+                    raise ValueError(f"line {rows.line_num}: {what}{wrong}")
                 numbers[key] = number
             return list(numbers.values())
     except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: can't be read as a study's numbers: {first_line(error)}") from error
+
+
+def _find_wrong(number: Number, planned: Mapping[Cell, str]) -> str | None:
+    """Return what is wrong with a number, given the settings of the cells that there are."""
+    if not 0 <= number.value <= most(number.metric) or math.isinf(number.value) or number.n < 0:
+        return f": {number.value} of {number.n} can't be"
+    if number.cell not in planned:
+        return " is no cell of the study; write the rows again"
+    if number.settings != planned[number.cell]:
+        return " was measured with other settings than now; measure it again"
+    return None
