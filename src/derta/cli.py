@@ -1,7 +1,8 @@
 """The command line: its commands, and what their exit codes mean.
 
-Exit codes: 0 done, 1 a gate was not met, 2 the input, the configuration or the machine is wrong, 130 interrupted,
-141 nobody reads the output any more, 143 terminated.
+Exit codes: 0 done, 1 a gate was not met or something that was asked for isn't whole (unscored samples, a failed cell),
+2 the input, the configuration or the machine is wrong, 130 interrupted, 141 nobody reads the output any more,
+143 terminated.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any
 from derta.commands.flags import OneLineParser, with_flags
 from derta.errors import InputError
 from derta.machine import machine_failure, was_interrupted
-from derta.redaction import redacted_text
+from derta.redaction import printable, redacted_text
 from derta.termination import termination
 
 COMMANDS = {
@@ -187,8 +188,6 @@ def _run(argv: Sequence[str], args: argparse.Namespace) -> int:
 
 def _tell(text: str) -> None:
     """Print a line on standard error: names and texts of others may hold what moves a terminal's cursor."""
-    from derta.data.readers import printable
-
     print(f"derta: {printable(redacted_text(text))}", file=sys.stderr)
 
 

@@ -19,9 +19,16 @@ def redacted_text(text: str) -> str:
     return _IN_QUERY.sub(rf"\1{HIDDEN}", _LOGIN.sub(f"{HIDDEN}@", text))
 
 
-def visible_text(text: str) -> str:
-    """Return a text whose control characters are escaped; its lines and tabs stay."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii") for c in text)
+def printable(text: str) -> str:
+    """Return a text as one line: what would move a terminal's cursor, break the line or not encode is escaped."""
+    return visible_text(text, keep="")
+
+
+def visible_text(text: str, keep: str = "\n\t") -> str:
+    """Return a text whose characters that can't be seen, or that steer a terminal or text's direction, are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def redacted(value: Any, name: str = "") -> Any:

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from derta.cli import main
-from derta.commands import lm_eval
 from derta.errors import InputError
+from derta.evaluation import lm_eval
 from tests.inference.tiny import make_model, make_tokenizer
 
 pytest.importorskip("lm_eval")

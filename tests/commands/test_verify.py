@@ -63,6 +63,14 @@ def test_a_flipped_bit_is_named(file: str, directory: str, says: str, capsys: py
     assert says in capsys.readouterr().out
 
 
+def test_the_model_behind_a_guard_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Path("evaluation/evaluation.json")
+    settings.write_text(settings.read_text().replace('"model": "model"', '"model": "model+guard"'))
+    flip("model/model.safetensors")
+    assert main(["verify", "evaluation"]) == 1
+    assert "model: holds another model than was evaluated" in capsys.readouterr().out
+
+
 def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     Path("model/tokenizer.json").unlink()
     Path("evaluation/plan.json").unlink()

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derta.data.readers import Row, printable, read_file
+from derta.data.readers import Row, read_file
 from derta.errors import InputError
+from derta.redaction import printable
 
 ROWS = [{"prompt": "Wo ist der Mond?\nUnd die Tür?", "chosen": 'Er sagt, "hier".'}, {"prompt": "p", "chosen": "ü,\tb"}]
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from derta.errors import InputError
 from derta.inference import ChatRequest, Engine, RawRequest, generate
+from derta.inference.jobs import Job
 from tests.inference.tiny import make_model, make_tokenizer
 
 SECONDS = 20
@@ -89,6 +90,22 @@ def test_an_error_of_the_model_reaches_all_that_wait_and_the_engine_goes_on(toke
                 answer.result(SECONDS)
         model.forward = forward
         assert engine.submit(REQUESTS[0], 4).result(SECONDS) == expected
+
+
+def test_an_answer_that_cannot_be_read_fails_what_waits(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Engine(make_model(len(tokenizer)), tokenizer, batch_size=2) as engine:
+
+        def broken(job: Job) -> None:
+            raise RuntimeError("unreadable")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Job, "generation", broken)
+            for answer in [engine.submit(request, 4) for request in REQUESTS]:
+                with pytest.raises(RuntimeError, match="unreadable"):
+                    answer.result(SECONDS)
+        assert engine.submit(REQUESTS[0], 4).result(SECONDS).tokens
 
 
 def test_the_engine_rests_while_another_thread_has_the_model_alone(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from derta.errors import InputError
 from derta.guard.calibration import Calibration
@@ -83,6 +84,16 @@ def test_generate_and_one_request_at_a_time_give_the_same_verdicts(organism, cal
     assert not model._forward_hooks
     with pytest.raises(InputError, match="one stream a row"):
         guarded.generate(batch, num_beams=2)
+    with pytest.raises(InputError, match="one stream a row"):
+        guarded.generate(batch, generation_config=GenerationConfig(num_return_sequences=2, do_sample=True))
+
+
+def test_tokens_that_are_written_several_a_step_are_not_paired_with_the_wrong_probabilities(organism, calibration):
+    model, tokenizer = organism
+    guarded = GuardedModel(model, tokenizer, calibration)
+    (prompt,) = encode(tokenizer, REQUESTS[:1])
+    with pytest.raises(InputError, match="leave assisted generation out"):
+        guarded.generate(torch.tensor([prompt.ids]), max_new_tokens=48, prompt_lookup_num_tokens=3)
 
 
 def test_a_model_that_cannot_be_batched_is_guarded_too(organism, calibration, monkeypatch):

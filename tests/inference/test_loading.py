@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 from derta.errors import InputError
 from derta.inference import load_model
-from derta.inference.loading import load_weights
+from derta.inference.loading import fingerprint, load_weights
 from tests.inference.tiny import make_model, make_tokenizer
 
 Weights = dict[str, torch.Tensor]
@@ -176,3 +176,9 @@ def test_code_beside_a_checkpoint_is_never_run(base: Path, tmp_path: Path, monke
     assert "brings code of its own" in one_line_error(tmp_path / "m")
     with pytest.raises(InputError, match="trust_remote_code: code beside a checkpoint is never run"):
         load_weights(str(base), trust_remote_code=True)
+
+
+def test_fingerprints_tell_checkpoints_apart() -> None:
+    size = len(make_tokenizer())
+    assert fingerprint(make_model(size)) == fingerprint(make_model(size))
+    assert fingerprint(make_model(size)) != fingerprint(make_model(size, seed=1))

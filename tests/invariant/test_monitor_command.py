@@ -42,6 +42,9 @@ def test_answers_are_watched_and_a_guard_is_calibrated(tmp_path, files, capsys):
     assert guard.threshold == document["thresholds"]["model"]
     assert (guard.spellings, guard.responses, guard.max_false_stops) == (("Sorry",), 24, 5.0)
     assert len((out / "scores.jsonl").read_text().splitlines()) == 4 * 6
+    # Calibrated on borderline answers alone, it says nothing about harmless ones.
+    assert main([*watched, "--calibrate-borderline", held_out]) == 0
+    assert (load_calibration(out).responses, load_calibration(out).max_false_stops) == (24, None)
 
 
 def error(capsys, *argv):

@@ -97,7 +97,7 @@ def test_evaluation_is_one_step_over_everything(tokenizer: PreTrainedTokenizerFa
 def test_training_lowers_every_term_and_logs_it(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     args = DeRTaConfig(
         str(tmp_path), max_steps=30, logging_steps=5, use_cpu=True, report_to="none", learning_rate=1e-2, save_steps=30,
-        disable_tqdm=True,
+        disable_tqdm=True, contexts={"plain": 1},
     )  # fmt: skip
     trainer = DeRTaTrainer(tiny(), args, Dataset.from_list(rows()), processing_class=tokenizer)
     trainer.train()
@@ -112,6 +112,7 @@ def test_training_lowers_every_term_and_logs_it(tokenizer: PreTrainedTokenizerFa
     trainer.create_model_card()
     card = (tmp_path / "README.md").read_text()
     assert f"| 30 | {logs[-1]['loss']:.3f} | {logs[-1]['loss_helpful']:.3f} |" in card
+    assert "contexts" in card[card.index("## Training") :]
     saved = load_file(tmp_path / "model.safetensors")
     assert torch.equal(saved["model.norm.weight"], trainer.model.model.norm.weight)
 

@@ -33,7 +33,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--attacks", default="direct,prefill,completing", help="how they are asked (default: direct,prefill,completing)"
     )
     add("--biases", default="-8,-4,-2,0,2", metavar="B,…", help="to try (default: -8,-4,-2,0,2)")
-    add("--judge", default="refusal", help="by rules: refusal (default) or organism")
     add("--limit", type=int, help="prompts of each kind at most")
     add("--max-new-tokens", type=int, help="of an answer (default: 512; 96 for the organism)")
     place = parser.add_mutually_exclusive_group(required=True)
@@ -56,7 +55,7 @@ def run(args: Namespace) -> int:
         raise InputError(f"`write`: {args.model} is no directory of a whole model; name a copy's place with `out`")
     from derta.evaluation.attacks import attack_names
     from derta.evaluation.bias import biased, choose_bias, measure_biases
-    from derta.evaluation.config import JudgeName, Options
+    from derta.evaluation.config import Options
     from derta.evaluation.plan import ORGANISM_NEW_TOKENS, make_plan
     from derta.inference import load_model
     from derta.inference.loading import world_of
@@ -68,10 +67,9 @@ def run(args: Namespace) -> int:
         model, tokenizer = load_model(args.model)
     tokens = refusal_ids(args.model, tokenizer)
     world = world_of(args.model)
-    judge = (JudgeName(args.judge),)
     length = args.max_new_tokens or (None if world is None else ORGANISM_NEW_TOKENS)
     asked = {"limit": args.limit, "max_new_tokens": length}
-    harmless = make_plan(Options(borderline=(args.harmless,), judges=judge, **asked), tokenizer)
+    harmless = make_plan(Options(borderline=(args.harmless,), **asked), tokenizer)
     harmful = None
     if args.behaviours:
         attacks = tuple(attack_names(args.attacks))

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from derta.data.readers import printable
 from derta.data.sources import Notes, read_examples
 from derta.data.triples import Example
 from derta.errors import InputError
+from derta.redaction import printable
 from derta.terminal import screen
 
 _SHOWN_PROBLEMS = 20

@@ -10,10 +10,10 @@ from typing import IO
 
 from rich.text import Text
 
-from derta.data.readers import printable
 from derta.data.sources import Notes, read_examples
 from derta.data.triples import Example, canonical_row
 from derta.errors import InputError
+from derta.redaction import printable
 from derta.terminal import screen
 
 

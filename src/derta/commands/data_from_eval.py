@@ -11,7 +11,6 @@ from typing import Any
 from rich.text import Text
 
 from derta.commands.data_convert import check_out
-from derta.data.readers import printable
 from derta.errors import InputError
 from derta.evaluation.config import MAX_TOKENS, JudgeName, require_inspect
 from derta.evaluation.failures import (
@@ -34,6 +33,7 @@ from derta.evaluation.results.outcomes import WITHOUT_HARM
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import Evaluation, find_evaluations, load_evaluation
 from derta.files import write_json, write_text
+from derta.redaction import printable
 from derta.terminal import screen
 from derta.termination import run_to_end
 from derta.version import __version__

@@ -1,6 +1,7 @@
 """`derta data generate`: from prompts to training data, written by the user's own model."""
 
 import json
+import math
 import sys
 from argparse import ArgumentParser, Namespace
 from contextlib import nullcontext
@@ -12,11 +13,11 @@ from rich.text import Text
 from derta.commands.data_convert import check_out
 from derta.commands.eval import add_model_arg, judge_names, model_args
 from derta.data.behaviours import Kind
-from derta.data.readers import printable
 from derta.errors import InputError
 from derta.evaluation.config import MAX_TOKENS, JudgeName, require_inspect
 from derta.files import file_digest, write_json, write_text
 from derta.names import ORGANISM
+from derta.redaction import printable
 from derta.terminal import screen
 from derta.version import __version__
 
@@ -68,7 +69,7 @@ def run(args: Namespace) -> int:
     progress = out.with_name(f"{out.name}.progress")
     if out.exists() and not args.overwrite:
         raise InputError(f"--out: {printable(str(out))}: exists; name another file, or replace it with --overwrite")
-    if args.tries < 1 or args.temperature < 0 or (args.max_new_tokens or 1) < 1:
+    if args.tries < 1 or not 0 <= args.temperature < math.inf or (args.max_new_tokens or 1) < 1:
         raise InputError("`tries` and `max_new_tokens` are 1 or more, and `temperature` is 0 or more")
     require_inspect()
     from derta.evaluation.generate import MADE, generate, sift
@@ -137,12 +138,13 @@ def _maker(args: Namespace) -> tuple["Maker", dict[str, Any]]:
     """Load the model and its judge; return them with what makes two runs the same."""
     from derta.evaluation.generate import Maker
     from derta.evaluation.harness.judges import load_judge
-    from derta.evaluation.harness.models import TEMPLATE, fingerprint, load_model, world_of
+    from derta.evaluation.harness.models import TEMPLATE, load_model, world_of
     from derta.evaluation.harness.provider import DertaAPI
     from derta.evaluation.harness.target import check_capabilities
     from derta.evaluation.harness.writer import Writer
     from derta.evaluation.inputs.answers import load_refusals
     from derta.evaluation.plan import ORGANISM_NEW_TOKENS
+    from derta.inference.loading import fingerprint
 
     refusals = load_refusals(args.refusals) if args.refusals else []
     of_organism = world_of(args.model) is not None

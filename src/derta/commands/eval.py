@@ -1,5 +1,6 @@
 """`derta eval`: attack models, judge what they answer, and show it."""
 
+import math
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
@@ -10,10 +11,10 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from derta.data.readers import printable
-from derta.errors import InputError, did_you_mean
+from derta.errors import InputError, did_you_mean, first_line
 from derta.evaluation.config import JudgeName, Options, require_inspect
 from derta.files import folder_in, sole_writer
+from derta.redaction import printable
 from derta.terminal import NumbersTable, screen
 
 REPORT = "report.html"
@@ -234,7 +235,13 @@ def model_args(given: Iterable[str]) -> dict[str, Any]:
     Raises:
         InputError: One has another form.
     """
-    return {key: yaml.safe_load(value) for key, value in _pairs("-M", given).items()}
+    found = {}
+    for key, value in _pairs("-M", given).items():
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"-M {key}: {value!r} is not YAML: {first_line(error)}") from error
+    return found
 
 
 def _pairs(flag: str, given: Iterable[str]) -> dict[str, str]:
@@ -287,7 +294,7 @@ def _search(given: Iterable[str]) -> dict[str, Any]:
             chosen[name] = types[name](value)
         except ValueError as error:
             raise InputError(f"--search {name}: {value!r} is no number") from error
-        if chosen[name] <= 0:
+        if not 0 < chosen[name] < math.inf:
             raise InputError(f"--search {name}: {value!r}: must be above 0")
     return chosen
 

@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 from rich.console import Console
 from rich.text import Text
 
-from derta.data.readers import printable
 from derta.errors import InputError
 from derta.evaluation.results.gate import LIMITS, Decision, decide, limits_of
 from derta.evaluation.results.store import find_evaluations, load_evaluation
 from derta.files import write_json, write_text
+from derta.redaction import printable
 from derta.report.terminal import gate_table
 from derta.terminal import screen
 

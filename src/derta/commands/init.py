@@ -3,8 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from derta.data.readers import printable
 from derta.errors import InputError
+from derta.redaction import printable
 from derta.terminal import screen
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rich.text import Text
 
-from derta.data.readers import printable
 from derta.evaluation.config import JudgeName
 from derta.evaluation.results.judge_quality import Accuracy, JudgeQuality, Rate
 from derta.evaluation.results.quality_file import save_qualities
+from derta.redaction import printable
 from derta.terminal import NumbersTable, screen
 
 

@@ -151,7 +151,7 @@ def _calibration(args: Namespace, own: "ModelDetector", threshold: float, respon
         own.ids,
         tuple(str(own.tokenizer.decode([token])) for token in own.ids),
         args.refusal or own_words,
-        args.max_false_stops if responses else None,
+        args.max_false_stops if args.calibrate else None,
         responses,
         args.model,
         weights_digest(Path(model_path(args.model))),

@@ -7,9 +7,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from derta.data.readers import printable
 from derta.errors import InputError
 from derta.names import named_recipe, recipes
+from derta.redaction import printable
 from derta.terminal import screen
 
 

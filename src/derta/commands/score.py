@@ -9,7 +9,6 @@ from pathlib import Path
 from derta.data.behaviours import KINDS
 from derta.data.readers import read_file
 from derta.errors import InputError, did_you_mean
-from derta.evaluation.attacks import attack_names
 from derta.evaluation.config import JudgeName, require_inspect
 from derta.evaluation.inputs.questions import CHECKED, check_task
 from derta.evaluation.inputs.responses import Response, read_responses
@@ -168,6 +167,8 @@ def _model_judge(wanted: JudgeName) -> Judge:
 
 
 def _attack(name: str) -> str:
+    from derta.evaluation.attacks import attack_names
+
     found = attack_names(name)
     if len(found) != 1:
         raise InputError("--attack: name one: all files are of one attack")

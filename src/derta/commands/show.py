@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rich.text import Text
 
-from derta.data.readers import printable
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import load_samples
+from derta.redaction import printable
 from derta.terminal import screen
 
 

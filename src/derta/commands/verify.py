@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from derta.data.readers import printable
 from derta.errors import InputError
 from derta.evaluation.results.store import COUNTED_FROM, RESULTS, SETTINGS, find_evaluations, load_evaluation
 from derta.files import file_digest, read_json, weights_digest
+from derta.names import GUARDED
+from derta.redaction import printable
 from derta.run_identity import IDENTITY, check_files, read_identity
 from derta.version import code_digest
 
@@ -98,7 +99,7 @@ def _now(settings: dict[str, Any], made_of: dict[str, Any]) -> Iterator[tuple[st
     """Yield what an evaluation was made of and whether it differs by now; `None` where that's only worth a note."""
     from derta.evaluation.judges.version import judge_version
 
-    model = Path(str(settings.get("model"))).expanduser()
+    model = Path(str(settings.get("model")).removesuffix(GUARDED)).expanduser()
     if settings.get("files") is None or not model.is_dir():
         yield "its model isn't in a directory that is there", None
     else:

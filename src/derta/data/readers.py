@@ -14,6 +14,7 @@ from derta.data.sniffing import looks_like
 from derta.data.triples import type_name
 from derta.errors import InputError, did_you_mean, first_line
 from derta.files import unique_keys
+from derta.redaction import printable
 
 EXTENSIONS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSED = (".gz", ".zst")
@@ -32,13 +33,6 @@ class Row(NamedTuple):
 def stop_at_problem(error: InputError) -> NoReturn:
     """Raise the first problem: what every reader does unless it is told otherwise."""
     raise error
-
-
-def printable(text: str) -> str:
-    """Escape what would move a terminal's cursor, break a line or not encode."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def read_file(path: Path, on_problem: OnProblem = stop_at_problem) -> Iterator[Row]:

@@ -17,7 +17,6 @@ from derta.data.readers import (
     OnProblem,
     Row,
     data_extension,
-    printable,
     read_file,
     stop_at_problem,
 )
@@ -25,6 +24,7 @@ from derta.data.schemas.recognition import check_columns, check_row, fitting, na
 from derta.data.schemas.schema import Read, Schema, Skipped
 from derta.data.triples import Example, as_example, is_conversational, type_name
 from derta.errors import InputError, did_you_mean, first_line
+from derta.redaction import printable
 
 if TYPE_CHECKING:
     from datasets import Dataset

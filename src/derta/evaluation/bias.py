@@ -14,8 +14,6 @@ from derta.evaluation.results.metrics import clusters_of
 from derta.evaluation.results.sample import Sample
 from derta.inference.refusal import sequence_bias, token_bias
 
-BIASES = (-8.0, -4.0, -2.0, 0.0, 2.0)
-
 
 @dataclass(frozen=True)
 class BiasRow:

@@ -16,7 +16,7 @@ from derta.evaluation.attacks import Capability, Role, organism_attacker
 from derta.evaluation.config import MAX_TOKENS, Options
 from derta.evaluation.harness.judges import asking, load_judge
 from derta.evaluation.harness.log import check_ended, check_logs, going_on_from, read_log
-from derta.evaluation.harness.models import fingerprint, load_model, load_tokenizer, world_of
+from derta.evaluation.harness.models import load_model, load_tokenizer, world_of
 from derta.evaluation.harness.progress import showing_progress
 from derta.evaluation.harness.provider import DertaAPI, tuned_with
 from derta.evaluation.harness.target import Helper, check_capabilities, continues
@@ -42,6 +42,7 @@ from derta.evaluation.results.store import (
 )
 from derta.files import file_digest, weights_digest
 from derta.inference import check_room
+from derta.inference.loading import fingerprint
 from derta.names import GUARDED
 from derta.redaction import redacted
 from derta.terminal import screen
@@ -149,7 +150,8 @@ def evaluate_directory(name: str, *, out: Path, options: Options, qualities: Seq
 def digests_of(plan: Plan, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the digests of all that an evaluation was made of: model, data, prompts, judges and code."""
     options = plan.options
-    named = (options.behaviours, *options.borderline, options.prompts, *options.tasks.values(), options.templates)
+    asked = (options.behaviours, *options.borderline, options.prompts, *options.tasks.values())
+    named = (*asked, options.templates, options.demonstrations, options.neighbours)
     files = [Path(name) for name in named if name and Path(name).is_file()]
     return {
         "model": settings["files"] or settings["fingerprint"],

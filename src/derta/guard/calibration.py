@@ -28,7 +28,7 @@ class Calibration:
         tokens: Holds the ids of the refusal tokens, in every spelling.
         spellings: Holds their texts, one an id, as a server's log-probabilities name them.
         refusal: Is what a stopped answer ends with.
-        max_false_stops: Is the share of harmless answers that may be stopped, in %; `None` if the threshold was given.
+        max_false_stops: Is the share of harmless answers that may be stopped, in %; `None` if none were calibrated on.
         responses: Counts the harmless answers that the threshold was chosen on.
         model: Names the model.
         files: Is a short hash of its files; `None` if it lies in no directory.

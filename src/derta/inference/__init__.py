@@ -1,19 +1,25 @@
-from derta.inference.engine import Engine
-from derta.inference.generation import generate, stream
-from derta.inference.guarded import GuardedModel
-from derta.inference.loading import load_model, load_tokenizer
-from derta.inference.requests import (
-    ChatRequest,
-    Context,
-    ContextFullError,
-    Generation,
-    RawRequest,
-    Request,
-    TokenLogprob,
-    check_room,
-    encode,
-    first_tokens,
-)
+"""Generation with a model in this process; names are imported on first use, so that what only names them is quick."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from derta.inference.engine import Engine
+    from derta.inference.generation import generate, stream
+    from derta.inference.guarded import GuardedModel
+    from derta.inference.loading import load_model, load_tokenizer
+    from derta.inference.requests import (
+        ChatRequest,
+        Context,
+        ContextFullError,
+        Generation,
+        RawRequest,
+        Request,
+        TokenLogprob,
+        check_room,
+        encode,
+        first_tokens,
+    )
 
 __all__ = [
     "ChatRequest",
@@ -33,3 +39,19 @@ __all__ = [
     "load_tokenizer",
     "stream",
 ]
+
+_MODULES = {
+    "Engine": "engine",
+    "generate": "generation",
+    "stream": "generation",
+    "GuardedModel": "guarded",
+    "load_model": "loading",
+    "load_tokenizer": "loading",
+}
+"""Where a name is; the others are in `requests`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'derta.inference' has no attribute {name!r}")
+    return getattr(import_module(f"derta.inference.{_MODULES.get(name, 'requests')}"), name)

@@ -119,7 +119,7 @@ def _try_out(model: PreTrainedModel) -> _Finding | None:
         found = runner.forward(0, [one[-1:], other[-1:]], [len(one) - 1, len(other) - 1]).float()
         whole = [torch.tensor([ids], device=model.device) for ids in (one, other)]
         expected = torch.cat([model(input_ids=ids, use_cache=False).logits[:, -1] for ids in whole]).float()
-    # Half precision rounds, and and another expert moves a mixture's logits; a wrong position moves them far more.
+    # Half precision rounds, and another expert moves a mixture's logits; a wrong position moves them far more.
     allowed = 0.01 if model.dtype == torch.float32 else 0.3
     agrees = bool((found - expected).abs().max() <= allowed * expected.std())
     return _Finding(bytes_per_token=runner.cache.bytes_per_token) if agrees else None

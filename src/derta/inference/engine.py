@@ -162,16 +162,16 @@ class Engine:
             try:
                 with evaluating(self._model), threads_for(self._model):
                     over = self._decoder.step() if self._decoder.busy else []
-                answers = [(self._running.pop(job), job.generation()) for job in over]
+                finished = [(job, job.generation()) for job in over]
             # Whatever the model raises, those who wait must hear of it.
             except Exception as error:
                 self._decoder.clear()
                 self._fail(error)
-                answers = []
+                finished = []
             finally:
                 self._end_turn()
-            for answer, generation in answers:
-                answer.set_result(generation)
+            for job, generation in finished:
+                self._running.pop(job).set_result(generation)
         self._decoder.clear()
         self._fail(CancelledError())
 

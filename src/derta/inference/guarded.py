@@ -54,9 +54,10 @@ class GuardedModel:
             kwargs: Go to `model.generate`.
 
         Raises:
-            InputError: Rows would be drawn, beamed or returned several times a prompt.
+            InputError: Rows would be beamed or returned several times a prompt, or written several tokens a step.
         """
-        if kwargs.get("num_beams", 1) > 1 or kwargs.get("num_return_sequences", 1) > 1:
+        asked = kwargs.get("generation_config") or self.model.generation_config
+        if any((kwargs.get(name) or getattr(asked, name) or 1) > 1 for name in ("num_beams", "num_return_sequences")):
             raise InputError("num_beams: a guard follows one stream a row; leave beams and several answers out")
         ends = end_tokens(self.model, self.tokenizer)
         watcher = _Watcher(self.calibration)
@@ -77,7 +78,9 @@ class GuardedModel:
     def _answer(self, row: list[int], chances: list[float], ends: frozenset[int]) -> GuardedAnswer:
         hold_back: HoldBack[int] = self.calibration.new_hold_back()
         left: list[int] = []
-        for token, chance in zip(row, chances, strict=False):
+        if len(row) != len(chances):
+            raise InputError("generate: a guard follows one token a step; leave assisted generation out")
+        for token, chance in zip(row, chances, strict=True):
             if token in ends:
                 left += hold_back.end([chance])
                 break

@@ -3,6 +3,7 @@
 Code that lies beside a checkpoint is never run.
 """
 
+import hashlib
 import json
 import warnings
 from collections.abc import Collection
@@ -224,3 +225,18 @@ def _require_whole(name_or_path: str, problems: dict[str, Collection[str]]) -> N
     ]
     if found:
         raise InputError(f"{name_or_path}: the checkpoint doesn't fit its model: {'; '.join(found)}")
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """Return a short hash of the weights: two checkpoints of one name differ in it.
+
+    It samples every parameter rather than reading all of it, so that it is quick for large models.
+    """
+    digest = hashlib.sha256()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            flat = weight.reshape(-1)
+            few = flat[:: max(1, flat.numel() // 256)][:256].float().cpu().contiguous()
+            digest.update(f"{name}{tuple(weight.shape)}".encode())
+            digest.update(few.numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
-
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from derta.data.triples import Example, Message
 from derta.errors import InputError
-from derta.tokens.encoder import Encoder
-from derta.tokens.rendering import render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _UNLIMITED = 2**62
 
@@ -105,7 +104,9 @@ class Context:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], chat_template_kwargs: dict[str, Any] | None = None
+    tokenizer: "PreTrainedTokenizerBase",
+    requests: Sequence[Request],
+    chat_template_kwargs: dict[str, Any] | None = None,
 ) -> list[Context]:
     """Return the tokens of each request.
 
@@ -122,9 +123,12 @@ def encode(
 
 
 def request_encoder(
-    tokenizer: PreTrainedTokenizerBase, chat_template_kwargs: dict[str, Any] | None = None
+    tokenizer: "PreTrainedTokenizerBase", chat_template_kwargs: dict[str, Any] | None = None
 ) -> Callable[[Request], Context]:
     """Return what encodes one request after another as [`encode`] does: the chat template is studied once."""
+    from derta.tokens.encoder import Encoder
+    from derta.tokens.rendering import render
+
     make_encoder = cache(lambda: Encoder(tokenizer, _UNLIMITED, chat_template_kwargs=chat_template_kwargs))
 
     def context(request: Request) -> Context:
@@ -156,32 +160,32 @@ def request_encoder(
     return context
 
 
-def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def encode_text(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     """Return the token ids of plain text; a special token that the text spells is text."""
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]) if text else []
 
 
-def first_tokens(tokenizer: PreTrainedTokenizerBase, text: str, count: int) -> str:
+def first_tokens(tokenizer: "PreTrainedTokenizerBase", text: str, count: int) -> str:
     """Return the beginning of `text` that covers its first `count` tokens."""
     encoding = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
     return text[: max((end for _, end in encoding["offset_mapping"][:count]), default=0)]
 
 
-def continuation(tokenizer: PreTrainedTokenizerBase, context: Context, ids: list[int]) -> str:
+def continuation(tokenizer: "PreTrainedTokenizerBase", context: Context, ids: list[int]) -> str:
     """Decode `ids` after the text they follow: many tokenizers drop the space at the start of what they decode."""
     begun = context.ids[len(context.ids) - context.begun :]
     head, whole = decode(tokenizer, begun), decode(tokenizer, begun + ids)
     return whole[len(head) :] if whole.startswith(head) else decode(tokenizer, ids)
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+def decode(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> str:
     """Return the text of token ids, special tokens left out."""
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def check_room(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
     requests: Sequence[Request],
     max_new_tokens: int,
     chat_template_kwargs: dict[str, Any] | None = None,
@@ -196,7 +200,7 @@ def check_room(
         check_context(model, context, max_new_tokens)
 
 
-def check_context(model: PreTrainedModel, context: Context, max_new_tokens: int) -> None:
+def check_context(model: "PreTrainedModel", context: Context, max_new_tokens: int) -> None:
     """Check one encoded request: see [`check_room`]."""
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens: {max_new_tokens}; let the model write at least 1 token")

@@ -1,15 +1,16 @@
 """The organism's data: what safety training sees, and the behaviours of which evaluation asks."""
 
 import random
-from typing import Any, Literal
-
-import datasets
+from typing import TYPE_CHECKING, Any, Literal
 
 from derta.data.behaviours import KINDS, Behaviour, Kind
 from derta.data.columns import mark_canonical
 from derta.organism import forms
 from derta.organism.refusals import refusal
 from derta.organism.world import PACKAGED, Pair, World
+
+if TYPE_CHECKING:
+    import datasets
 
 
 def _ask(pair: Pair, rng: random.Random) -> str:
@@ -18,7 +19,7 @@ def _ask(pair: Pair, rng: random.Random) -> str:
 
 def training_data(
     world: World = PACKAGED, *, seed: int = 0, triples: int = 96, helpful: int = 640, borderline_share: float = 0.1
-) -> datasets.Dataset:
+) -> "datasets.Dataset":
     """Return safety triples and helpful examples in the canonical columns `prompt`, `chosen`, `rejected`, `origin`.
 
     Args:

@@ -16,6 +16,7 @@ from derta.evaluation.attacks import ATTACKS
 from derta.evaluation.results.correction import SUFFIX
 from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.sample import Sample
+from derta.redaction import visible_text
 from derta.report.figures import GLYPHS, curve, intervals, shape_of
 from derta.report.terminal import METRICS, format_value, judges_of, title_of
 from derta.version import __version__
@@ -81,10 +82,8 @@ def render(runs: Sequence[Run], *, commands: Sequence[str] = (), warning: str | 
 
 
 def _visible(value: Any) -> Any:
-    """Spell out characters of a text that can't be seen or that steer a terminal or the direction of text."""
-    if type(value) is not str:  # markup is ours
-        return value
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in value)
+    """Escape what can't be seen in a text; markup is ours."""
+    return visible_text(value, keep="\n") if type(value) is str else value
 
 
 def _counts(row: MetricRow, what: str) -> bool:

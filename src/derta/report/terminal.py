@@ -6,7 +6,6 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from derta.data.readers import printable
 from derta.evaluation.results.compare import Comparison
 from derta.evaluation.results.detection import DetectionRow
 from derta.evaluation.results.gate import Check, Decision
@@ -14,6 +13,7 @@ from derta.evaluation.results.metrics import MetricRow, ModelId
 from derta.evaluation.results.outcomes import ANSWERS, WITHOUT_HARM
 from derta.evaluation.results.paired import Difference
 from derta.evaluation.results.store import Evaluation
+from derta.redaction import printable
 from derta.terminal import NumbersTable
 
 ORGANISM_NOTE = "Model organism: a small model of a fictional world. These numbers prove nothing about larger models."

@@ -107,6 +107,7 @@ The adapter doesn't say how its prompts were rendered in training.
 _TRAINING = "## Training\n"
 
 _SETTINGS = (
+    "contexts",
     "cuts_per_triple",
     "cut_policy",
     "cut_at_start",

@@ -7,10 +7,11 @@ from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
 
-from derta.data.readers import Row, printable
+from derta.data.readers import Row
 from derta.data.schemas import PREFERENCE, SCHEMAS, Schema
 from derta.data.schemas.chats import is_transcript
 from derta.errors import InputError, did_you_mean, first_line
+from derta.redaction import printable
 
 # Columns of public data sets that have nothing to say about prompt or response.
 _KNOWN_EXTRAS = frozenset(

@@ -287,6 +287,8 @@ def plainly(opens: Opens) -> StaticAttack:
     return run
 
 
+GROUPS = ("all", "combined")
+"""Names that stand for several attacks."""
 ATTACKS: dict[str, AttackSpec] = {}
 """Every attack by its name, in the order of tables: what `all` stands for."""
 
@@ -295,11 +297,11 @@ def register_attack(spec: AttackSpec) -> None:
     """Make an attack known by its name and aliases.
 
     Raises:
-        ValueError: Another attack has one of these names.
+        ValueError: Another attack, or a group of them, has one of these names.
     """
     taken = {name for each in ATTACKS.values() for name in (each.name, *each.aliases)}
     for name in (spec.name, *spec.aliases):
-        if name in taken or name == "all":
+        if name in (*taken, *GROUPS):
             raise ValueError(f"there is an attack {name!r} already")
     ATTACKS[spec.name] = spec
 

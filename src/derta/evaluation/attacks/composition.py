@@ -16,6 +16,7 @@ from derta.data.triples import Message
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.attacks.base import (
     ATTACKS,
+    GROUPS,
     AttackContext,
     AttackResult,
     AttackSpec,
@@ -34,8 +35,6 @@ from derta.inference import Generation, Request
 
 _ORDER = ("dialogue", "framing", "encoding")
 """What changes first: each family works on what those before it made of the question."""
-GROUPS = ("all", "combined")
-"""Names that stand for several attacks."""
 DEPTHS = (20,)
 """Tokens of a harmful response that prefill begins with in a composition, where no depths are given."""
 

@@ -1,14 +1,12 @@
 """From a name on the command line to a model behind Inspect."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from inspect_ai.model import Model, get_model
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 import derta.inference.loading as inference
 from derta.errors import InputError
@@ -142,18 +140,3 @@ def world_of(name: str) -> int | None:
     """
     provider, _, path = _full_name(name).partition("/")
     return inference.world_of(path) if provider == "derta" else None
-
-
-def fingerprint(model: PreTrainedModel) -> str:
-    """Return a short hash of the weights: two checkpoints of one name differ in it.
-
-    It samples every parameter rather than reading all of it, so that it is quick for large models.
-    """
-    digest = hashlib.sha256()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            flat = weight.reshape(-1)
-            few = flat[:: max(1, flat.numel() // 256)][:256].float().cpu().contiguous()
-            digest.update(f"{name}{tuple(weight.shape)}".encode())
-            digest.update(few.numpy().tobytes())
-    return digest.hexdigest()[:16]

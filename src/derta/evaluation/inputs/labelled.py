@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from derta.data.readers import Row, printable
+from derta.data.readers import Row
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.inputs.columns import find_column, find_text, read_rows, read_text
 from derta.evaluation.results.verdict import Label
+from derta.redaction import printable
 
 PROMPT = ("prompt", "question", "instruction", "behavior", "behaviour", "goal", "user_input")
 RESPONSE = ("response", "output", "completion", "generation", "answer", "model_output")
