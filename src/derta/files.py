@@ -182,9 +182,16 @@ def _no_number(constant: str) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file's bytes.
+
+    Raises:
+        InputError: The file can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
 
 
 def file_digests(directory: Path, *patterns: str) -> dict[str, str]:

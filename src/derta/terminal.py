@@ -325,11 +325,11 @@ def _format_visibly(*given: Any, **more: Any) -> str:
     return visible_text(redacted_text(_format_warning(*given, **more)))
 
 
-def show_messages(level: int = logging.INFO) -> None:
+def show_messages() -> None:
     """Show what derta's modules log, and let nobody log who logs in to a server or move the terminal's cursor."""
     logging.setLogRecordFactory(_Record)
     warnings.formatwarning = _format_visibly
     logger = logging.getLogger("derta")
     if not any(isinstance(handler, _Messages) for handler in logger.handlers):
         logger.addHandler(_Messages())
-    logger.setLevel(level)
+    logger.setLevel(logging.INFO)

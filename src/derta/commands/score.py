@@ -1,6 +1,5 @@
 """`derta score`: judge responses that exist already, of a file or of an evaluation; no model is loaded."""
 
-import hashlib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -9,11 +8,11 @@ from pathlib import Path
 from derta.data.behaviours import KINDS
 from derta.data.readers import read_file
 from derta.errors import InputError, did_you_mean
-from derta.evaluation.config import JudgeName, require_inspect
+from derta.evaluation.config import JudgeName
 from derta.evaluation.inputs.questions import CHECKED, check_task
 from derta.evaluation.inputs.responses import Response, read_responses
-from derta.evaluation.judges import Judge, find_judge, make_judge
-from derta.evaluation.quality import find_quality
+from derta.evaluation.judges import Judge
+from derta.evaluation.quality import find_quality, judge_of
 from derta.evaluation.rejudge import grade_responses, judge_again, judge_responses, planned
 from derta.evaluation.results.judge_quality import JudgeQuality
 from derta.evaluation.results.metrics import MetricRow, ModelId
@@ -30,7 +29,7 @@ from derta.evaluation.results.store import (
     save_evaluation,
     save_results,
 )
-from derta.files import folder_in, sole_writer
+from derta.files import file_digest, folder_in, sole_writer
 from derta.report.terminal import results_table
 from derta.terminal import screen
 from derta.termination import run_to_end
@@ -58,8 +57,7 @@ def run(args: Namespace) -> int:
         InputError: A name is unknown, a file is wrong, or the verdicts are there already.
     """
     wanted = JudgeName.parse(args.judge)
-    needs_model = find_judge(wanted.name).needs_model or wanted.model
-    judge = _model_judge(wanted) if needs_model else make_judge(wanted.name)
+    judge = judge_of(wanted)
     qualities = find_quality(args.judge_quality, [wanted]) if args.judge_quality is not None else []
     directories = [path for path in args.files if path.is_dir()]
     if directories and len(directories) < len(args.files):
@@ -126,7 +124,7 @@ def _score_files(
         else:
             judged = judge_responses(responses, judge, judge_name=judge_name, attack=name, kind=kind)
         samples = run_to_end(judged)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        digest = file_digest(path)[:16]
         which = ModelId(model)
         settings = {**model_settings(which), "fingerprint": None, "files": None, "responses": digest, "kind": kind}
         with sole_writer(place):
@@ -157,13 +155,6 @@ def _score_files(
 def _is_told(out: Path, judges: set[str]) -> bool:
     """Whether the numbers of an earlier command, which come last, hold those of these judges."""
     return (out / RESULTS).exists() and judges <= {row.judge for row in load_results(out / RESULTS)}
-
-
-def _model_judge(wanted: JudgeName) -> Judge:
-    require_inspect()
-    from derta.evaluation.harness.judges import load_judge
-
-    return load_judge(wanted)
 
 
 def _attack(name: str) -> str:

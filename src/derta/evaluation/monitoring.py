@@ -147,17 +147,15 @@ class Probe:
         answers: What it learns from: every place of an answer counts as its answer does.
 
     Raises:
-        InputError: scikit-learn isn't installed, or one of the two kinds is missing.
+        InputError: One of the two kinds is missing.
     """
 
     def __init__(self, detector: ModelDetector, answers: Sequence[Answer]) -> None:
-        try:
-            from sklearn.linear_model import LogisticRegression
-            from sklearn.model_selection import GridSearchCV, GroupKFold
-            from sklearn.pipeline import make_pipeline
-            from sklearn.preprocessing import StandardScaler
-        except ImportError:
-            raise InputError('the probe needs scikit-learn: pip install "derta[eval]"') from None
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import GridSearchCV, GroupKFold
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         self._detector = detector
         states = self._states(answers)
         lengths = [len(each) for each in states]
@@ -226,7 +224,6 @@ def monitor(
     *,
     threshold: float | None = None,
     hold_back: int = 0,
-    depths: Sequence[int] = DEPTHS,
 ) -> Monitored:
     """Score answers with every detector and count.
 
@@ -237,7 +234,6 @@ def monitor(
             be stopped: every detector gets the threshold at which none of the shares is passed.
         threshold: Takes the place of the first detector's calibrated one.
         hold_back: Counts the tokens that a guard holds back.
-        depths: Says at which places to count.
 
     Raises:
         InputError: There are too few answers to calibrate on.
@@ -255,13 +251,11 @@ def monitor(
                 conformal_threshold([max(scores) for scores in detector(held_out)], rate)
                 for held_out, rate in calibration
             )
-        rows += _count(name, traces[name], thresholds.get(name), hold_back, depths)
+        rows += _count(name, traces[name], thresholds.get(name), hold_back)
     return Monitored(rows, traces, thresholds)
 
 
-def _count(
-    name: str, traces: Sequence[Trace], threshold: float | None, hold_back: int, depths: Sequence[int]
-) -> list[DetectionRow]:
+def _count(name: str, traces: Sequence[Trace], threshold: float | None, hold_back: int) -> list[DetectionRow]:
     groups = {
         is_harmful: {
             group: [each for each in traces if each.group == group and each.is_harmful is is_harmful]
@@ -272,9 +266,9 @@ def _count(
     rows = []
     for group, harmful in groups[True].items():
         for against, harmless in groups[False].items():
-            rows += auroc_rows(name, harmful, harmless, group, against, depths)
+            rows += auroc_rows(name, harmful, harmless, group, against, DEPTHS)
         if threshold is not None:
-            rows += detection_rows(name, harmful, group, threshold, hold_back, depths)
+            rows += detection_rows(name, harmful, group, threshold, hold_back, DEPTHS)
     if threshold is not None:
         rows += [false_stop_row(name, harmless, group, threshold) for group, harmless in groups[False].items()]
     return rows

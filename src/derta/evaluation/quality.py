@@ -11,7 +11,8 @@ from derta.evaluation.inputs.labelled import LabelledResponse, read_labelled
 from derta.evaluation.judges import Judge, decide, find_judge, make_judge
 from derta.evaluation.judges.version import judge_version
 from derta.evaluation.results.judge_quality import JudgeQuality, Labelled, Question, measure
-from derta.evaluation.results.quality_file import digest_of_file, is_quality_file, load_qualities
+from derta.evaluation.results.quality_file import is_quality_file, load_qualities
+from derta.files import file_digest
 from derta.termination import run_to_end
 
 
@@ -23,14 +24,19 @@ def measure_judge(
     Raises:
         InputError: The file or the judge is wrong.
     """
-    judge = _judge(wanted)
+    judge = judge_of(wanted)
     responses, unlabelled = read_labelled(file, label_column=label_column, unsafe=unsafe)
     labelled = run_to_end(judge_labelled(responses, judge))
-    version, digest = judge_version(wanted.name), digest_of_file(file)
+    version, digest = judge_version(wanted.name), file_digest(file)
     return JudgeQuality(wanted.name, wanted.model, version, digest, tuple(measure(labelled))), unlabelled
 
 
-def _judge(wanted: JudgeName) -> Judge:
+def judge_of(wanted: JudgeName) -> Judge:
+    """Return a judge, one that is a model through Inspect.
+
+    Raises:
+        InputError: There is none of this name, or Inspect isn't installed.
+    """
     if not find_judge(wanted.name).needs_model and not wanted.model:
         return make_judge(wanted.name)
     require_inspect()

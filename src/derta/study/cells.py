@@ -153,7 +153,7 @@ def read_cell(study: Study, cell: Cell, out: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     document = read_json(path)
-    return document if isinstance(document, dict) and document.get("settings") == settings_of(study, cell) else None
+    return document if document.get("settings") == settings_of(study, cell) else None
 
 
 def settings_of(study: Study, cell: Cell) -> str:

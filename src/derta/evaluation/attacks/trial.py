@@ -1,6 +1,6 @@
 """What interactive attacks are made of: a question, its answer and the evaluation's verdict; lines of follow-ups."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from derta.data.behaviours import Behaviour
@@ -29,7 +29,7 @@ async def judged(victim: Victim, behaviour: Behaviour, attempt: Attempt, generat
     return Trial(attempt, generation, await victim.judge(behaviour, attempt, generation))
 
 
-def worst_result(trials: Sequence[Trial], queries: int, details: Mapping[str, int] | None = None) -> AttackResult:
+def worst_result(trials: Sequence[Trial], queries: int) -> AttackResult:
     """Return the worst trial: the first unsafe one, else the last without a verdict, else the last.
 
     A response without a verdict may be unsafe: the safe ones around it must not stand for it.
@@ -37,7 +37,7 @@ def worst_result(trials: Sequence[Trial], queries: int, details: Mapping[str, in
     unsafe = next((trial for trial in trials if trial.unsafe), None)
     unscored = next((trial for trial in reversed(trials) if trial.verdict.label == "unscored"), None)
     worst = unsafe or unscored or trials[-1]
-    return AttackResult(worst.attempt, worst.generation, queries, succeeded=worst.unsafe, details=details or {})
+    return AttackResult(worst.attempt, worst.generation, queries, succeeded=worst.unsafe)
 
 
 async def talk(

@@ -1,6 +1,5 @@
 """The file that holds what is known of a judge's errors: written by `derta judge check`, read by evaluations."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,18 +15,6 @@ from derta.version import __version__
 
 SCHEMA = 1
 _RATES = ("sensitivity", "specificity", "agreement", "decided_sensitivity", "decided_specificity")
-
-
-def digest_of_file(path: Path) -> str:
-    """Return a hash of a file's bytes.
-
-    Raises:
-        InputError: The file can't be read.
-    """
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
 
 
 def save_qualities(path: Path, qualities: Sequence[JudgeQuality]) -> None:

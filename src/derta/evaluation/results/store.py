@@ -11,7 +11,6 @@ Whatever is read is checked: a release is decided on it. One directory holds one
 models were evaluated at once, the directory above them holds a `results.json` that names theirs.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from derta.evaluation.results.plan_file import PLAN, PlanFile, load_plan
 from derta.evaluation.results.quality_file import load_qualities, save_qualities
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.strict import SCHEMA, read_versioned, validated
-from derta.files import parse_json, read_json, write_json, write_text, written_whole
+from derta.files import file_digest, parse_json, read_json, write_json, write_text, written_whole
 from derta.version import __version__
 
 RESULTS, RESPONSES, SETTINGS, LOGS = "results.json", "responses.jsonl", "evaluation.json", "logs"
@@ -131,7 +130,7 @@ def save_evaluation(
         if kept:
             counted["judge_quality"] = draft / QUALITY
             save_qualities(draft / QUALITY, list(kept.values()))
-        digests = {name: _digest(path) for name, path in counted.items()}
+        digests = {name: file_digest(path) for name, path in counted.items()}
         save_results(draft / RESULTS, rows, **more, counted_from=digests)
     return rows
 
@@ -215,7 +214,7 @@ def load_evaluation(directory: Path) -> Evaluation:
     if (directory / QUALITY).exists() or (isinstance(digests, dict) and "judge_quality" in digests):
         files["judge_quality"] = QUALITY
     for name, counted in files.items():
-        if not isinstance(digests, dict) or digests.get(name) != _digest(directory / counted):
+        if not isinstance(digests, dict) or digests.get(name) != file_digest(directory / counted):
             raise InputError(
                 f"{directory / counted}: isn't the file that {RESULTS} was counted from; run the evaluation again"
             )
@@ -284,10 +283,3 @@ def _same(row: MetricRow, counted: MetricRow) -> bool:
         and math.isclose(ours, theirs, rel_tol=1e-9, abs_tol=1e-9)
     }
     return replace(row, **close) == counted
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
