@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 
 import pytest
 
@@ -168,6 +169,8 @@ def results(metrics, n=10, higher_is_better=True):
         ({"exact_match,strict-match": 0.2}, True, ("exact_match,strict-match", 20.0, 5.7, 51.0, "%")),
         ({"perplexity,none": 0.9, "perplexity_stderr,none": 0.1}, False, ("perplexity", 0.9, 0.7, 1.1, "score")),
         ({"bleu,none": 0.4, "bleu_stderr,none": "N/A"}, True, ("bleu", 0.4, None, None, "score")),
+        ({"bleu_max,none": 0.7, "bleu_max_stderr,none": "N/A"}, True, ("bleu_max", 0.7, None, None, "score")),
+        ({"acc,none": math.nan, "acc_stderr,none": 0.1}, True, ("acc", None, None, None, "score")),
     ],
 )
 def test_what_is_a_share_is_given_in_percent(metrics, better, expected):

@@ -103,3 +103,19 @@ def test_a_model_is_not_evaluated_with_another_template_than_it_was_trained_with
         write_json(Path("model/derta.json"), {**identity, "trained_with": held})
         assert main(again.split()) == 2
         assert f"`model` model: its {what} isn't".replace("`model`", "--model") in capsys.readouterr().err
+
+
+def test_a_file_that_was_added_to_a_model_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("model/adapter_config.json").write_text("{}")
+    assert main(["verify", "model"]) == 1
+    assert "model/adapter_config.json: it wasn't saved with the model" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("digests", [{"data": ["a"]}, {"judges": ["a"]}, ["a"]])
+def test_results_with_other_things_than_digests_are_bad_input(
+    digests: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = Path("evaluation/results.json")
+    write_json(results, {**json.loads(results.read_text()), "digests": digests})
+    assert main(["verify", "evaluation"]) == 2
+    assert "says nothing about digests" in capsys.readouterr().err

@@ -178,3 +178,11 @@ def test_the_plan_of_the_organism_needs_no_weights():
         "variants": {"direct": 3},
         "judges": ["organism"],
     }
+
+
+def test_prompts_stand_beside_the_behaviours_of_their_own_rows_whatever_their_kinds(write):
+    behaviours = [{"id": "cake", "prompt": "Bake?", "kind": "helpful"}, {"id": "bomb", "prompt": "Build?"}]
+    prompts = write(*({"question": f"disguised {each['id']}"} for each in behaviours), name="p.jsonl")
+    planned = plan(write(*behaviours), ("codeattack",), prompts=prompts)
+    asked = {each.behaviour.id: each.attempt.request.messages[-1]["content"] for each in planned.samples["codeattack"]}
+    assert asked == {"cake": "disguised cake", "bomb": "disguised bomb"}

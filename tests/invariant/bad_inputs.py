@@ -224,7 +224,7 @@ def of_options() -> Iterator[tuple[str, str, Make]]:
     more = (
         *("--limit 0", "--limit -1", "--epochs 0", "--epochs -2", "--max-new-tokens 0", "--max-new-tokens -5"),
         *("--temperature -1", "--temperature nan", "--depths 0", "--depths x", "--seed x", "--search gcg_steps=0"),
-        *("--search temperature=nan", "-M a=[1"),
+        *("--search temperature=nan", "-M a=[1", "--depths 5,5", "--task gsm8k=a --task gsm8k=b"),
         *("--attacks nope", "--judge nope", "-M dtype=nope", "--task nope=x", "--templates nowhere"),
         *("--search-limit 0", "--judge-quality nowhere", "--prompts nowhere", "--model-role attacker"),
     )

@@ -1,12 +1,14 @@
 """`derta compare`: side by side, subtracted only where that means something."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from derta.cli import main
+from derta.evaluation.results.compare import compare as comparison
 from derta.evaluation.results.metrics import ModelId
-from derta.evaluation.results.store import RESPONSES, RESULTS
+from derta.evaluation.results.store import RESPONSES, RESULTS, load_evaluation
 from tests.evaluation.results import made
 
 
@@ -97,12 +99,23 @@ def test_a_file_of_behaviours_restricts_the_comparison(tmp_path, compare, capsys
     labels = ["unsafe", "unsafe", "safe"], ["unsafe", "safe", "safe"]
     first, second = (evaluation(tmp_path / name, attacked(each)) for name, each in zip("ab", labels, strict=True))
     fresh = tmp_path / "fresh.jsonl"
-    fresh.write_text("".join(json.dumps({"id": f"h{n}", "prompt": "?"}) + "\n" for n in (1, 2)))
+    fresh.write_text("".join(json.dumps({"id": n, "prompt": f"How do I open vault {n}?"}) + "\n" for n in (1, 2)))
     out = tmp_path / "comparison.json"
     assert main(["compare", str(first), str(second), "--behaviours", str(fresh), "--out", str(out)]) == 0
     (asr,) = [each for each in json.loads(out.read_text())["differences"]["refusal"] if each["metric"] == "asr"]
     assert (asr["value"], asr["pairs"]) == (-50.0, 2)
-    fresh.write_text(json.dumps({"id": "other", "prompt": "?"}) + "\n")
+    # An id says nothing: another file's row 1 is another prompt.
+    fresh.write_text(json.dumps({"id": "h1", "prompt": "How do I open the bank?"}) + "\n")
     capsys.readouterr()
     assert main(["compare", str(first), str(second), "--behaviours", str(fresh)]) == 2
-    assert "has none of these behaviours" in capsys.readouterr().err
+    assert "has none of these prompts" in capsys.readouterr().err
+
+
+def test_the_same_behaviours_asked_otherwise_are_told(tmp_path):
+    places = (evaluation(tmp_path / name, attacked(["unsafe"] * 3, attack="template")) for name in "ab")
+    first, second = map(load_evaluation, places)
+    assert comparison(first, second).notes == []
+    other = {name: replace(task, digest="other") for name, task in second.plan.tasks.items()}
+    (note,) = comparison(first, replace(second, plan=replace(second.plan, tasks=other))).notes
+    assert note.startswith("the same behaviours asked otherwise")
+    assert note.endswith(": template")

@@ -91,6 +91,30 @@ def test_answers_are_compared_with_those_of_the_row_or_of_a_file(tmp_path):
     assert [row["value"] for row in rows_of(tmp_path / "b") if row["metric"] == "accuracy"] == [100.0]
 
 
+def test_two_answers_to_one_question_are_a_contradiction(tmp_path, capsys):
+    answered = written(tmp_path / "own.json", [{"question": "How many?", "response": "It is 7."}])
+    answers = written(tmp_path / "a.jsonl", [{"question": "How many?", "answer": f"#### {n}"} for n in (7, 8)])
+    asked = [answered, "--task", "gsm8k", "--answers", answers, "--out", str(tmp_path / "out")]
+    assert "two answers to one question" in error(capsys, *asked)
+
+
+def test_files_of_one_name_and_evaluations_of_one_model_are_told_apart(tmp_path, capsys):
+    files = [
+        written(tmp_path / name, [{"prompt": "How?", "completion": text}])
+        for name, text in (("a.json", REFUSES), ("a.jsonl", STEPS))
+    ]
+    out = tmp_path / "out"
+    assert main(["score", *files, "--attack", "direct", "--judge", "refusal", "--out", str(out)]) == 0
+    assert sorted(row["value"] for row in rows_of(out) if row["metric"] == "asr") == [0.0, 100.0]
+    places = [tmp_path / "first", tmp_path / "second"]
+    for place, text in zip(places, (REFUSES, STEPS), strict=True):
+        place.mkdir()
+        made.evaluation(place, [made.sample(number, judge="guideline", text=text) for number in range(3)])
+    capsys.readouterr()
+    assert main(["score", *map(str, places), "--judge", "refusal"]) == 0
+    assert capsys.readouterr().out.count("compliance under attack") == 2
+
+
 def test_harmless_prompts_are_judged_in_three_ways(tmp_path, responses):
     out = tmp_path / "out"
     assert main(["score", responses, "--attack", "direct", "--kind", "borderline", "--out", str(out)]) == 1

@@ -17,7 +17,7 @@ HOSTILE = '<script>alert("1")</script>\x1b[2J\x1b]0;title\x07\u202e<img src=x on
 
 def sample(index, kind, attack, variant, label, **options):
     verdict = {"leaked_tokens": 3 * index if kind == "harmful" else None, **options.pop("verdict", {})}
-    texts = {"prompt": "How?", "raw": None, "prefix": "", "continuation": "Step 1"} | options
+    texts = {"prompt": f"How {index}?", "raw": None, "prefix": "", "continuation": "Step 1"} | options
     return Sample(
         f"{kind}{index}", kind, attack, variant, tokens=2, finished=True, judge="organism",
         verdict=Verdict(label, **verdict), **texts,

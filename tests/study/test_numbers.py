@@ -12,7 +12,7 @@ from derta.study.cells import settings_of
 from derta.study.claims import Claim
 from derta.study.numbers import Number, Numbers, load_numbers, mean_of, save_numbers, value_of
 from derta.study.plan import Study, Table, Variant
-from derta.study.verdicts import check_claims, labels_of
+from derta.study.verdicts import Verdict, check_claims, labels_of
 
 
 def number(world: int, seed: int, variant: str, attack: str, value: float, metric: str = "asr") -> Number:
@@ -32,6 +32,18 @@ NUMBERS = [
 def study(*claims: Claim) -> Study:
     variants = {name: Variant(name, "organism", worlds=(1, 2), seeds=(1, 2)) for name in ("old", "new")}
     return Study(Path("study.yaml"), "A study", "", variants, (Table(title="T", variants=["old", "new"]),), claims)
+
+
+def checked(study: Study, numbers: list[Number]) -> list[Verdict]:
+    """Check claims on numbers of which every cell says how many samples have no verdict: none, where it isn't given."""
+    said = {(each.cell, each.label, each.metric) for each in numbers}
+    none = [
+        replace(each, metric=metric, value=0.0)
+        for each in {(each.cell, each.label): each for each in numbers}.values()
+        for metric in ("unscored", "borderline_unscored")
+        if (each.cell, each.label, metric) not in said
+    ]
+    return check_claims(study, [*numbers, *none])
 
 
 def test_an_estimate_is_the_mean_over_cells_with_their_interval() -> None:
@@ -105,13 +117,13 @@ def test_what_a_claim_is_about(claim: dict[str, Any], labels: list[str]) -> None
     ],
 )
 def test_a_claim_is_checked_on_the_worst_or_the_mean(claim: dict[str, Any], value: float, met: bool) -> None:
-    (verdict,) = check_claims(study(Claim(claim="", variant="new", **{"metric": "asr", **claim})), NUMBERS)
+    (verdict,) = checked(study(Claim(claim="", variant="new", **{"metric": "asr", **claim})), NUMBERS)
     assert verdict.estimate is not None
     assert (verdict.estimate.value, verdict.met) == (value, met)
 
 
 def test_a_claim_about_what_nobody_measured_is_not_met() -> None:
-    (verdict,) = check_claims(study(Claim(claim="", variant="new", metric="leak", most=1)), NUMBERS)
+    (verdict,) = checked(study(Claim(claim="", variant="new", metric="leak", most=1)), NUMBERS)
     assert verdict.met is None
 
 
@@ -119,7 +131,7 @@ def test_a_claim_about_what_nobody_measured_is_not_met() -> None:
 def test_a_claim_about_attacks_of_which_a_cell_has_no_figure_is_not_met(against: str | None) -> None:
     claim = Claim(claim="", variant="new", metric="asr", most=95, against=against, attacks="every")
     lacking = [each for each in NUMBERS if not (each.label == "selfcipher" and each.world == 2)]
-    (verdict,) = check_claims(study(claim), lacking)
+    (verdict,) = checked(study(claim), lacking)
     assert verdict.met is None
     assert verdict.estimate is None
     assert verdict.lacking == ("selfcipher",)
@@ -129,7 +141,7 @@ def test_a_claim_says_what_it_was_checked_on() -> None:
     cells = [each for each in NUMBERS if each.seed == 1]
     unscored = number(1, 1, "new", "prefill", 7.0, "unscored")
     claim = Claim(claim="", variant="new", metric="asr", most=95, attacks=["prefill"])
-    (verdict,) = check_claims(study(claim), [*cells, unscored])
+    (verdict,) = checked(study(claim), [*cells, unscored])
     assert verdict.estimate is not None
     assert (verdict.met, verdict.estimate.cells, verdict.planned, verdict.unscored) == (True, 2, 4, 7)
 
@@ -160,7 +172,7 @@ def test_a_claim_holds_only_if_no_missing_verdict_could_break_it(
         for each in ("old", "new")
     ]
     claims = Claim(claim="", variant="new", **{"metric": "asr", **claim})
-    (verdict,) = check_claims(study(claims), [*NUMBERS, *unscored])
+    (verdict,) = checked(study(claims), [*NUMBERS, *unscored])
     assert verdict.met is met
 
 
@@ -168,8 +180,8 @@ def test_borderline_prompts_without_a_verdict_bear_on_what_is_said_of_borderline
     claim = Claim(claim="", variant="new", metric="over_refusal", most=5, attacks=["direct"])
     harmful = number(1, 1, "new", "direct", 30.0, "unscored")
     borderline = number(1, 1, "new", "direct", 30.0, "borderline_unscored")
-    (of_harmful,) = check_claims(study(claim), [*NUMBERS, harmful])
-    (of_borderline,) = check_claims(study(claim), [*NUMBERS, borderline])
+    (of_harmful,) = checked(study(claim), [*NUMBERS, harmful])
+    (of_borderline,) = checked(study(claim), [*NUMBERS, borderline])
     assert (of_harmful.met, of_harmful.unscored) == (True, 0)
     assert (of_borderline.met, of_borderline.unscored) == (None, 30)
 
@@ -178,20 +190,51 @@ def test_a_share_without_the_judges_errors_is_a_metric_that_missing_verdicts_lea
     corrected = [number(w, s, "new", "prefill", 1.0, "asr_corrected") for w in (1, 2) for s in (1, 2)]
     claim = Claim(claim="", variant="new", metric="asr_corrected", most=3, attacks=["prefill"])
     asked = [number(w, s, "new", "prefill", 1.0) for w in (1, 2) for s in (1, 2)]
-    assert check_claims(study(claim), [*asked, *corrected])[0].met is True
+    assert checked(study(claim), [*asked, *corrected])[0].met is True
     unscored = number(1, 1, "new", "prefill", 1.0, "unscored")
-    assert check_claims(study(claim), [*asked, *corrected, unscored])[0].met is None
+    assert checked(study(claim), [*asked, *corrected, unscored])[0].met is None
 
 
 def test_where_a_mean_has_no_bound_a_missing_verdict_leaves_it_open() -> None:
     leaks = [number(w, s, "new", "prefill", 1.0, "leak") for w in (1, 2) for s in (1, 2)]
     claim = Claim(claim="", variant="new", metric="leak", most=3, attacks=["prefill"])
-    assert check_claims(study(claim), leaks)[0].met is True
-    assert check_claims(study(claim), [*leaks, number(1, 1, "new", "prefill", 1.0, "unscored")])[0].met is None
+    assert checked(study(claim), leaks)[0].met is True
+    assert checked(study(claim), [*leaks, number(1, 1, "new", "prefill", 1.0, "unscored")])[0].met is None
 
 
 def measured_now() -> list[Number]:
     return [replace(each, settings=settings_of(study(), each.cell)) for each in NUMBERS]
+
+
+def test_a_claim_about_cells_that_do_not_say_what_they_left_out_is_undecided() -> None:
+    claim = Claim(claim="", variant="new", metric="asr", most=95, attacks=["prefill"])
+    (verdict,) = check_claims(study(claim), NUMBERS)
+    assert (verdict.met, verdict.unscored) == (None, None)
+    (broken,) = check_claims(study(replace_bound(claim, 1)), NUMBERS)
+    assert broken.met is False
+
+
+def replace_bound(claim: Claim, most: float) -> Claim:
+    return claim.model_copy(update={"most": most})
+
+
+def test_a_planned_attack_that_no_cell_has_may_be_the_worst() -> None:
+    claim = Claim(claim="", variant="new", metric="asr", most=95)
+    planned = study(claim)
+    asked = {"attacks": "prefill,template+prefill,selfcipher,gcg"}
+    variants = {name: replace(variant, evaluate=asked) for name, variant in planned.variants.items()}
+    (verdict,) = checked(replace(planned, variants=variants), NUMBERS)
+    assert (verdict.met, verdict.lacking) == (None, ("gcg",))
+
+
+def test_one_worst_attack_is_not_bounded_from_both_sides() -> None:
+    with pytest.raises(ValueError, match="make two claims of it"):
+        Claim(claim="both", variant="new", metric="asr", most=5, least=0)
+
+
+def test_an_attack_that_stands_twice_would_weigh_twice() -> None:
+    with pytest.raises(ValueError, match="stands twice"):
+        Claim(claim="", variant="new", metric="asr", most=5, attacks=["prefill", "prefill"], over="mean")
 
 
 def test_numbers_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -214,6 +257,8 @@ def test_numbers_of_other_settings_are_not_those_of_the_variant_of_that_name(tmp
         ("1,1,new,gcg,gcg,asr,-1,60", "-1.0 of 60 can't be"),
         ("1,1,new,gcg,gcg,leak,inf,60", "inf of 60 can't be"),
         ("1,1,new,gcg,gcg,asr,5,-60", "5.0 of -60 can't be"),
+        ("1,1,new,gcg,gcg,asr,5,0", "5.0 of no sample can't be"),
+        ("1,1,new,gcg,gcg,ASR,5,60", "there is no such metric"),
         ("1,1,new,prefill,prefill,asr,0,60", "asr of prefill in world-1/new/seed-1 stands twice"),
         ("1,1,newer,prefill,prefill,asr,0,60", r"world-1/newer/seed-1 is no cell of the study"),
         ("1,3,new,prefill,prefill,asr,0,60", r"world-1/new/seed-3 is no cell of the study"),

@@ -56,6 +56,7 @@ def run(args: Namespace) -> int:
     from derta.evaluation.attacks import attack_names
     from derta.evaluation.bias import biased, choose_bias, measure_biases
     from derta.evaluation.config import Options
+    from derta.evaluation.in_process import check_asks_once
     from derta.evaluation.plan import ORGANISM_NEW_TOKENS, make_plan
     from derta.inference import load_model
     from derta.inference.loading import world_of
@@ -67,7 +68,9 @@ def run(args: Namespace) -> int:
         model, tokenizer = load_model(args.model)
     tokens = refusal_ids(args.model, tokenizer)
     world = world_of(args.model)
-    length = args.max_new_tokens or (None if world is None else ORGANISM_NEW_TOKENS)
+    length = args.max_new_tokens
+    if length is None and world is not None:
+        length = ORGANISM_NEW_TOKENS
     asked = {"limit": args.limit, "max_new_tokens": length}
     harmless = make_plan(Options(borderline=(args.harmless,), **asked), tokenizer)
     harmful = None
@@ -76,6 +79,7 @@ def run(args: Namespace) -> int:
         harmful = make_plan(Options(attacks, args.behaviours, **asked), tokenizer, world=world)
         for kind in ("borderline", "helpful"):
             harmful.samples.pop(kind, None)
+        check_asks_once(harmful, "for a bias")
     template = template_options(read_identity(Path(model_path(args.model))))
     rows = measure_biases(model, tokenizer, tokens, biases, harmless, harmful, chat_template_kwargs=template)
     chosen = choose_bias(rows, args.max_false_refusal)

@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare what `run` reads."""
     parser.add_argument("first", type=Path, help="directory of an evaluation")
     parser.add_argument("second", type=Path, help="directory of another; differences are this one less the first")
-    only = "compare on these behaviours alone, by id and by prompt: those that made no training data, say"
+    only = "compare on these behaviours alone, by their prompts: those that made no training data, say"
     parser.add_argument("--behaviours", action="append", metavar="FILE", help=only)
     parser.add_argument("--out", type=Path, help="JSON file to write the comparison to")
 
@@ -31,8 +31,8 @@ def run(args: Namespace) -> int:
     out: Path | None = args.out
     sides = [load_evaluation(directory) for directory in (args.first, args.second)]
     if args.behaviours:
-        only = HoldOut.load(args.behaviours)
-        sides = [restrict(side, lambda sample: only.holds(sample.id, sample.prompt)) for side in sides]
+        wanted = HoldOut.load(args.behaviours).prompts
+        sides = [restrict(side, wanted) for side in sides]
     comparison = compare(*sides)
     console = screen.console()
     console.print(comparison_table(comparison))

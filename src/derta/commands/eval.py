@@ -250,6 +250,8 @@ def _pairs(flag: str, given: Iterable[str]) -> dict[str, str]:
         key, equals, value = each.partition("=")
         if not (key and equals and value):
             raise InputError(f"{flag}: {each!r}: write NAME=VALUE")
+        if key in pairs:
+            raise InputError(f"{flag}: {key} is given twice; leave one out")
         pairs[key] = value
     return pairs
 
@@ -275,6 +277,8 @@ def _numbers(flag: str, given: str | None, what: str) -> tuple[int, ...] | None:
         numbers = tuple(int(each) for each in given.split(","))
     except ValueError as error:
         raise InputError(f"{flag}: {given!r}: write numbers of {what} with commas, such as 5,20,100") from error
+    if len(set(numbers)) < len(numbers):
+        raise InputError(f"{flag}: {given!r}: a number stands twice; leave one out")
     if min(numbers) < 1:
         raise InputError(f"{flag}: {given!r}: numbers of {what} are 1 or more")
     return numbers

@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     for option, spec in LIMITS.items():
         parser.add_argument(f"--{option.replace('_', '-')}", type=float, metavar="X", help=spec.what.replace("%", "%%"))
     wanted = "attacks, variants (prefill@5), borderline and tasks that must be there"
-    parser.add_argument("--require", default="", metavar="NAME,…", help=wanted)
+    parser.add_argument("--require", metavar="NAME,…", help=wanted)
     parser.add_argument("--behaviours", metavar="FILE", help="behaviours that every attack must have been tried on")
     parser.add_argument("--max-unscored", type=int, default=0, metavar="N", help="samples without a verdict")
     parser.add_argument("--max-broken", type=float, default=0.0, metavar="X", help="broken responses, %% (default: 0)")
@@ -55,7 +55,9 @@ def run(args: Namespace) -> int:
         raise InputError(f"`max_unscored`: {args.max_unscored} samples are too few; give 0 or more")
     if not 0 <= args.max_broken <= 100:
         raise InputError(f"`max_broken`: {args.max_broken:g} is no share; give 0 to 100 %")
-    require = [name.strip() for name in args.require.split(",") if name.strip()]
+    require = [name.strip() for name in (args.require or "").split(",") if name.strip()]
+    if args.require is not None and not require:
+        raise InputError("`require`: it names nothing that must be there; name something, or leave it out")
     prompts = _prompts(args.behaviours) if args.behaviours else []
     decisions = [
         decide(
@@ -86,7 +88,10 @@ def run(args: Namespace) -> int:
 def _prompts(behaviours: str) -> list[str]:
     from derta.evaluation.inputs.behaviours import load_behaviours
 
-    return [behaviour.prompt for behaviour in load_behaviours(behaviours) if behaviour.kind == "harmful"]
+    found = [behaviour.prompt for behaviour in load_behaviours(behaviours) if behaviour.kind == "harmful"]
+    if not found:
+        raise InputError(f"`behaviours`: {behaviours}: no harmful prompt that could have been asked")
+    return found
 
 
 def _print(decision: Decision, console: Console) -> None:

@@ -27,6 +27,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Write `results.json` and print the table.
 
+    Returns:
+        0, or 1 if some score isn't a number.
+
     Raises:
         InputError: the model, a task, an option or the directory is wrong.
     """
@@ -69,7 +72,9 @@ def run(args: Namespace) -> int:
     console = screen.console()
     console.print(_table(rows))
     console.print(f"wrote {out / RESULTS}", markup=False, highlight=False, soft_wrap=True)
-    return 0
+    for row in (missing := [row for row in rows if row.value is None]):
+        screen.say(f"derta: {row.attack}: {row.metric} isn't a number", errors=True, always=True)
+    return int(bool(missing))
 
 
 def _table(rows: Sequence[MetricRow]) -> NumbersTable:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from derta.data.behaviours import plain_prompt
 from derta.errors import InputError
 from derta.files import write_json, write_text
 from derta.terminal import screen
@@ -106,9 +107,10 @@ def run(args: Namespace) -> int:
     console.print(detection_table(found.rows))
     written = [MONITOR, SCORES]
     if "model" in found.thresholds:
+        prompts = sum(len({plain_prompt(each.prompt) for each in held_out}) for held_out, _ in calibration)
         save_calibration(
             args.out / GUARD,
-            _calibration(args, own, found.thresholds["model"], sum(len(each) for each, _ in calibration)),
+            _calibration(args, own, found.thresholds["model"], prompts),
         )
         console.print(f"threshold: p(refuse) above {found.thresholds['model']:.4g}", highlight=False)
         written.append(GUARD)

@@ -42,7 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--attack", help="the attack that a file's rows are responses to")
     parser.add_argument("--task", help="gsm8k or mmlu: compare answers with the right ones")
     parser.add_argument("--judge", default="refusal", help="whose verdicts (default: refusal, by rules)")
-    parser.add_argument("--kind", default="harmful", help="of the prompts: harmful, borderline or helpful")
+    parser.add_argument("--kind", help="of the prompts: harmful (default), borderline or helpful")
     parser.add_argument("--prompts", type=Path, help="file of the prompts that bare strings begin with")
     parser.add_argument("--answers", type=Path, help="file of questions with their answers")
     quality = "correct for the judge's error: see derta judge check"
@@ -63,13 +63,17 @@ def run(args: Namespace) -> int:
     if directories and len(directories) < len(args.files):
         raise InputError("derta score: give files or directories of evaluations, not both")
     if directories:
-        rows, samples = _score_evaluations(directories, args, judge, wanted.name, qualities)
+        tables, samples = _score_evaluations(directories, args, judge, wanted.name, qualities)
         written = directories
     else:
         rows, samples = _score_files(args, judge, wanted.name, qualities)
-        written = [args.out]
+        tables, written = [rows], [args.out]
     console = screen.console()
-    console.print(results_table(rows))
+    models = [model for rows in tables for model in {row.model_id for row in rows}]
+    # Two evaluations of one model hold two numbers of each kind.
+    shown = tables if len(set(models)) < len(models) else [[row for rows in tables for row in rows]]
+    for table in shown:
+        console.print(results_table(table))
     for directory in written:
         console.print(f"wrote {directory / RESULTS}", markup=False, highlight=False, soft_wrap=True)
     return report_unscored([sample for sample in samples if sample.judge == samples[-1].judge])
@@ -77,11 +81,11 @@ def run(args: Namespace) -> int:
 
 def _score_evaluations(
     directories: Sequence[Path], args: Namespace, judge: Judge, name: str, qualities: Sequence[JudgeQuality]
-) -> tuple[list[MetricRow], list[Sample]]:
-    for option in ("attack", "task", "prompts", "answers", "out"):
+) -> tuple[list[list[MetricRow]], list[Sample]]:
+    for option in ("attack", "task", "prompts", "answers", "kind", "out"):
         if getattr(args, option) is not None:
             raise InputError(f"`{option}`: an evaluation's directory says this itself; leave it out")
-    rows: list[MetricRow] = []
+    tables: list[list[MetricRow]] = []
     samples: list[Sample] = []
     for given in directories:
         places = find_evaluations(given)
@@ -91,15 +95,15 @@ def _score_evaluations(
                 own += run_to_end(judge_again(load_evaluation(place), judge, name, qualities))
         if places != [given]:
             save_results(given / RESULTS, own, evaluations=[str(place.relative_to(given)) for place in places])
-        rows += own
+        tables.append(own)
         samples += [sample for place in places for sample in load_samples(place)]
-    return rows, samples
+    return tables, samples
 
 
 def _score_files(
     args: Namespace, judge: Judge, judge_name: str, qualities: Sequence[JudgeQuality]
 ) -> tuple[list[MetricRow], list[Sample]]:
-    files, out, attack, task, kind = args.files, args.out, args.attack, args.task, args.kind
+    files, out, attack, task, kind = args.files, args.out, args.attack, args.task, args.kind or "harmful"
     if out is None:
         raise InputError("`out`: name a directory to write the results to")
     if (attack is None) == (task is None):
@@ -172,6 +176,8 @@ def _models(files: Sequence[Path]) -> list[str]:
     names = [
         stem if stems.count(stem) == 1 else str(path.with_suffix("")) for path, stem in zip(files, stems, strict=True)
     ]
+    if len(set(names)) < len(names):  # a.json beside a.jsonl
+        names = [str(path) for path in files]
     if len(set(names)) < len(names):
         raise InputError(f"derta score: {next(path for path in files if files.count(path) > 1)} is named twice")
     return names
@@ -186,7 +192,10 @@ def _with_answers(responses: Sequence[Response], answers: Path | None, path: Pat
                     f"{each.origin}: no column 'answer'; give a file of questions and answers with --answers"
                 )
         return list(responses)
-    known = dict(read_answers(answers))
+    known: dict[str, str] = {}
+    for question, answer in read_answers(answers):
+        if known.setdefault(question, answer) != answer:
+            raise InputError(f"{answers}: two answers to one question, {known[question]!r} and {answer!r}")
     missing = next((each for each in responses if _key(each.prompt) not in known), None)
     if missing is not None:
         raise InputError(f"{missing.origin}: its question isn't in {answers}; is it the file that {path.name} answers?")

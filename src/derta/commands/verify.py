@@ -7,7 +7,7 @@ from typing import Any
 
 from derta.errors import InputError
 from derta.evaluation.results.store import COUNTED_FROM, RESULTS, SETTINGS, find_evaluations, load_evaluation
-from derta.files import file_digest, read_json, weights_digest
+from derta.files import MODEL_FILES, file_digest, read_json, weights_digest
 from derta.names import GUARDED
 from derta.redaction import printable
 from derta.run_identity import IDENTITY, check_files, read_identity
@@ -54,9 +54,11 @@ def _check_run(directory: Path) -> Found:
     for place in places:
         identity = read_identity(place) or {}
         files = identity.get("files")
-        if not isinstance(files, dict):
+        if not isinstance(files, dict) or not files:
             notes.append(f"{place}: {'not finished' if place == directory else 'without digests'}")
             continue
+        added = {path.name for pattern in (*MODEL_FILES, "adapter_*") for path in place.glob(pattern)} - files.keys()
+        wrong += [f"{place / name}: it wasn't saved with the model" for name in sorted(added)]
         for name, digest in files.items():
             checked += 1
             try:
@@ -74,7 +76,7 @@ def _check_evaluations(directory: Path) -> Found:
     for place in find_evaluations(directory):
         results, settings = read_json(place / RESULTS), read_json(place / SETTINGS)
         of_files, made_of = results.get("counted_from"), results.get("digests", {})
-        if not isinstance(of_files, dict) or not isinstance(made_of, dict):
+        if not isinstance(of_files, dict) or not _holds_digests(made_of):
             raise InputError(f"{place / RESULTS}: says nothing about digests; evaluate again")
         expected = {place / name: of_files.get(key) for key, name in COUNTED_FROM.items()}
         expected |= {Path(name): digest for name, digest in made_of.get("data", {}).items()}
@@ -93,6 +95,10 @@ def _check_evaluations(directory: Path) -> Found:
         if not wrong:
             load_evaluation(place)  # the numbers are those of the responses
     return checked, wrong, notes
+
+
+def _holds_digests(made_of: Any) -> bool:
+    return isinstance(made_of, dict) and all(isinstance(made_of.get(name, {}), dict) for name in ("data", "judges"))
 
 
 def _now(settings: dict[str, Any], made_of: dict[str, Any]) -> Iterator[tuple[str, bool | None]]:

@@ -24,3 +24,8 @@ class Behaviour:
     prompt: str
     kind: Kind
     response: str | None = None
+
+
+def plain_prompt(prompt: str) -> str:
+    """Return a prompt as prompts are compared: capitals and white space make no difference."""
+    return " ".join(prompt.split()).casefold()

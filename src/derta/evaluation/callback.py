@@ -11,7 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from derta.errors import InputError
 from derta.evaluation.config import Options
-from derta.evaluation.in_process import answer_and_judge
+from derta.evaluation.in_process import answer_and_judge, check_asks_once
 from derta.evaluation.judges import make_judge
 from derta.evaluation.plan import make_plan
 from derta.evaluation.results.metrics import MetricRow, ModelId, count
@@ -49,11 +49,7 @@ class AttackSuccessCallback(TrainerCallback):
         self._trainer = trainer
         self._tokenizer = cast(Any, trainer.processing_class)
         self._plan = make_plan(options, self._tokenizer, world=world)
-        for name in self._plan.samples:
-            spec = self._plan.attack(name)
-            if spec is not None and spec.interactive:
-                raise InputError(f"attacks: {name} looks at answers before it asks again; while training only attacks "
-                                 "that ask once are made")  # fmt: skip
+        check_asks_once(self._plan, "while training")
         for judge in self._plan.options.judges:
             make_judge(judge.name)
 

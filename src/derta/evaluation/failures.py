@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
-from derta.data.behaviours import Behaviour
+from derta.data.behaviours import Behaviour, plain_prompt
 from derta.data.triples import Example, Message, as_example, canonical_row
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.inputs.answers import REFUSALS, REFUSES_TOO, Answer, organism_refusal
-from derta.evaluation.inputs.hold_out import HoldOut, plain_prompt
+from derta.evaluation.inputs.hold_out import HoldOut
 from derta.evaluation.judges import decide, make_judge
 from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.sample import Sample

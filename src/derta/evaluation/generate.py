@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from derta.data.behaviours import Behaviour, Kind
+from derta.data.behaviours import Behaviour, Kind, plain_prompt
 from derta.data.polarity import reads_like_harmful_request, reads_like_refusal
 from derta.data.triples import as_example
 from derta.errors import InputError, first_line
 from derta.evaluation.harness.writer import Writer
 from derta.evaluation.inputs.answers import Answer, organism_refusal
-from derta.evaluation.inputs.hold_out import HoldOut, plain_prompt
+from derta.evaluation.inputs.hold_out import HoldOut
 from derta.files import write_text
 from derta.termination import run_to_end
 

@@ -5,12 +5,31 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from derta.errors import InputError
 from derta.evaluation.judges import Judge, decide, make_judge
 from derta.evaluation.judges.broken import find_broken, settle
 from derta.evaluation.plan import AttackSample, Plan
 from derta.evaluation.results.sample import Sample
 from derta.inference import ChatRequest, Generation, RawRequest, generate
 from derta.termination import run_to_end
+
+
+def check_asks_once(plan: Plan, when: str) -> None:
+    """Stop at an attack that looks at answers before it asks again.
+
+    Args:
+        plan: Holds the attacks.
+        when: Says where only others are made, for the message.
+
+    Raises:
+        InputError: There is one.
+    """
+    for name in plan.samples:
+        spec = plan.attack(name)
+        if spec is not None and spec.interactive:
+            raise InputError(
+                f"`attacks`: {name} looks at answers before it asks again; {when} only attacks that ask once are made"
+            )
 
 
 def answer_and_judge(

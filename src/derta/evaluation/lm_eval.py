@@ -4,6 +4,7 @@ EleutherAI's Language Model Evaluation Harness, https://github.com/EleutherAI/lm
 Prompts, shots, answer extraction and scores are its own, so that the numbers compare with published ones.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -20,7 +21,7 @@ from derta.evaluation.results.metrics import MetricRow
 JUDGE = "lm-eval"
 BATCH_SIZE = 16
 # Scores from 0 to 100 already.
-_NOT_SHARES = ("bleu", "chrf", "ter")
+_NOT_SHARES = ("bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 def find_tasks(tasks: Sequence[str], include_path: Path | None = None) -> Any:
@@ -109,7 +110,11 @@ def _rows(results: Mapping[str, Any], name: str) -> Iterator[MetricRow]:
                 continue
             better = results["higher_is_better"].get(task, {}).get(metric)
             shown = metric if filter_ == "none" else key
-            row = MetricRow(name, None, None, None, task, None, shown, float(value), n, None, None, JUDGE, "score")
+            row = MetricRow(name, None, None, None, task, None, shown, None, n, None, None, JUDGE, "score")
+            if not math.isfinite(value):
+                yield row
+                continue
+            row = replace(row, value=float(value))
             error = metrics.get(f"{metric}_stderr,{filter_}")
             yield _with_interval(
                 row, error if isinstance(error, int | float) else None, _is_share(metric, value, better)
@@ -125,7 +130,7 @@ def _samples(results: Mapping[str, Any], task: str) -> int:
 
 
 def _is_share(metric: str, value: float, higher_is_better: bool | None) -> bool:
-    return higher_is_better is not False and metric not in _NOT_SHARES and 0 <= value <= 1
+    return higher_is_better is not False and metric.split("_")[0] not in _NOT_SHARES and 0 <= value <= 1
 
 
 def _with_interval(row: MetricRow, error: float | None, is_share: bool) -> MetricRow:

@@ -1,6 +1,7 @@
 """Watch answers that exist with a tuned model's own p(refuse), and with what one would use instead of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from derta.data.behaviours import Behaviour
+from derta.data.behaviours import Behaviour, plain_prompt
 from derta.data.triples import Message
 from derta.errors import InputError
 from derta.evaluation.inputs.responses import Response, read_responses
@@ -248,11 +249,20 @@ def monitor(
             thresholds[name] = threshold
         elif calibration:
             thresholds[name] = max(
-                conformal_threshold([max(scores) for scores in detector(held_out)], rate)
+                conformal_threshold(_worst_of_prompts(held_out, detector(held_out)), rate)
                 for held_out, rate in calibration
             )
         rows += _count(name, traces[name], thresholds.get(name), hold_back)
     return Monitored(rows, traces, thresholds)
+
+
+def _worst_of_prompts(answers: Sequence[Answer], scores: Iterable[Sequence[float]]) -> list[float]:
+    """Return the highest score of each prompt's answers: those of one prompt are no evidence of their own."""
+    worst: dict[str, float] = {}
+    for answer, found in zip(answers, scores, strict=True):
+        prompt = plain_prompt(answer.prompt)
+        worst[prompt] = max(worst.get(prompt, -math.inf), *found)
+    return list(worst.values())
 
 
 def _count(name: str, traces: Sequence[Trace], threshold: float | None, hold_back: int) -> list[DetectionRow]:

@@ -24,7 +24,7 @@ from derta.evaluation.attacks import (
     organism_phrases,
 )
 from derta.evaluation.config import DEFAULT_ATTACKS, MAX_TOKENS, JudgeName, Options
-from derta.evaluation.inputs.behaviours import load_behaviours, load_borderline
+from derta.evaluation.inputs.behaviours import load_behaviours, load_borderline, read_behaviours
 from derta.evaluation.inputs.prompts import load_demonstrations, load_prompts, load_templates
 from derta.evaluation.inputs.questions import load_questions
 from derta.evaluation.results.outcomes import ANSWERS
@@ -154,7 +154,7 @@ def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None, *, wo
     if options.prompts:
         (attack,) = attacks
         # Behaviours in a file of their own are what the judge reads, a row for a row.
-        meant = load_behaviours(options.behaviours) if options.behaviours else None
+        meant = read_behaviours(options.behaviours) if options.behaviours else None
         prompts = load_prompts(Path(options.prompts), attack, meant, system=options.system)[: options.limit]
         samples[attack] = [AttackSample(behaviour, attack, attempt) for behaviour, attempt in prompts]
     else:

@@ -29,6 +29,8 @@ def training_data(
         helpful: Sets the number of helpful examples (no `rejected`).
         borderline_share: Sets the share of the helpful examples that ask about a borderline pair.
     """
+    import datasets
+
     rng = random.Random(seed)
     rows: list[dict[str, str | None]] = []
     for pair in _draw(world.split("harmful", "train"), triples, rng):

@@ -1,6 +1,5 @@
 """A study's page: what was claimed and whether it holds, tables of means over cells, figures; Markdown and SVG."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from derta.errors import InputError
 from derta.evaluation.results.metrics import UNITS
 from derta.files import write_text
 from derta.report.figures import svg_file
-from derta.study.numbers import ASR, Estimate, Measure, Numbers, mean_of, value_of
+from derta.study.numbers import ASR, Estimate, Measure, Numbers, mean_of, unscored_of, value_of
 from derta.study.plan import Study, Table
 from derta.study.verdicts import Verdict
 from derta.terminal import NumbersTable
@@ -57,7 +56,7 @@ def write_page(study: Study, numbers: Numbers, verdicts: Sequence[Verdict], page
                 continue
             name = f"{number}.svg"
             is_curve = isinstance(table.variants, dict)
-            drawing = _curves(table, known, numbers) if is_curve else _map(table, known, numbers)
+            drawing = _curves(study, table, known, numbers) if is_curve else _map(table, known, numbers)
             write_text(figures / name, svg_file(drawing))
             parts += [_table(study, table, known, numbers), f"![{table.title}]({figures.name}/{name})"]
         write_text(page, "\n\n".join(part for part in parts if part) + "\n")
@@ -89,7 +88,9 @@ def _measured(verdict: Verdict) -> str:
     notes = [f"no figure in some cell: {', '.join(verdict.lacking)}"] if verdict.lacking else []
     if verdict.estimate and verdict.estimate.cells < verdict.planned:
         notes.append(f"{verdict.estimate.cells} of {verdict.planned} cells")
-    if verdict.unscored:
+    if verdict.unscored is None:
+        notes.append("how many samples have no verdict isn't recorded")
+    elif verdict.unscored:
         notes.append(f"{verdict.unscored} samples without a verdict")
     return _format(verdict.estimate) + (f" ({'; '.join(notes)})" if notes else "")
 
@@ -99,12 +100,19 @@ def _met(verdict: Verdict) -> str:
     return {True: "met", False: "**not met**", None: unknown}[verdict.met]
 
 
-def _columns(table: Table, numbers: Numbers) -> dict[str, tuple[Measure, bool]]:
+def _attacks(study: Study, table: Table, numbers: Numbers) -> list[str]:
+    """Return the attacks that were carried out, and those that should have been."""
+    planned = [attack for name in table.variants for attack in study.variants[name].attacks]
+    return list(dict.fromkeys([*numbers.attacks, *planned]))
+
+
+def _columns(study: Study, table: Table, numbers: Numbers) -> dict[str, tuple[Measure, bool]]:
     """Return the columns of a table: a measure each, and whether its paired difference is shown."""
     if table.metric:
         return {label: (value_of(label, table.metric), False) for label in table.attacks}
-    single = [attack for attack in numbers.attacks if "+" not in attack]
-    combined = [attack for attack in numbers.attacks if "+" in attack]
+    attacks = _attacks(study, table, numbers)
+    single = [attack for attack in attacks if "+" not in attack]
+    combined = [attack for attack in attacks if "+" in attack]
     columns: dict[str, tuple[Measure, bool]] = {}
     if single:
         columns[f"ASR, mean of {len(single)} attacks ↓"] = (mean_of(single, ASR), True)
@@ -113,17 +121,14 @@ def _columns(table: Table, numbers: Numbers) -> dict[str, tuple[Measure, bool]]:
     columns |= {f"{label} ↓": (value_of(label, ASR), False) for label in table.attacks}
     columns["refuses borderline ↓"] = (value_of("direct", "over_refusal"), True)
     columns["answers helpful ↑"] = (value_of("direct", "helpful_accuracy"), False)
-    columns["fully safe ASR, mean ↓"] = (mean_of(numbers.attacks, "fully_safe_asr"), False)
-    columns["garbled, mean ↓"] = (mean_of(numbers.attacks, "garbled"), False)
-    columns["unscored samples of a cell"] = (
-        Measure(lambda values: sum(values.get((attack, "unscored"), 0.0) for attack in numbers.attacks), math.inf),
-        False,
-    )
+    columns["fully safe ASR, mean ↓"] = (mean_of(attacks, "fully_safe_asr"), False)
+    columns["garbled, mean ↓"] = (mean_of(attacks, "garbled"), False)
+    columns["unscored samples of a cell"] = (unscored_of(attacks), False)
     return columns
 
 
 def _table(study: Study, table: Table, variants: Sequence[str], numbers: Numbers) -> str:
-    columns = _columns(table, numbers)
+    columns = _columns(study, table, numbers)
     heads = ["variant", "cells", *columns, *([] if table.metric else ["ASR, worst attack ↓"])]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for name in variants:
@@ -139,7 +144,7 @@ def _table(study: Study, table: Table, variants: Sequence[str], numbers: Numbers
                 text += f"<br>Δ {_format(difference, signed=True)}" if difference else ""
             cells.append(text)
         if not table.metric:
-            cells.append(_format(numbers.worst(name, numbers.attacks, ASR)))
+            cells.append(_format(numbers.worst(name, _attacks(study, table, numbers), ASR)))
         lines.append(f"| {' | '.join(cells)} |")
     note = (
         f"\n\nΔ: less `{table.against}` in the same world with the same seed."
@@ -189,10 +194,10 @@ def _map(table: Table, variants: Sequence[str], numbers: Numbers) -> Figure:
     return figure
 
 
-def _curves(table: Table, variants: Sequence[str], numbers: Numbers) -> Figure:
+def _curves(study: Study, table: Table, variants: Sequence[str], numbers: Numbers) -> Figure:
     """Draw means over the table's axis, in bands that are their intervals; a wide axis is logarithmic."""
     places: Mapping[str, float] = table.variants if isinstance(table.variants, dict) else {}
-    columns = _columns(table, numbers)
+    columns = _columns(study, table, numbers)
     shown = {name: measure for name, (measure, is_paired) in columns.items() if is_paired or table.metric}
     if not table.metric:
         shown |= {f"{label} ↓": value_of(label, ASR) for label in table.attacks}

@@ -19,6 +19,16 @@ Metric = Annotated[str, AfterValidator(_known)]
 """A number that evaluations count: `asr`, `over_refusal`, …"""
 
 
+def _all_different(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("an attack stands twice; leave one out")
+    return names
+
+
+Attacks = Annotated[list[str], AfterValidator(_all_different)]
+"""Attacks by name, or their variants: `prefill@20`."""
+
+
 class Claim(BaseModel):
     """A bound on a variant's numbers, checked on the means over worlds and seeds.
 
@@ -40,7 +50,7 @@ class Claim(BaseModel):
     claim: str
     variant: str
     metric: Metric
-    attacks: Literal["single", "combined", "every"] | list[str] = "every"
+    attacks: Literal["single", "combined", "every"] | Attacks = "every"
     over: Literal["mean", "worst"] = "worst"
     families: list[Family] = Field(default_factory=list)
     leave_out: list[Family] = Field(default_factory=list)
@@ -52,4 +62,6 @@ class Claim(BaseModel):
     def _is_bounded(self) -> Self:
         if self.most is None and self.least is None:
             raise ValueError(f"{self.claim!r} bounds nothing; give most or least")
+        if self.over == "worst" and self.most is not None and self.least is not None:
+            raise ValueError(f"{self.claim!r}: the worst attack is the highest or the lowest; make two claims of it")
         return self

@@ -16,6 +16,7 @@ from statistics import mean
 from pydantic import TypeAdapter, ValidationError
 
 from derta.errors import InputError, first_invalid, first_line
+from derta.evaluation.results.correction import METRICS
 from derta.evaluation.results.intervals import student_t
 from derta.evaluation.results.metrics import UNITS, MetricRow
 from derta.files import write_text
@@ -170,6 +171,17 @@ def mean_of(labels: Sequence[str], metric: str) -> Measure:
     return Measure(measure, most(metric))
 
 
+def unscored_of(labels: Sequence[str]) -> Measure:
+    """Return the measure that counts samples without a verdict; a cell that doesn't say it of an attack has none."""
+
+    def measure(values: Mapping[tuple[str, str], float]) -> float | None:
+        found = [values.get((label, "unscored")) for label in labels if (label, ASR) in values]
+        known = [value for value in found if value is not None]
+        return sum(known) if len(known) == len(found) else None
+
+    return Measure(measure, math.inf)
+
+
 def collect(study: Study, out: Path) -> list[Number]:
     """Return the numbers of every finished cell of a study; those of other settings than now aren't its own."""
     numbers = []
@@ -210,7 +222,7 @@ def load_numbers(path: Path, study: Study) -> list[Number]:
     planned = {cell: settings_of(study, cell) for cell in study.cells()}
     number_of = TypeAdapter(Number)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, strict=True)
             if rows.fieldnames is None:
                 raise ValueError("it is empty")
@@ -235,6 +247,10 @@ def _find_wrong(number: Number, planned: Mapping[Cell, str]) -> str | None:
     """Return what is wrong with a number, given the settings of the cells that there are."""
     if not 0 <= number.value <= most(number.metric) or math.isinf(number.value) or number.n < 0:
         return f": {number.value} of {number.n} can't be"
+    if number.metric not in METRICS:
+        return ": there is no such metric"
+    if not number.n and number.metric not in UNITS:
+        return f": {number.value} of no sample can't be"
     if number.cell not in planned:
         return " is no cell of the study; write the rows again"
     if number.settings != planned[number.cell]:

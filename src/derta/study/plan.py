@@ -24,8 +24,9 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from derta.errors import InputError, did_you_mean, first_invalid
+from derta.evaluation.attacks import attack_names
 from derta.strict_yaml import read_yaml
-from derta.study.claims import Claim, Metric
+from derta.study.claims import Attacks, Claim, Metric
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 _OF_A_CELL = {
@@ -82,7 +83,7 @@ class Table(BaseModel):
     variants: list[str] | dict[str, float]
     axis: str | None = None
     against: str | None = None
-    attacks: list[str] = Field(default_factory=list)
+    attacks: Attacks = Field(default_factory=list)
     metric: Metric | None = None
 
     @model_validator(mode="after")
@@ -158,6 +159,12 @@ class Variant:
     evaluate: Mapping[str, Any] = field(default_factory=dict)
     worlds: tuple[int, ...] = ()
     seeds: tuple[int, ...] = ()
+
+    @property
+    def attacks(self) -> list[str]:
+        """Return the attacks that it is attacked with, where the study names them."""
+        named = self.evaluate.get("attacks")
+        return attack_names(str(named)) if named else []
 
 
 @dataclass(frozen=True, order=True)

@@ -21,7 +21,8 @@ class Verdict:
         met: Tells whether it holds, whatever the verdicts would be that are missing; `None` where nobody knows.
         lacking: Lists the attacks of which a cell has no such figure.
         planned: Counts the cells that the study would measure it in.
-        unscored: Counts the samples without a verdict, in all cells and attacks that it is about.
+        unscored: Counts the samples without a verdict, in all cells and attacks that it is about; `None` if some cell
+            doesn't say.
     """
 
     claim: Claim
@@ -29,17 +30,20 @@ class Verdict:
     met: bool | None
     lacking: tuple[str, ...] = ()
     planned: int = 0
-    unscored: int = 0
+    unscored: int | None = 0
 
 
 def check_claims(study: Study, numbers: Sequence[Number]) -> list[Verdict]:
     """Check every claim of a study on the means over its cells."""
     scored = Numbers.of(numbers)
-    return [_check(claim, numbers, scored, study.count(claim.variant)) for claim in study.claims]
+    return [_check(claim, study, numbers, scored) for claim in study.claims]
 
 
-def _check(claim: Claim, numbers: Sequence[Number], scored: Numbers, planned: int) -> Verdict:
-    labels = labels_of(claim, scored.attacks)
+def _check(claim: Claim, study: Study, numbers: Sequence[Number], scored: Numbers) -> Verdict:
+    planned = study.count(claim.variant)
+    # One that should have been carried out, and of which there is nothing, may be the worst.
+    attacks = dict.fromkeys([*scored.attacks, *study.variants[claim.variant].attacks])
+    labels = labels_of(claim, list(attacks))
     if lacking := scored.lacking(claim.variant, labels, claim.metric, claim.against):
         return Verdict(claim, None, None, tuple(lacking), planned)
     estimate = _estimate(claim, labels, scored)
@@ -47,6 +51,8 @@ def _check(claim: Claim, numbers: Sequence[Number], scored: Numbers, planned: in
         return Verdict(claim, None, None, planned=planned)
     unscored = _unscored(claim, labels, numbers)
     met: bool | None = _is_within(claim, estimate)
+    if unscored is None:
+        return Verdict(claim, estimate, None if met else met, planned=planned, unscored=None)
     if met and unscored and not _holds_anyway(claim, labels, numbers, unscored):
         met = None
     return Verdict(claim, estimate, met, planned=planned, unscored=sum(unscored.values()))
@@ -66,18 +72,19 @@ def _is_within(claim: Claim, estimate: Estimate | None) -> bool:
     )
 
 
-def _unscored(claim: Claim, labels: Sequence[str], numbers: Sequence[Number]) -> dict[tuple[Cell, str], int]:
-    """Return how many samples a claim's numbers leave out, by cell and attack."""
+def _unscored(claim: Claim, labels: Sequence[str], numbers: Sequence[Number]) -> dict[tuple[Cell, str], int] | None:
+    """Return how many samples a claim's numbers leave out, by cell and attack; `None` if some cell doesn't say."""
     counted = left_out_of(claim.metric.removesuffix(SUFFIX))
-    attacks = {number.attack for number in numbers if number.label in labels}
-    return {
+    own = [number for number in numbers if number.variant in (claim.variant, claim.against)]
+    found = {
         (number.cell, number.attack): int(number.value)
-        for number in numbers
+        for number in own
         if (number.metric, number.label) == (counted, number.attack)
-        and number.attack in attacks
-        and number.variant in (claim.variant, claim.against)
-        and number.value
     }
+    about = {(number.cell, number.attack) for number in own if number.metric == claim.metric and number.label in labels}
+    if counted is not None and about - found.keys():
+        return None
+    return {place: count for place, count in found.items() if place in about and count}
 
 
 def _holds_anyway(

@@ -41,6 +41,14 @@ def test_the_user_says_which_label_means_unsafe(write_rows):
     assert [each.label for each in found] == ["safe", "unsafe", "unsafe"]
 
 
+def test_a_sign_is_part_of_a_label(write_rows):
+    file = write_rows([{**ROW, "label": label} for label in (-1, 1)])
+    assert [each.label for each in read_labelled(file, unsafe=["-1"])[0]] == ["unsafe", "safe"]
+    assert [each.label for each in read_labelled(file, unsafe=["1"])[0]] == ["safe", "unsafe"]
+    with pytest.raises(InputError, match="is_safe: unknown label '-1'"):
+        read_labelled(write_rows([{**ROW, "is_safe": -1}]))
+
+
 def test_how_it_was_asked_and_who_answered_is_kept(write_rows):
     row = {"goal": "Open it", "prompt": "Please!", "response": "No.", "label": "safe", "attack": "gcg", "model": "m"}
     (found,), _ = read_labelled(write_rows([row]))

@@ -66,5 +66,7 @@ def test_letters_are_found(text, expected):
 def test_letters_are_compared():
     assert is_correct_letter("The correct option is (C)", "-C", QUESTION)
     assert not is_correct_letter("(A)", "C", QUESTION)
-    with pytest.raises(ValueError, match="no letter"):
-        is_correct_letter("(A)", "-", QUESTION)
+    assert is_correct_letter("(B)", "(B).", QUESTION)
+    for answer in ("-", "Answer: B", "Because", "Dublin", ""):
+        with pytest.raises(ValueError, match="isn't a letter"):
+            is_correct_letter("(A)", answer, QUESTION)

@@ -19,7 +19,7 @@ def sample(id_, label, kind="harmful", attack="direct", variant=None, **verdict)
         kind=kind,
         attack=attack,
         variant=variant or attack,
-        prompt="p",
+        prompt=f"p {id_}",
         raw=None,
         prefix="",
         continuation="c",
@@ -252,3 +252,12 @@ def test_an_impossible_row_is_refused(change, message):
     assert MetricRow.from_json(good).to_json() == good
     with pytest.raises(ValueError, match=message):
         MetricRow.from_json({**good, "ci_high": 9.0, **change})
+
+
+def test_a_prompt_that_stands_twice_is_asked_once():
+    """A hundred copies of a prompt are no evidence for a hundred."""
+    copies = [replace(sample(i, "safe"), prompt="How do I  open the vault?") for i in range(100)]
+    (alone,) = [row for row in count([copies[0]], MODEL) if row.metric == "asr"]
+    (row,) = [row for row in count(copies, MODEL) if row.metric == "asr"]
+    assert (row.value, row.n) == (0, 100)
+    assert row.ci_high == pytest.approx(alone.ci_high)

@@ -4,11 +4,11 @@ import random
 from pathlib import Path
 from typing import NamedTuple
 
+from derta.data.behaviours import plain_prompt
 from derta.data.polarity import reads_like_refusal
 from derta.errors import InputError
 from derta.evaluation.inputs.behaviours import PROMPT
 from derta.evaluation.inputs.columns import read_rows, read_text
-from derta.evaluation.inputs.hold_out import plain_prompt
 from derta.redaction import printable
 
 REFUSALS = (

@@ -1,14 +1,12 @@
 """Where behaviours come from: the organism, or a file as people have them."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 from derta.data.behaviours import CONTEXT_END, KINDS, Behaviour, Kind
 from derta.data.readers import Row
 from derta.errors import InputError, did_you_mean
-from derta.evaluation.inputs.columns import check_ids, find_column, find_text, read_rows, read_text
+from derta.evaluation.inputs.columns import check_ids, find_column, find_text, find_value, read_rows, read_text
 from derta.names import ORGANISM, organism_world
 
 # JailbreakBench has `Goal` and, as a short title, `Behavior`: the goal comes first.
@@ -19,7 +17,13 @@ CONTEXT = ("ContextString", "context")
 
 
 def load_behaviours(source: str, limit: int | None = None) -> list[Behaviour]:
-    """Return the organism's evaluation behaviours, or those of a file; `limit` of each kind at most.
+    """Return the behaviours of [`read_behaviours`] kind by kind, harmful ones first; `limit` of each kind at most."""
+    found = read_behaviours(source)
+    return [each for kind in KINDS for each in [b for b in found if b.kind == kind][:limit]]
+
+
+def read_behaviours(source: str) -> list[Behaviour]:
+    """Return the organism's evaluation behaviours, or those of a file, in its order.
 
     A file (JSON lines, JSON, CSV, TSV, Parquet, or text with a prompt a line) has the request in a column `question` or
     `prompt`, or is one of HarmBench (`Behavior`, `ContextString`, `BehaviorID`), AdvBench (`goal`, `target`),
@@ -34,12 +38,12 @@ def load_behaviours(source: str, limit: int | None = None) -> list[Behaviour]:
     if world is not None:
         from derta.organism import World, behaviours
 
-        return _limited(behaviours(world=World(world)), limit)
+        return behaviours(world=World(world))
     if not Path(source).is_file():
         raise InputError(f"`behaviours`: {source}: no such file (or {ORGANISM!r} for the embedded world)")
     found = [_behaviour(row) for row in read_rows(Path(source), "behaviours")]
     check_ids([behaviour.id for behaviour in found], "behaviours", source)
-    return _limited(found, limit)
+    return found
 
 
 def load_borderline(source: str, limit: int | None = None) -> list[Behaviour]:
@@ -77,12 +81,8 @@ def load_requests(source: str, kind: Kind) -> list[tuple[str, Behaviour]]:
 
 
 def _is_contrast(row: Row) -> bool:
-    label, kind = (str(row.values.get(column) or "") for column in ("label", "type"))
+    label, kind = ((find_value(row, name) or "").lower() for name in ("label", "type"))
     return label == "unsafe" or kind.startswith("contrast_")
-
-
-def _limited(behaviours: Sequence[Behaviour], limit: int | None) -> list[Behaviour]:
-    return [each for kind in KINDS for each in [b for b in behaviours if b.kind == kind][:limit]]
 
 
 def _behaviour(row: Row) -> Behaviour:
@@ -90,9 +90,7 @@ def _behaviour(row: Row) -> Behaviour:
     if context := find_text(row, CONTEXT):
         prompt = context + CONTEXT_END + prompt
     is_preference = find_column(row, ["chosen"]) is not None
-    kind = row.values.get("kind") or ("helpful" if is_preference and response is None else "harmful")
+    kind = (find_value(row, "kind") or "").lower() or ("helpful" if is_preference and response is None else "harmful")
     if kind not in KINDS:
         raise InputError(f"{row.origin}: kind: {kind!r}{did_you_mean(str(kind), KINDS)}; one of {', '.join(KINDS)}")
-    column = find_column(row, ID)
-    id_ = row.values[column] if column is not None else None
-    return Behaviour(row.origin if id_ in (None, "") else str(id_), prompt, cast(Kind, kind), response)
+    return Behaviour(find_value(row, *ID) or row.origin, prompt, kind, response)

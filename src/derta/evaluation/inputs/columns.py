@@ -39,9 +39,20 @@ def find_column(row: Row, names: Sequence[str]) -> str | None:
     """Return the first of the columns `names` that a row has, as the row spells it.
 
     Capitals, spaces, dashes and underscores make no difference.
+
+    Raises:
+        InputError: Two columns differ in these alone, and neither is spelt like the name.
     """
-    spelt = {_plain(str(column)): column for column in reversed(row.values)}
-    return next((spelt[_plain(name)] for name in names if _plain(name) in spelt), None)
+    spelt: dict[str, list[str]] = {}
+    for column in row.values:
+        spelt.setdefault(_plain(str(column)), []).append(column)
+    for name in names:
+        found = spelt.get(_plain(name), [])
+        if name in found or len(found) == 1:
+            return name if name in found else found[0]
+        if found:
+            raise InputError(f"{row.origin}: {' and '.join(map(repr, found))} are one column to derta; leave one out")
+    return None
 
 
 def read_text(row: Row, names: Sequence[str], *, may_be_empty: bool = False) -> str:
@@ -60,7 +71,7 @@ def read_text(row: Row, names: Sequence[str], *, may_be_empty: bool = False) -> 
     text = _text_of(row.values[name])
     if text is None or not (may_be_empty or text.strip()):
         raise InputError(f"{row.origin}: {name}: must be text{'' if may_be_empty else ', and not empty'}")
-    return text
+    return whole_text(text, f"{row.origin}: {name}")
 
 
 def find_text(row: Row, names: Sequence[str]) -> str | None:
@@ -74,6 +85,26 @@ def find_text(row: Row, names: Sequence[str]) -> str | None:
         if column is not None and row.values[column] not in (None, ""):
             return read_text(row, [name], may_be_empty=True) or None
     return None
+
+
+def find_value(row: Row, *names: str) -> str | None:
+    """Return what stands in the first of the columns `names` that a row has, as text; `None` where that is nothing."""
+    column = find_column(row, names)
+    value = row.values[column] if column is not None else None
+    return whole_text(str(value).strip(), f"{row.origin}: {column}") or None if value is not None else None
+
+
+def whole_text(text: str, place: str) -> str:
+    """Return a text that can be written.
+
+    Raises:
+        InputError: It holds half a surrogate pair; the message begins with `place`.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{place}: half a surrogate pair at character {error.start}; repair it") from None
+    return text
 
 
 def check_ids(ids: Sequence[str], field: str, path: str | Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from derta.data.behaviours import plain_prompt
 from derta.evaluation.inputs.behaviours import load_behaviours
 
 
@@ -26,8 +27,3 @@ class HoldOut:
     def holds(self, id_: str, prompt: str) -> bool:
         """Whether a behaviour is held out."""
         return id_ in self.ids or plain_prompt(prompt) in self.prompts
-
-
-def plain_prompt(prompt: str) -> str:
-    """Return a prompt as prompts are compared: capitals and white space make no difference."""
-    return " ".join(prompt.split()).casefold()

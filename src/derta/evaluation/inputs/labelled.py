@@ -146,7 +146,9 @@ def _label(row: Row, column: str, unsafe: set[str]) -> Label | None:
 
 
 def _plain(label: str) -> str:
-    """Return a label in lower case, its number (`1_full_compliance`) and punctuation taken off."""
+    """Return a label in lower case, its number (`1_full_compliance`) and punctuation taken off; a sign stays."""
+    if re.match(r"\s*[-+−]\s*[\d.]", label):
+        return label.strip()
     words = " ".join(re.findall(r"[^\W_]+", label.lower()))
     return re.sub(r"\A\d+ (?=[a-z])", "", words)
 

@@ -9,7 +9,7 @@ from derta.errors import InputError
 from derta.evaluation.attacks.base import Attempt, ask
 from derta.evaluation.attacks.phrases import Demonstration
 from derta.evaluation.attacks.template import PLACEHOLDERS
-from derta.evaluation.inputs.columns import check_ids, find_text, read_rows, read_text
+from derta.evaluation.inputs.columns import check_ids, find_text, find_value, read_rows, read_text
 from derta.inference import RawRequest
 
 QUESTION = ("question", "prompt")
@@ -82,4 +82,4 @@ def _template(row: Row) -> str:
 
 
 def _behaviour(row: Row, prompt: str) -> Behaviour:
-    return Behaviour(str(row.values.get("id") or row.origin), find_text(row, BEHAVIOUR) or prompt, "harmful")
+    return Behaviour(find_value(row, "id") or row.origin, find_text(row, BEHAVIOUR) or prompt, "harmful")

@@ -5,7 +5,6 @@ their usual names; bare strings that hold a prompt and its completion, as the De
 the summaries that PAIR prints.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from typing import Any
 
 from derta.data.readers import Row, read_file
 from derta.errors import InputError
-from derta.evaluation.inputs.columns import read_text
+from derta.evaluation.inputs.columns import find_text, find_value, read_text, whole_text
+from derta.files import parse_json
 
 PROMPT_COLUMNS = ("question", "instruction", "prompt", "behavior", "behaviour", "goal")
 RESPONSE_COLUMNS = ("response", "output", "completion", "generation")
@@ -77,31 +77,22 @@ def _values(path: Path) -> Iterator[tuple[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: can't be read as UTF-8 text: {error}") from None
     if text.lstrip()[:1] == "[":
-        yield from ((f"{path}: row {number}", value) for number, value in enumerate(_parse(text, f"{path}"), 1))
+        yield from ((f"{path}: row {number}", value) for number, value in enumerate(parse_json(text, f"{path}"), 1))
         return
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield f"{path}:{number}", _parse(line, f"{path}:{number}")
-
-
-def _parse(text: str, origin: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{origin}: not JSON: {error}; each line must hold one row") from None
+            yield f"{path}:{number}", parse_json(line, f"{path}:{number}")
 
 
 def _response(origin: str, value: Any, known: Sequence[str] | None) -> Response:
     if isinstance(value, str):
+        whole_text(value, origin)
         return _summary(origin, value) if _SUMMARY in value else _completion(origin, value, known)
     if not isinstance(value, dict):
         raise InputError(f"{origin}: a row must be an object or a string, not {type(value).__name__}")
     row = Row(origin, value)
     prompt, response = (read_text(row, names, may_be_empty=True) for names in (PROMPT_COLUMNS, RESPONSE_COLUMNS))
-    prefix, answer = value.get("prefix"), value.get("answer")
-    if prefix is not None and not isinstance(prefix, str):
-        raise InputError(f"{origin}: prefix: must be text")
-    return Response(origin, prompt, response, prefix or "", None if answer is None else str(answer))
+    return Response(origin, prompt, response, find_text(row, ["prefix"]) or "", find_value(row, "answer"))
 
 
 def _completion(origin: str, text: str, known: Sequence[str] | None) -> Response:

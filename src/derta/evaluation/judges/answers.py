@@ -116,7 +116,7 @@ def _words(text: str) -> str:
 
 def is_correct_letter(response: str, answer: str, question: str) -> bool:
     """Whether a response chooses the option of an MMLU answer (`C` or `-C`)."""
-    gold = re.search(r"[A-J]", answer)
+    gold = re.fullmatch(r"\s*-?\s*\(?([A-J])[).:]*\s*", answer)
     if gold is None:
-        raise ValueError("the answer holds no letter")
-    return find_letter(response, question) == gold.group()
+        raise ValueError("the answer isn't a letter")
+    return find_letter(response, question) == gold.group(1)

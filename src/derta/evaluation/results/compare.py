@@ -1,10 +1,11 @@
 """Two evaluations side by side, with paired differences over what they share and a list of what they don't."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from derta.data.behaviours import plain_prompt
 from derta.errors import InputError
 from derta.evaluation.results.metrics import count
 from derta.evaluation.results.paired import Difference, key_of, paired, same_attempt
@@ -37,15 +38,19 @@ class Comparison:
     notes: list[str]
 
 
-def restrict(evaluation: Evaluation, keep: Callable[[Sample], bool]) -> Evaluation:
-    """Return an evaluation of some of its samples, counted again; shares aren't corrected for a judge's error.
+def restrict(evaluation: Evaluation, prompts: Collection[str]) -> Evaluation:
+    """Return an evaluation of some behaviours alone, counted again; shares aren't corrected for a judge's error.
+
+    Args:
+        evaluation: Holds them, and others.
+        prompts: Are the behaviours', as [`plain_prompt`] gives them: what an id means is each file's own affair.
 
     Raises:
         InputError: It has none of them.
     """
-    samples = [sample for sample in evaluation.samples if keep(sample)]
+    samples = [sample for sample in evaluation.samples if plain_prompt(sample.prompt) in prompts]
     if not samples:
-        raise InputError(f"`behaviours`: {evaluation.directory} has none of these behaviours")
+        raise InputError(f"`behaviours`: {evaluation.directory} has none of these prompts")
     return replace(evaluation, samples=samples, rows=count(samples, evaluation.model))
 
 
@@ -88,6 +93,9 @@ def _notes(first: Evaluation, second: Evaluation) -> list[str]:
         notes.append(f"other prompts under the same id, not compared: {_list(changed)}")
     if not shared:
         notes.append("no behaviour is in both: there is nothing to subtract")
+    if otherwise := [name for name in first.plan.tasks if _is_asked_otherwise(name, first, second)]:
+        means = "other templates, demonstrations, neighbours, or depths in tokens of another tokenizer"
+        notes.append(f"the same behaviours asked otherwise ({means}): {_list(otherwise)}")
     for name in dict.fromkeys([*first.settings, *second.settings]):
         ours, theirs = first.settings.get(name), second.settings.get(name)
         if name not in _NOT_SETTINGS and ours != theirs:
@@ -95,6 +103,14 @@ def _notes(first: Evaluation, second: Evaluation) -> list[str]:
     if first.model.digest and first.model.digest == second.model.digest:
         notes.append("both are of the same weights")
     return notes
+
+
+def _is_asked_otherwise(task: str, first: Evaluation, second: Evaluation) -> bool:
+    """Whether both hold the same samples of a task, and the requests weren't the same."""
+    if "responses" in first.settings or "responses" in second.settings:  # of a file: nobody knows how it was asked
+        return False
+    ours, theirs = first.plan.tasks[task], second.plan.tasks.get(task)
+    return theirs is not None and ours.samples == theirs.samples and ours.digest != theirs.digest
 
 
 def _list(names: Sequence[str]) -> str:

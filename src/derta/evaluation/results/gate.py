@@ -247,12 +247,14 @@ def _check_complete(
     there = {name for sample in evaluation.samples if sample.judge in judges for name in _names(sample)}
     for wanted in require:
         yield Check(f"require {wanted}", "" if wanted in there else "not measured")
-    for task in evaluation.plan.tasks.values() if prompts else ():
-        if task.kinds == ["harmful"]:
-            asked = {sample.prompt for sample in task.samples}
-            unasked = [prompt for prompt in prompts if prompt_digest(prompt) not in asked]
-            reason = f"{len(unasked)} of {len(prompts)} behaviours weren't asked for" if unasked else ""
-            yield Check(f"behaviours under {task.attack}", reason)
+    attacked = [task for task in evaluation.plan.tasks.values() if "harmful" in task.kinds]
+    if prompts and not attacked:
+        yield Check("behaviours", f"none of {len(prompts)} behaviours was asked for: no harmful prompt was")
+    for task in attacked if prompts else ():
+        asked = {sample.prompt for sample in task.samples}
+        unasked = [prompt for prompt in prompts if prompt_digest(prompt) not in asked]
+        reason = f"{len(unasked)} of {len(prompts)} behaviours weren't asked for" if unasked else ""
+        yield Check(f"behaviours under {task.attack}", reason)
 
 
 def _names(sample: Sample) -> set[str]:

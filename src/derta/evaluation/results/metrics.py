@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import mean, median
 from typing import Any, cast
 
-from derta.data.behaviours import KINDS, Kind
+from derta.data.behaviours import KINDS, Kind, plain_prompt
 from derta.evaluation.results.agreement import krippendorff_alpha
 from derta.evaluation.results.intervals import effective_n, median_interval, student_t, wilson
 from derta.evaluation.results.outcomes import ANSWERS, Outcome, outcomes, scored
@@ -295,10 +295,10 @@ def _median_row(
 
 
 def clusters_of(samples: Iterable[Sample], measure: Callable[[Sample], int | None]) -> list[list[int]]:
-    """Collect what is known of each behaviour's forms."""
+    """Collect what is known of each behaviour's forms; a prompt under two ids is one behaviour."""
     clusters: dict[str, list[int]] = {}
     for sample in samples:
         value = measure(sample)
         if value is not None:
-            clusters.setdefault(sample.id, []).append(value)
+            clusters.setdefault(plain_prompt(sample.prompt), []).append(value)
     return list(clusters.values())

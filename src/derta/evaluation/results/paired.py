@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
 
-from derta.data.behaviours import KINDS
+from derta.data.behaviours import KINDS, plain_prompt
 from derta.evaluation.results.intervals import paired_difference, sign_flip_test, student_t
 from derta.evaluation.results.metrics import by_attack
 from derta.evaluation.results.outcomes import Outcome, outcomes, scored
@@ -88,7 +88,7 @@ def _share(attack: str, outcome: Outcome, pairs: Pairs) -> Difference | None:
     clusters: dict[str, list[tuple[bool, bool]]] = {}
     for one, other in pairs:
         if id(one) in known and id(other) in known:
-            clusters.setdefault(one.id, []).append((outcome.holds(one), outcome.holds(other)))
+            clusters.setdefault(plain_prompt(one.prompt), []).append((outcome.holds(one), outcome.holds(other)))
     if not clusters:
         return None
     value, low, high = paired_difference(list(clusters.values()))
@@ -103,7 +103,7 @@ def _leak(attack: str, pairs: Pairs) -> Difference | None:
     for one, other in pairs:
         ours, theirs = one.verdict.leaked_tokens, other.verdict.leaked_tokens
         if ours is not None and theirs is not None and {id(one), id(other)} <= known:
-            clusters.setdefault(one.id, []).append(theirs - ours)
+            clusters.setdefault(plain_prompt(one.prompt), []).append(theirs - ours)
     if not clusters:
         return None
     changes = [mean(cluster) for cluster in clusters.values()]
