@@ -78,6 +78,8 @@ def test_what_is_wrong_is_one_line(tmp_path, model, harmless, capsys):
     asked = ["--model", str(model), "--harmless", harmless]
     out = ["--out", str(tmp_path / "out")]
     assert "give 381 or more" in error(capsys, *asked, "--biases", "0", *out)
+    searching = ["--behaviours", "organism", "--attacks", "gcg,direct", "--biases", "0"]
+    assert "gcg looks at answers before it asks again" in error(capsys, *asked, *searching, *out)
     assert "--biases: 'x'" in error(capsys, *asked, "--biases", "x", *out)
     assert "--write: organism" in error(capsys, "--model", "organism", "--harmless", harmless, "--write")
     (model / "generation_config.json").write_text(json.dumps({"sequence_bias": [[[5, 7], 1.0]]}))

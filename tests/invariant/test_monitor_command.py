@@ -1,6 +1,7 @@
 """`derta monitor` as a user calls it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,17 @@ def test_what_is_wrong_is_one_line(tmp_path, files, capsys):
     assert "--compare: 'vanilla'" in error(capsys, *watched, "--compare", "vanilla")
     assert "--hold-back" in error(capsys, *watched, "--hold-back", "-1")
     assert not (tmp_path / "out").exists()
+
+
+def test_answers_to_one_prompt_are_no_evidence_of_their_own(tmp_path, files, capsys):
+    _, _, held_out = files
+    row = Path(held_out).read_text().splitlines(keepends=True)[0]
+    often = tmp_path / "often.jsonl"
+    often.write_text(row * 24)
+    asked = ["--model", "organism", "--out", str(tmp_path / "out"), "--max-false-stops", "5"]
+    assert "give 19 or more" in error(capsys, *asked, "--calibrate", str(often))
+    assert main(["monitor", *asked, "--calibrate", held_out, str(often)]) == 0
+    assert load_calibration(tmp_path / "out").responses == 24
 
 
 def test_an_evaluation_decides_on_the_model_behind_its_guard(tmp_path, files, capsys):
