@@ -1,8 +1,8 @@
 """How cleanly refusals are sampled: every harmful behaviour asked plainly, many times, at temperature 1.
 
-    python benchmarks/sampled_refusals.py --study runs/study --variants former with-start
+    python benchmarks/sampled_refusals.py --study runs/steps --variants steps-600 steps-600-start
 
-Takes the models of a study's cells (`derta study recipes/studies/organism.yaml --out runs/study`), of those worlds and
+Takes the models of a study's cells (`derta study recipes/studies/organism-steps.yaml --out runs/steps`), of those worlds and
 seeds that all the variants have. An evaluation draws a few samples of a behaviour and keeps one; this keeps all. Writes
 `benchmarks/results/sampled_refusals.json` and prints shares with intervals over cells.
 """
@@ -45,8 +45,8 @@ def sample(model: Path, world: int, limit: int, samples: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--study", type=Path, default=Path("runs/study"), help="directory of the study's cells")
-    parser.add_argument("--variants", nargs="+", default=["former", "with-start"])
+    parser.add_argument("--study", type=Path, default=Path("runs/steps"), help="directory of the study's cells")
+    parser.add_argument("--variants", nargs="+", default=["steps-600", "steps-600-start"])
     parser.add_argument("--limit", type=int, default=40, help="behaviours")
     parser.add_argument("--samples", type=int, default=128, help="of each behaviour")
     args = parser.parse_args()
