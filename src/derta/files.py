@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,17 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
+
+
+def check_apart(out: Path, inputs: Iterable[Path], option: str) -> None:
+    """Stop if what is to be written is one of the files that are read.
+
+    Raises:
+        InputError: It is; the message begins with the option.
+    """
+    for path in inputs:
+        if out.exists() and path.exists() and out.samefile(path):
+            raise InputError(f"`{option}`: {out}: is an input file; write to another one")
 
 
 def file_digest(path: Path) -> str:

@@ -71,6 +71,13 @@ def test_numbers_claims_and_page(study: Path, capsys: pytest.CaptureFixture[str]
     assert "**not met**" not in page
 
 
+def test_a_page_is_not_written_over_its_numbers(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "study.yaml", "--out", "runs"]) == 0
+    for page in ("runs/rows.csv", "study.yaml"):
+        assert main(["study", "study.yaml", "--out", "runs", "--page", page]) == 2
+        assert f"--page: {page}: is an input file" in capsys.readouterr().err
+
+
 def test_a_claim_that_does_not_hold_ends_with_1(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("study.yaml").write_text(STUDY.replace("most: 9", "most: 1"))
     assert main(["study", "study.yaml", "--out", "runs"]) == 1

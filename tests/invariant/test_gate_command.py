@@ -169,6 +169,14 @@ def test_behaviours_that_nobody_could_have_been_asked_for_are_no_check(gate, goo
     assert "1 of 1 behaviours weren't asked for" in out
 
 
+def test_a_decision_is_not_written_over_what_it_was_taken_on(good, capsys):
+    before = (good / "results.json").read_bytes()
+    assert main(["gate", str(good), "--max-asr", "5", "--json", str(good / "results.json")]) == 2
+    assert "--json: " in capsys.readouterr().err
+    assert main(["compare", str(good), str(good), "--out", str(good / "results.json")]) == 2
+    assert (good / "results.json").read_bytes() == before
+
+
 def test_the_decision_is_written_for_other_programs(gate, good, tmp_path):
     files = ["--json", str(tmp_path / "gate.json"), "--junit", str(tmp_path / "gate.xml")]
     assert gate(good, *LIMITS, *files)[0] == 0

@@ -8,7 +8,7 @@ from derta.errors import InputError
 from derta.evaluation.inputs.hold_out import HoldOut
 from derta.evaluation.results.compare import Comparison, compare, restrict
 from derta.evaluation.results.store import load_evaluation
-from derta.files import write_json
+from derta.files import check_apart, write_json
 from derta.report.terminal import comparison_table
 from derta.terminal import screen
 
@@ -29,6 +29,8 @@ def run(args: Namespace) -> int:
         InputError: a directory isn't a finished evaluation, or has none of the behaviours, or `out` can't be written.
     """
     out: Path | None = args.out
+    if out is not None:
+        check_apart(out, [path for side in (args.first, args.second) for path in side.glob("*.json*")], "out")
     sides = [load_evaluation(directory) for directory in (args.first, args.second)]
     if args.behaviours:
         wanted = HoldOut.load(args.behaviours).prompts

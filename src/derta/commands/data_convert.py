@@ -13,6 +13,7 @@ from rich.text import Text
 from derta.data.sources import Notes, read_examples
 from derta.data.triples import Example, canonical_row
 from derta.errors import InputError
+from derta.files import check_apart
 from derta.redaction import printable
 from derta.terminal import screen
 
@@ -76,9 +77,7 @@ def check_out(out: Path, files: Sequence[str] = ()) -> None:
         raise InputError(f"--out: {name}: JSON lines are written; give it the extension .jsonl")
     if out.is_dir():
         raise InputError(f"--out: {name}: is a directory; name a file")
-    for file in files:
-        if out.exists() and Path(file).exists() and out.samefile(file):
-            raise InputError(f"--out: {name}: is an input file; write to another one")
+    check_apart(out, map(Path, files), "out")
 
 
 def _write(file: IO[str], name: str, args: Namespace) -> tuple[int, Notes]:

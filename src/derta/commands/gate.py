@@ -13,7 +13,7 @@ from rich.text import Text
 from derta.errors import InputError
 from derta.evaluation.results.gate import LIMITS, Decision, decide, limits_of
 from derta.evaluation.results.store import find_evaluations, load_evaluation
-from derta.files import write_json, write_text
+from derta.files import check_apart, write_json, write_text
 from derta.redaction import printable
 from derta.report.terminal import gate_table
 from derta.terminal import screen
@@ -59,6 +59,11 @@ def run(args: Namespace) -> int:
     if args.require is not None and not require:
         raise InputError("`require`: it names nothing that must be there; name something, or leave it out")
     prompts = _prompts(args.behaviours) if args.behaviours else []
+    evaluated = [directory for given in args.directories for directory in find_evaluations(given)]
+    read = [path for directory in {*evaluated, *args.directories} for path in directory.glob("*.json*")]
+    for option in ("json", "junit"):
+        if (out := getattr(args, option)) is not None:
+            check_apart(out, read, option)
     decisions = [
         decide(
             load_evaluation(directory),
@@ -69,8 +74,7 @@ def run(args: Namespace) -> int:
             max_unscored=args.max_unscored,
             max_broken=args.max_broken,
         )
-        for given in args.directories
-        for directory in find_evaluations(given)
+        for directory in evaluated
     ]
     console = screen.console()
     for decision in decisions:

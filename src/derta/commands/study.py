@@ -43,7 +43,7 @@ def run(args: Namespace) -> int:
         InputError: The study, an option or a file is wrong.
     """
     from derta.evaluation.config import require_inspect
-    from derta.files import sole_writer
+    from derta.files import check_apart, sole_writer
     from derta.report.study import claims_table, write_page
     from derta.study import collect, load_study, run_study
     from derta.study.numbers import Numbers, load_numbers, save_numbers
@@ -51,6 +51,8 @@ def run(args: Namespace) -> int:
 
     study = load_study(args.file)
     rows = args.rows or args.out / "rows.csv"
+    if args.page is not None:
+        check_apart(args.page, [rows, args.file], "page")
     if args.jobs < 1:
         raise InputError(f"--jobs: {args.jobs}: at least 1")
     if args.page is None:
