@@ -98,9 +98,11 @@ def median_interval(values: Sequence[float]) -> Interval | NoInterval:
     From order statistics (the sign test turned round). Fewer than six values have none: `(None, None)`.
     """
     ordered, n = sorted(values), len(values)
-    tail, rank = 0, 0
-    while (tail + math.comb(n, rank)) / 2**n <= 0.025:
-        tail += math.comb(n, rank)
+    # The binomial's tail in whole numbers: 40 = 1 / 0.025, and each coefficient comes of the one before.
+    tail, coefficient, rank = 0, 1, 0
+    while 40 * (tail + coefficient) <= 2**n:
+        tail += coefficient
+        coefficient = coefficient * (n - rank) // (rank + 1)
         rank += 1
     return (ordered[rank - 1], ordered[n - rank]) if rank else (None, None)
 
