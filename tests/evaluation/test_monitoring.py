@@ -70,8 +70,10 @@ def test_every_detector_gets_a_threshold_of_its_own():
     assert (numbers["blind", "auroc"], numbers["blind", "detection"]) == (0.5, 0)
     assert numbers["good", "false_stops"] == numbers["blind", "false_stops"] == 0
     # Of several shares none may be passed.
-    both = [(calibration, 10), ([answer("zz", "borderline", False)] * 20, 5)]
-    assert monitor({"good": good}, answers, both).thresholds == {"good": 12.95}
+    borderline = [answer("zz", "borderline", False, prompt=str(number)) for number in range(20)]
+    assert monitor({"good": good}, answers, [(calibration, 10), (borderline, 5)]).thresholds == {"good": 12.95}
+    with pytest.raises(InputError, match="1 harmless answers can't bound"):
+        monitor({"good": good}, answers, [(borderline[:1] * 20, 5)])
 
 
 def test_halves_share_no_prompt():
