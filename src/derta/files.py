@@ -187,8 +187,11 @@ def check_apart(out: Path, inputs: Iterable[Path], option: str) -> None:
     Raises:
         InputError: It is; the message begins with the option.
     """
+    # Unlike `Path.exists`, it takes a name that is too long for one that isn't there.
+    if not os.path.exists(out):  # noqa: PTH110
+        return
     for path in inputs:
-        if os.path.exists(out) and path.exists() and out.samefile(path):  # noqa: PTH110 - a name too long isn't there
+        if path.exists() and out.samefile(path):
             raise InputError(f"`{option}`: {out}: is an input file; write to another one")
 
 

@@ -128,7 +128,7 @@ def _columns(study: Study, table: Table, numbers: Numbers) -> dict[str, tuple[Me
 
 
 def _table(study: Study, table: Table, variants: Sequence[str], numbers: Numbers) -> str:
-    columns = _columns(study, table, numbers)
+    columns, attacks = _columns(study, table, numbers), _attacks(study, table, numbers)
     heads = ["variant", "cells", *columns, *([] if table.metric else ["ASR, worst attack ↓"])]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for name in variants:
@@ -144,7 +144,7 @@ def _table(study: Study, table: Table, variants: Sequence[str], numbers: Numbers
                 text += f"<br>Δ {_format(difference, signed=True)}" if difference else ""
             cells.append(text)
         if not table.metric:
-            cells.append(_format(numbers.worst(name, _attacks(study, table, numbers), ASR)))
+            cells.append(_format(numbers.worst(name, attacks, ASR)))
         lines.append(f"| {' | '.join(cells)} |")
     note = (
         f"\n\nΔ: less `{table.against}` in the same world with the same seed."

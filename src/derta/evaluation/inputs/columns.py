@@ -91,7 +91,9 @@ def find_value(row: Row, *names: str) -> str | None:
     """Return what stands in the first of the columns `names` that a row has, as text; `None` where that is nothing."""
     column = find_column(row, names)
     value = row.values[column] if column is not None else None
-    return whole_text(str(value).strip(), f"{row.origin}: {column}") or None if value is not None else None
+    if value is None:
+        return None
+    return whole_text(str(value).strip(), f"{row.origin}: {column}") or None
 
 
 def whole_text(text: str, place: str) -> str:
