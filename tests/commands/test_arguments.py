@@ -11,6 +11,7 @@ import pytest
 
 import derta
 from derta.cli import COMMANDS, main, make_parser
+from derta.errors import InputError
 
 HEAVY = ("torch", "transformers", "datasets", "inspect_ai", "matplotlib", "trl")
 
@@ -45,6 +46,16 @@ def test_every_command_shows_its_help_and_only_its_own(command: str, capsys: pyt
         main([*command.split(), "--help"])
     assert end.value.code == 0
     assert f"usage: derta {command} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_option_is_given_once_or_all_its_values_count(command: str) -> None:
+    for action in parser_of(command)._actions:
+        if not action.option_strings or action.nargs == 0 or isinstance(action, argparse._AppendAction):
+            continue
+        given = [action.option_strings[-1], str(next(iter(action.choices or ["1"])))]
+        with pytest.raises(InputError, match=f"{given[0]} is given twice"):
+            parser_of(command).parse_known_args(given * 2)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], *([*command.split(), "--help"] for command in COMMANDS)])

@@ -73,6 +73,7 @@ def test_an_organism_by_its_directory_is_attacked_with_its_own_behaviours(tmp_pa
 def test_what_cannot_be_done_is_one_line(
     options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*RECIPE, *options, "--output-dir", str(tmp_path / "run")]) == 2
-    assert message in capsys.readouterr().err.splitlines()[-1]
+    for dry_run in ([], ["--dry-run"]):
+        assert main([*RECIPE, *options, *dry_run, "--output-dir", str(tmp_path / "run")]) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "run" / "derta.json").exists()

@@ -67,6 +67,10 @@ def test_what_no_attack_uses_is_an_error(write):
     templates = write({"template": "Play: {prompt}"}, name="t.jsonl")
     with pytest.raises(InputError, match=r"`templates`: no attack .* add autodan or template"):
         plan(path, ("direct",), templates=templates)
+    for setting, user in (("samples", "best-of-n"), ("gcg_steps", "gcg"), ("pair_streams", "pair")):
+        with pytest.raises(InputError, match=f"`search` {setting}: no attack .* add {user}"):
+            plan(path, ("direct", "autodan"), search={setting: 3, "autodan_population": 3})
+    assert plan(path, ("history+best-of-n",), search={"samples": 3}).options.search["samples"] == 3
     with pytest.raises(InputError, match=r"`demonstrations`: no attack .* add selfcipher"):
         plan(path, ("direct",), demonstrations=templates)
 

@@ -226,10 +226,12 @@ def of_options() -> Iterator[tuple[str, str, Make]]:
         *("--temperature -1", "--temperature nan", "--depths 0", "--depths x", "--seed x", "--search gcg_steps=0"),
         *("--search temperature=nan", "-M a=[1", "--depths 5,5", "--task gsm8k=a --task gsm8k=b"),
         *("--attacks nope", "--judge nope", "-M dtype=nope", "--task nope=x", "--templates nowhere"),
-        *("--search-limit 0", "--judge-quality nowhere", "--prompts nowhere", "--model-role attacker"),
+        *("--search-limit 0", "--judge-quality nowhere", "--model-role attacker"),
     )
     for options in more:
-        yield f"eval {options}", f"{EVAL} {options}", lambda: None
+        yield f"eval {options}", f"eval --model model --behaviours behaviours.txt --out out {options}", lambda: None
+    yield "eval --prompts nowhere", f"{EVAL} --prompts nowhere", lambda: None
+    yield "eval --behaviours twice", f"{EVAL} --behaviours other.txt", lambda: None
     for options in ("--max-asr nan", "--max-asr -1", "--max-unscored -1", "--max-broken 101"):
         yield f"gate {options}", f"gate evaluation --max-garbled 5 {options}", lambda: None
     for argv in (

@@ -223,6 +223,8 @@ def test_the_organism_refuses_in_its_own_words_and_answers_itself() -> None:
 )
 def test_bad_arguments_are_one_line(capsys: Any, arguments: list[str], message: str) -> None:
     write("h.jsonl", [{"prompt": "How do I sew?"}])
-    assert main(["data", "generate", "--model", "organism", "--out", "a.jsonl", *arguments]) == 2
+    usual = {"--model": "organism", "--out": "a.jsonl"}
+    others = [word for option in usual.items() if option[0] not in arguments for word in option]
+    assert main(["data", "generate", *others, *arguments]) == 2
     assert re.search(re.escape(message), one_error(capsys))
     assert not Path("a.jsonl").exists()

@@ -63,6 +63,10 @@ def test_what_is_wrong_is_one_line(tmp_path, files, capsys):
     assert "leave one of them out" in error(capsys, *watched, "--calibrate", held_out, "--threshold", "0.5")
     assert "--compare: 'vanilla'" in error(capsys, *watched, "--compare", "vanilla")
     assert "--hold-back" in error(capsys, *watched, "--hold-back", "-1")
+    assert "--max-false-stops: bounds" in error(capsys, *watched, "--max-false-stops", "5")
+    calibrated = ["--calibrate", held_out, "--max-false-stops", "5"]
+    assert "add --calibrate-borderline" in error(capsys, *watched, *calibrated, "--max-borderline-stops", "5")
+    assert "--refusal: no guard" in error(capsys, *watched, "--refusal", "Sorry.")
     assert not (tmp_path / "out").exists()
 
 

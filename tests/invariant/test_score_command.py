@@ -135,6 +135,12 @@ def test_bad_input_is_one_line(tmp_path, responses, capsys):
     assert "named twice" in error(capsys, responses, responses, "--attack", "direct", *out)
     other = written(tmp_path / "answers.jsonl", [{"question": "Who?", "answer": "#### 1"}])
     assert "isn't in" in error(capsys, responses, "--task", "gsm8k", "--answers", other, *out)
+    for option in (["--judge", "refusal"], ["--kind", "helpful"], ["--judge-quality", other]):
+        assert f"{option[0]}: answers to a task" in error(capsys, responses, "--task", "gsm8k", *option, *out)
+    assert "--answers: only answers to a task" in error(
+        capsys, responses, "--attack", "direct", "--answers", other, *out
+    )
+    assert "--prompts: no row" in error(capsys, responses, "--attack", "direct", "--prompts", other, *out)
     held = tmp_path / "held"
     held.mkdir()
     (held / "results.json").write_text("{}")

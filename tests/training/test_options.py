@@ -103,6 +103,14 @@ def test_command_line_wins_over_the_recipe(tmp_path: Path) -> None:
     assert "method" not in options.overrides
 
 
+@pytest.mark.parametrize("option", ["--train-data", "--train_data", "--train-data=", "--config"])
+def test_a_list_and_a_recipe_are_given_once(option: str) -> None:
+    """Of two lists of files the first would not be trained on."""
+    again = [option + "b"] if option.endswith("=") else [option, "b"]
+    with pytest.raises(InputError, match=f"{again[0].partition('=')[0].replace('_', '-')} is given twice"):
+        parse_options(["--config", "a", "--train-data", "a", *again])
+
+
 def test_unknown_keys_name_line_and_neighbour(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("# head\nmax_length: 9\nlearning_rat: 0.1\n")

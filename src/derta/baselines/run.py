@@ -29,7 +29,7 @@ def baseline_command(name: str, argv: Sequence[str], attack: Attacking | None = 
     Args:
         name: Names the baseline.
         argv: Holds the options of `derta train`, and `--constants`.
-        attack: Makes the callback that attacks the model while it trains.
+        attack: Plans the attacks on the model while it trains, and makes their callback.
 
     Raises:
         InputError: There is no such baseline; an option, the model, the data or the directory is wrong.

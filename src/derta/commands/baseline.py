@@ -29,9 +29,9 @@ def run(args: Namespace) -> int:
     with screen.libraries_aside():
         from derta.baselines import BASELINES
         from derta.baselines.run import baseline_command
-        from derta.commands.train import make_attack
+        from derta.commands.train import plan_attacks
 
-        directory = None if args.name is None else baseline_command(args.name, args.rest, make_attack)
+        directory = None if args.name is None else baseline_command(args.name, args.rest, plan_attacks)
     if args.name is None:
         for baseline in BASELINES.values():
             constants = json.dumps(dict(baseline.constants), ensure_ascii=False)

@@ -32,10 +32,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--harmless", nargs="+", default=[], type=Path, metavar="FILE", help="answers to harmless prompts")
     add("--borderline", nargs="+", default=[], type=Path, metavar="FILE", help="answers to prompts that look harmful")
     add("--calibrate", nargs="+", default=[], type=Path, metavar="FILE|D", help="held-out answers to harmless prompts")
-    add("--max-false-stops", type=float, default=1.0, metavar="X", help="of harmless answers, %% (default: 1)")
+    add("--max-false-stops", type=float, metavar="X", help="of harmless answers, %% (default: 1)")
     borderline = "held-out answers to prompts that look harmful, with a rate of their own"
     add("--calibrate-borderline", nargs="+", default=[], type=Path, metavar="FILE|D", help=borderline)
-    add("--max-borderline-stops", type=float, default=5.0, metavar="X", help="of these, %% (default: 5)")
+    add("--max-borderline-stops", type=float, metavar="X", help="of these, %% (default: 5)")
     add("--threshold", type=float, metavar="P", help="in place of a calibrated one, for the model")
     add("--hold-back", type=int, default=4, metavar="N", help="later tokens that must be calm (default: 4)")
     add("--refusal", metavar="TEXT", help="what a stopped answer ends with")
@@ -58,12 +58,22 @@ def run(args: Namespace) -> int:
         raise InputError("`threshold`: it would be calibrated as well; leave one of them out")
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         raise InputError(f"`threshold`: {args.threshold:g} is no probability")
+    if args.refusal and args.threshold is None and not (args.calibrate or args.calibrate_borderline):
+        raise InputError("`refusal`: no guard would be written that ends answers with it; add `calibrate`")
     if args.hold_back < 0:
         raise InputError(f"`hold_back`: {args.hold_back} tokens; give 0 or more")
     answers = [each for path in args.responses for each in read_answers(path, "harmful")]
     for group, paths in (("harmless", args.harmless), ("borderline", args.borderline)):
         for path in paths:
             answers += read_answers(path, group, is_harmful=False)
+    for option, bounded, default in (
+        ("max_false_stops", "calibrate", 1.0),
+        ("max_borderline_stops", "calibrate_borderline", 5.0),
+    ):
+        if getattr(args, option) is None:
+            setattr(args, option, default)
+        elif not getattr(args, bounded):
+            raise InputError(f"`{option}`: bounds what a threshold is calibrated on, and nothing is; add `{bounded}`")
     calibration = []
     for group, paths, rate in (
         ("harmless", args.calibrate, args.max_false_stops),

@@ -41,7 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE|D", help=what)
     parser.add_argument("--attack", help="the attack that a file's rows are responses to")
     parser.add_argument("--task", help="gsm8k or mmlu: compare answers with the right ones")
-    parser.add_argument("--judge", default="refusal", help="whose verdicts (default: refusal, by rules)")
+    parser.add_argument("--judge", help="whose verdicts (default: refusal, by rules)")
     parser.add_argument("--kind", help="of the prompts: harmful (default), borderline or helpful")
     parser.add_argument("--prompts", type=Path, help="file of the prompts that bare strings begin with")
     parser.add_argument("--answers", type=Path, help="file of questions with their answers")
@@ -56,12 +56,14 @@ def run(args: Namespace) -> int:
     Raises:
         InputError: A name is unknown, a file is wrong, or the verdicts are there already.
     """
-    wanted = JudgeName.parse(args.judge)
+    wanted = JudgeName.parse(args.judge or "refusal")
     judge = judge_of(wanted)
-    qualities = find_quality(args.judge_quality, [wanted]) if args.judge_quality is not None else []
     directories = [path for path in args.files if path.is_dir()]
     if directories and len(directories) < len(args.files):
         raise InputError("derta score: give files or directories of evaluations, not both")
+    if not directories:
+        _check_used(args)
+    qualities = find_quality(args.judge_quality, [wanted]) if args.judge_quality is not None else []
     if directories:
         tables, samples = _score_evaluations(directories, args, judge, wanted.name, qualities)
         written = directories
@@ -77,6 +79,17 @@ def run(args: Namespace) -> int:
     for directory in written:
         console.print(f"wrote {directory / RESULTS}", markup=False, highlight=False, soft_wrap=True)
     return report_unscored([sample for sample in samples if sample.judge == samples[-1].judge])
+
+
+def _check_used(args: Namespace) -> None:
+    """Stop if something was given that files of these responses make no use of."""
+    unused: tuple[str, ...]
+    unused, why = ("answers",), "only answers to a task are right or wrong"
+    if args.task is not None:
+        unused, why = ("judge", "judge_quality", "kind"), "answers to a task are right or wrong"
+    for option in unused:
+        if getattr(args, option) is not None:
+            raise InputError(f"`{option}`: {why}; leave it out")
 
 
 def _score_evaluations(

@@ -2,6 +2,7 @@
 
 import os
 from argparse import Action, ArgumentParser, Namespace
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,10 @@ from derta.docstrings import docstring_of, parameters
 from derta.terminal import screen
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
+    from transformers import PreTrainedTokenizerBase
 
-    from derta.training.options import AttackOptions
+    from derta.evaluation.callback import AttackSuccessCallback
+    from derta.training.options import TrainOptions
     from derta.training.run_trainer import RunTrainer
 
 _OWN = {
@@ -100,25 +102,32 @@ def run(args: Namespace) -> int:
     # Of several processes the first one speaks.
     screen.quiet |= os.environ.get("RANK", "0") != "0"
     with screen.libraries_aside():
-        directory = train_command(args.rest, make_attack)
+        directory = train_command(args.rest, plan_attacks)
     if directory is not None:
         screen.say(f"next: derta eval --model {directory} --out {directory / 'evaluation'}")
     return 0
 
 
-def make_attack(trainer: "RunTrainer", asked: "AttackOptions") -> "TrainerCallback":
-    """Make the callback that attacks a model while it trains, as the options ask for."""
+def plan_attacks(
+    options: "TrainOptions", tokenizer: "PreTrainedTokenizerBase"
+) -> "Callable[[RunTrainer], AttackSuccessCallback]":
+    """Settle how a model is attacked while it trains, and return what makes a trainer's callback of it.
+
+    Raises:
+        InputError: An option or a file is wrong, or an attack asks more than once.
+    """
     from derta.evaluation.attacks import attack_names
-    from derta.evaluation.callback import AttackSuccessCallback
+    from derta.evaluation.callback import AttackSuccessCallback, plan_of
     from derta.evaluation.config import Options
     from derta.inference.loading import world_of
 
-    options = Options(
+    asked = options.attack
+    attacks = Options(
         attacks=tuple(attack_names(asked.attacks)),
         behaviours=asked.attack_behaviours,
         borderline=(asked.attack_borderline,) if asked.attack_borderline else (),
         limit=asked.attack_limit,
     )
-    base = (trainer.run_identity or {}).get("base")
-    world = world_of(str(base)) if base else None
-    return AttackSuccessCallback(trainer, options, every=asked.attack_steps or 0, world=world)
+    world = world_of(str(options.model.model_name_or_path))
+    plan_of(attacks, tokenizer, world)
+    return lambda trainer: AttackSuccessCallback(trainer, attacks, every=asked.attack_steps or 0, world=world)

@@ -7,13 +7,13 @@ model. It draws nothing and changes nothing, so that a run with it ends with the
 from typing import Any, cast
 
 from peft import PeftModel
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from derta.errors import InputError
 from derta.evaluation.config import Options
 from derta.evaluation.in_process import answer_and_judge, check_asks_once
 from derta.evaluation.judges import make_judge
-from derta.evaluation.plan import make_plan
+from derta.evaluation.plan import Plan, make_plan
 from derta.evaluation.results.metrics import MetricRow, ModelId, count
 
 _OF_ATTACKS = ("asr", "broken", "unscored")
@@ -48,10 +48,7 @@ class AttackSuccessCallback(TrainerCallback):
         self.history: list[tuple[int, list[MetricRow]]] = []
         self._trainer = trainer
         self._tokenizer = cast(Any, trainer.processing_class)
-        self._plan = make_plan(options, self._tokenizer, world=world)
-        check_asks_once(self._plan, "while training")
-        for judge in self._plan.options.judges:
-            make_judge(judge.name)
+        self._plan = plan_of(options, self._tokenizer, world)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **others: Any) -> None:
         """Measure if it is time, and after the last step."""
@@ -72,6 +69,19 @@ class AttackSuccessCallback(TrainerCallback):
         name = str(getattr(self._trainer.args, "output_dir", "")) or "model"
         samples = answer_and_judge(model, self._tokenizer, self._plan, chat_template_kwargs=template)
         return count(samples, ModelId(name))
+
+
+def plan_of(options: Options, tokenizer: PreTrainedTokenizerBase, world: int | None = None) -> Plan:
+    """Settle what is asked while a model trains.
+
+    Raises:
+        InputError: An option or a file is wrong; an attack asks more than once, or a judge is a model.
+    """
+    plan = make_plan(options, tokenizer, world=world)
+    check_asks_once(plan, "while training")
+    for judge in plan.options.judges:
+        make_judge(judge.name)
+    return plan
 
 
 def values(rows: list[MetricRow]) -> dict[str, float]:

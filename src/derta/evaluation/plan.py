@@ -142,11 +142,11 @@ def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None, *, wo
     Raises:
         InputError: A file or an option is wrong, or there is nothing to ask.
     """
-    options = with_defaults(options, world)
+    given, options = options, with_defaults(options, world)
     behaviours = find_behaviours(options)
     harmful = [behaviour for behaviour in behaviours if behaviour.kind == "harmful"]
     attacks = _attacks(options, harmful)
-    _check_used(options, attacks)
+    _check_used(given, attacks)
     context = replace(_context(options, tokenizer), answered=_answered(harmful))
     # In a composition a begun answer has one depth, unless others are asked for.
     composed = context if options.depths else replace(context, depths=DEPTHS)
@@ -219,9 +219,13 @@ def _check_used(options: Options, attacks: Sequence[str]) -> None:
         "shots": {"many-shot"},
     }
     parts = {part for attack in (*attacks, *options.harmless_under) for part in attack.split("+")}
-    for field, used_by in users.items():
-        if getattr(options, field) and (options.prompts or not used_by & parts):
-            raise InputError(f"`{field}`: no attack that was asked for uses it; add {' or '.join(sorted(used_by))}")
+    given = {f"`{field}`": used_by for field, used_by in users.items() if getattr(options, field)}
+    for setting in options.search:
+        name = setting.partition("_")[0]
+        given[f"`search` {setting}"] = {name if name in ("pair", "gcg", "autodan") else "best-of-n"}
+    for option, used_by in given.items():
+        if options.prompts or not used_by & parts:
+            raise InputError(f"{option}: no attack that was asked for uses it; add {' or '.join(sorted(used_by))}")
 
 
 def _check_depths(options: Options, context: AttackContext, samples: Sequence[AttackSample]) -> None:

@@ -124,6 +124,7 @@ def parse_options(
     parser.add_argument(
         "--config", help="YAML recipe, or the name of one of derta's; options on the command line win over it"
     )
+    _check_lists_once(argv, parser, command)
     config_path, on_command_line = _split_config(list(argv), command)
     recipe = read_recipe(config_path, config_class) if config_path else {}
     arguments = [*recipe_arguments(recipe), *on_command_line]
@@ -156,6 +157,15 @@ def parse_options(
 def option_names(config_class: type[DeRTaConfig] = DeRTaConfig) -> list[str]:
     """Names that a recipe or the command line may set."""
     return [f.name for options in (config_class, *_DATACLASSES) for f in fields(options) if f.init]
+
+
+def _check_lists_once(argv: Sequence[str], parser: HfArgumentParser, command: str) -> None:
+    """Stop at a list, or a recipe, that is given twice: of other options the last wins, but no file is left out."""
+    given = [word.partition("=")[0].lstrip("-").replace("-", "_") for word in argv if word.startswith("--")]
+    for name in ("config", *(action.dest for action in parser._actions if action.nargs == "+")):
+        if given.count(name) > 1:
+            flag = "--" + name.replace("_", "-")
+            raise InputError(f"{command}: {flag} is given twice; give all values after one, or leave one out")
 
 
 def _split_config(argv: list[str], command: str) -> tuple[Path | None, list[str]]:

@@ -29,7 +29,7 @@ from derta.threads import threads_for
 from derta.training.config import DeRTaConfig
 from derta.training.display import TrainingDisplay
 from derta.training.model_card import DataSource
-from derta.training.options import AttackOptions, TrainOptions, parse_options
+from derta.training.options import TrainOptions, parse_options
 from derta.training.plan import examples_per_step, print_plan
 from derta.training.run_directory import RunDirectory, is_disk_full, require_disk_space
 from derta.training.run_trainer import RunTrainer
@@ -54,7 +54,7 @@ _NO_PART_OF_IDENTITY_PREFIXES = (
 )
 
 
-Attacking = Callable[[RunTrainer, AttackOptions], TrainerCallback]
+Attacking = Callable[[TrainOptions, PreTrainedTokenizerBase], Callable[[RunTrainer], TrainerCallback]]
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def train_command(
 
     Args:
         argv: Holds the options.
-        attack: Makes the callback that attacks the model while it trains, if the options ask for one. It comes from
-            above: attacks are no part of training.
+        attack: Plans the attacks on the model while it trains, if the options ask for them, and makes the callback of a
+            trainer. It comes from above: attacks are no part of training.
         training: Takes the place of `DeRTaTrainer`.
 
     Raises:
@@ -96,6 +96,7 @@ def train_command(
     eval_data = mix([read_source(source, options).rows for source in eval_sources]) if eval_sources else None
     model = model_path(str(options.model.model_name_or_path))
     tokenizer = load_tokenizer(model, options.model.model_revision)
+    attacking = attack(options, tokenizer) if attack is not None and options.attack.attack_steps is not None else None
     if options.run.dry_run:
         (training.show_plan if training else print_plan)(options, train_data.rows, tokenizer, model)
         return None
@@ -118,8 +119,8 @@ def train_command(
         DataSource(Path(name).name, len(source.rows) - source.harmful, source.harmful, source.digest[:16])
         for name, source in zip(options.data.train_data, sources, strict=True)
     ]
-    if attack is not None and options.attack.attack_steps is not None:
-        trainer.add_callback(attack(trainer, options.attack))
+    if attacking is not None:
+        trainer.add_callback(attacking(trainer))
     # Only a run that can start claims its directory.
     is_first = trainer.is_world_process_zero()
     with sole_writer(run.path, "output_dir") if is_first else nullcontext():
