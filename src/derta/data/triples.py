@@ -184,11 +184,20 @@ def checked_text(value: Any, field: str, place: str) -> str:
         raise InputError(f"{place}: {field} must be text, not {type_name(value)}")
     if not value.strip():
         raise InputError(f"{place}: {field} is empty; give it text or drop the row")
+    return whole_text(value, f"{place}: {field}")
+
+
+def whole_text(text: str, place: str) -> str:
+    """Return a text that can be written.
+
+    Raises:
+        InputError: It holds half a surrogate pair; the message begins with `place`.
+    """
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{place}: {field} has half a surrogate pair at character {error.start}; repair it") from None
-    return value
+        raise InputError(f"{place} has half a surrogate pair at character {error.start}; repair it") from None
+    return text
 
 
 def _check_kind(chosen: str | None, rejected: str | None, harmful_prefix: str | None, place: str) -> None:

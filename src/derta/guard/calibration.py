@@ -1,15 +1,15 @@
 """`guard.json`: what a guard has to know of a model, as `derta monitor --calibrate` writes it."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field
 
-from derta.errors import InputError, first_invalid
+from derta.errors import InputError
 from derta.files import read_json, write_json
 from derta.guard.hold_back import HoldBack
+from derta.strict_json import STRICT, validated
 
 GUARD = "guard.json"
 SCHEMA = 1
@@ -34,7 +34,7 @@ class Calibration:
         files: Is a short hash of its files; `None` if it lies in no directory.
     """
 
-    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    __pydantic_config__ = STRICT
 
     threshold: Annotated[float, Field(ge=0, le=1)]
     hold_back: Annotated[int, Field(ge=0)]
@@ -70,10 +70,9 @@ def load_calibration(path: Path) -> Calibration:
     if document.pop("schema", None) != SCHEMA:
         raise InputError(f"{path}: no guard's calibration of this version; write it with derta monitor --calibrate")
     try:
-        # In JSON an object may become a dataclass, however strict; in Python it may not.
-        calibration = TypeAdapter(Calibration).validate_json(json.dumps(document))
-    except ValidationError as error:
-        raise InputError(f"{path}: {first_invalid(error)}; calibrate again") from None
+        calibration = validated(Calibration, document)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; calibrate again") from None
     if len(calibration.tokens) != len(calibration.spellings):
         raise InputError(f"{path}: spellings: give one for each of the {len(calibration.tokens)} tokens")
     return calibration

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from derta.errors import did_you_mean
 from derta.evaluation.attacks.base import Family
 from derta.evaluation.results.correction import METRICS
+from derta.strict_json import STRICT
 
 
 def _known(metric: str) -> str:
@@ -45,7 +46,7 @@ class Claim(BaseModel):
         least: Bounds it from below.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(**STRICT, frozen=True)
 
     claim: str
     variant: str

@@ -25,10 +25,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from derta.errors import InputError, did_you_mean, first_invalid
 from derta.evaluation.attacks import attack_names
+from derta.strict_json import STRICT
 from derta.strict_yaml import read_yaml
 from derta.study.claims import Attacks, Claim, Metric
 
-_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+_STRICT = ConfigDict(**STRICT, frozen=True)
 _OF_A_CELL = {
     "train": ("model_name_or_path", "seed", "output_dir", "config", "overwrite", "dry_run"),
     "evaluate": ("model", "out", "dry_run", "quiet"),

@@ -141,5 +141,5 @@ def test_the_spelling_of_columns_and_kinds_makes_no_difference(tmp_path):
 
 def test_text_that_cannot_be_written_is_named(tmp_path):
     for row in ('{"prompt": "How \\ud800?"}', '{"prompt": "How?", "id": "\\udc00"}'):
-        with pytest.raises(InputError, match=r"b\.jsonl:1: \w+: half a surrogate pair"):
+        with pytest.raises(InputError, match=r"b\.jsonl:1: \w+ has half a surrogate pair"):
             load_behaviours(write(tmp_path / "b.jsonl", row + "\n"))

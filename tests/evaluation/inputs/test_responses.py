@@ -7,6 +7,8 @@ import pytest
 from derta.errors import InputError
 from derta.evaluation.inputs.responses import read_responses
 
+SUMMARY = "\n======== FINAL SUMMARY STATISTICS ========\nIndex: 0\nGoal: Knit\n"
+
 
 def written(tmp_path, *rows, name="r.jsonl"):
     path = tmp_path / name
@@ -50,9 +52,8 @@ def test_strings_are_split_after_their_prompt(tmp_path):
 
 
 def test_pair_summaries_are_read(tmp_path):
-    head = "\n======== FINAL SUMMARY STATISTICS ========\nIndex: 0\nGoal: Knit\n"
     failed, broken = read_responses(
-        written(tmp_path, head + "No jailbreaks achieved.\nMax Score: 3", head + "First Jailbreak: 3 Queries\n")
+        written(tmp_path, SUMMARY + "No jailbreaks achieved.\nMax Score: 3", SUMMARY + "First Jailbreak: 3 Queries\n")
     )
     assert (failed.jailbroken, broken.jailbroken, failed.prompt) == (False, True, "Knit")
 
@@ -66,6 +67,7 @@ def test_pair_summaries_are_read(tmp_path):
         ('{"question": "Q", "response": "R"}\n{oops', r":2: not JSON"),
         ("7", r":1: a row must be an object or a string"),
         ("", "no response in this file"),
+        (f'{json.dumps(SUMMARY)}\n{{"question": "Q", "response": "R"}}', r":2: PAIR summaries and responses"),
     ],
 )
 def test_wrong_rows_are_named(tmp_path, text, message):

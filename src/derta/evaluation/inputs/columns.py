@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from derta.data.readers import Row, read_file
+from derta.data.triples import whole_text
 from derta.errors import InputError, did_you_mean
 
 
@@ -94,19 +95,6 @@ def find_value(row: Row, *names: str) -> str | None:
     if value is None:
         return None
     return whole_text(str(value).strip(), f"{row.origin}: {column}") or None
-
-
-def whole_text(text: str, place: str) -> str:
-    """Return a text that can be written.
-
-    Raises:
-        InputError: It holds half a surrogate pair; the message begins with `place`.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{place}: half a surrogate pair at character {error.start}; repair it") from None
-    return text
 
 
 def check_ids(ids: Sequence[str], field: str, path: str | Path) -> None:

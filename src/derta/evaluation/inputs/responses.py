@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from derta.data.readers import Row, read_file
+from derta.data.triples import whole_text
 from derta.errors import InputError
-from derta.evaluation.inputs.columns import find_text, find_value, read_text, whole_text
+from derta.evaluation.inputs.columns import find_text, find_value, read_text
 from derta.files import parse_json
 
 PROMPT_COLUMNS = ("question", "instruction", "prompt", "behavior", "behaviour", "goal")
@@ -57,12 +58,18 @@ def read_responses(path: Path, prompts: Path | None = None) -> list[Response]:
             colon ("…:\\n Step 1:"), or its first sentence or line; text without any of them is all response.
 
     Raises:
-        InputError: the file can't be read, is empty, or a row has no prompt or response; the message names the line.
+        InputError: the file can't be read, is empty, holds rows of two forms or none that begins with a prompt, or a
+            row has no prompt or response; the message names the line.
     """
     known = _read_prompts(prompts) if prompts else None
     found = [_response(origin, value, known) for origin, value in _values(path)]
     if not found:
         raise InputError(f"{path}: there is no response in this file")
+    other = next((each for each in found if (each.jailbroken is None) != (found[0].jailbroken is None)), None)
+    if other is not None:
+        raise InputError(f"{other.origin}: PAIR summaries and responses in one file: score them apart")
+    if prompts and not any(each.is_raw for each in found):
+        raise InputError(f"`prompts`: no row of {path} is a string that begins with a prompt; leave it out")
     return found
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from derta.data.behaviours import Kind
 from derta.errors import InputError, first_line
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.strict import STRICT, read_versioned, validated
+from derta.evaluation.results.versioned import read_versioned
+from derta.strict_json import STRICT, validated
 
 PLAN = "plan.json"
 

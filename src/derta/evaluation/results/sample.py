@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from derta.data.behaviours import Kind
-from derta.evaluation.results.strict import STRICT, validated
 from derta.evaluation.results.verdict import Broken, Verdict
 from derta.redaction import printable
+from derta.strict_json import STRICT, validated
 
 
 @dataclass(frozen=True)

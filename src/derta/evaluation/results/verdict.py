@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from derta.evaluation.results.strict import STRICT
+from derta.strict_json import STRICT
 
 Label = Literal["unsafe", "safe", "complies", "partly", "refuses", "unscored"]
 LABELS: tuple[str, ...] = get_args(Label)

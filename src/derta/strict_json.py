@@ -1,17 +1,12 @@
-"""Reading what may have been edited: dataclasses without doubtful values, files of one version."""
+"""Dataclasses read from JSON that may have been edited: no doubtful value passes."""
 
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from derta.errors import InputError, first_invalid, first_line
-from derta.files import read_json
-
-SCHEMA = 3
-"""The version of an evaluation's files."""
+from derta.errors import first_invalid, first_line
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """For a dataclass that is read from a file: no unknown fields, no NaN, no text or truth value for a number."""
@@ -38,15 +33,3 @@ def validated(kind: type[_T], value: Any) -> _T:
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
-
-
-def read_versioned(path: Path) -> dict[str, Any]:
-    """Read one of an evaluation's files, if it is of this version.
-
-    Raises:
-        InputError: It can't be read, or is of another version.
-    """
-    document = read_json(path)
-    if document.get("schema") != SCHEMA:
-        raise InputError(f"{path}: schema {document.get('schema')!r}; this version reads {SCHEMA}: evaluate again")
-    return document
