@@ -6,7 +6,7 @@ import pytest
 
 from derta.evaluation.judges import Verdict
 from derta.evaluation.results.intervals import wilson
-from derta.evaluation.results.metrics import MetricRow, ModelId, agreement_row, count, over_seeds, score
+from derta.evaluation.results.metrics import MetricRow, ModelId, agreement_row, count, score
 from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.sample import Sample
 
@@ -186,20 +186,6 @@ def row(method, seed, value, metric="asr"):
     return MetricRow(
         f"runs/{method}-{seed}", f"{seed}", method, seed, "prefill", None, metric, value, 50, 0.0, 90.0, "organism"
     )
-
-
-def test_over_seeds_takes_the_mean_with_a_t_interval():
-    values = [10.0, 20.0, 30.0]
-    averaged = over_seeds([row("derta", i, v) for i, v in enumerate(values)] + [row("vanilla", 1, 90.0)])
-    assert [(r.method, r.value, r.n, r.seed) for r in averaged] == [
-        ("derta", 20.0, 3, None),
-        ("vanilla", 90.0, 1, None),
-    ]
-    half = 4.3027 * 10 / 3**0.5
-    assert averaged[0].ci_high == pytest.approx(20 + half, abs=1e-3)
-    assert averaged[0].ci_low == 0.0  # a share isn't negative
-    assert averaged[1].ci_low is None
-    assert {each.digest for each in averaged} == {None}
 
 
 def test_broken_output_is_a_share_of_everything_asked():

@@ -222,27 +222,6 @@ def agreement_row(samples: Sequence[Sample], *, model: ModelId) -> MetricRow:
     )
 
 
-def over_seeds(rows: Iterable[MetricRow]) -> list[MetricRow]:
-    """Average rows over seeds: the mean of the seeds' values with a 95 % Student t interval, `n` the number of seeds.
-
-    Rows are grouped by method (by model where the method isn't known), attack or variant, metric and judge. One seed
-    has no interval.
-    """
-    groups: dict[tuple[str, str, str, str], list[MetricRow]] = {}
-    for row in rows:
-        if row.value is not None:
-            groups.setdefault((row.method or row.model, row.label, row.metric, row.judge), []).append(row)
-    return [_average(group) for group in groups.values()]
-
-
-def _average(rows: Sequence[MetricRow]) -> MetricRow:
-    values = [row.value for row in rows if row.value is not None]
-    low, high = student_t(values)
-    if rows[0].unit == "%" and low is not None and high is not None:
-        low, high = max(low, 0.0), min(high, 100.0)
-    return replace(rows[0], digest=None, seed=None, value=mean(values), n=len(values), ci_low=low, ci_high=high)
-
-
 def by_attack(samples: Sequence[Sample]) -> list[tuple[str, str | None, list[Sample]]]:
     """Group by attack (variant `None`), and after each attack by its variants, in the order of their appearance.
 
