@@ -84,6 +84,22 @@ def test_a_claim_that_does_not_hold_ends_with_1(study: Path, capsys: pytest.Capt
     assert "not met" in capsys.readouterr().out
 
 
+def test_a_claim_holds_of_every_planned_cell_or_is_undecided(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "study.yaml", "--out", "runs"]) == 0
+    rows = Path("runs/rows.csv").read_text().splitlines(keepends=True)
+    Path("some.csv").write_text("".join(row for row in rows if not row.startswith("2,1,new")))
+    capsys.readouterr()
+    assert main(["study", "study.yaml", "--rows", "some.csv", "--page", "p.md"]) == 1
+    assert "1 of 2 cells" in (page := Path("p.md").read_text())
+    assert "**undecided**" in page
+
+
+def test_a_study_counts_one_judge(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("study.yaml").write_text(STUDY.replace("{attacks: direct}", '{attacks: direct, judge: "organism,refusal"}'))
+    assert main(["study", "study.yaml", "--out", "other", "--dry-run"]) == 2
+    assert "--judge: a study counts the verdicts of one judge" in capsys.readouterr().err
+
+
 def test_a_claim_that_missing_verdicts_could_break_ends_with_1(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # 3.8 % of the samples with a verdict; with two of 42 more in each cell 8.3 %.
     Path("study.yaml").write_text(STUDY.replace("most: 9", "most: 8"))

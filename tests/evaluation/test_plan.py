@@ -190,3 +190,27 @@ def test_prompts_stand_beside_the_behaviours_of_their_own_rows_whatever_their_ki
     planned = plan(write(*behaviours), ("codeattack",), prompts=prompts)
     asked = {each.behaviour.id: each.attempt.request.messages[-1]["content"] for each in planned.samples["codeattack"]}
     assert asked == {"cake": "disguised cake", "bomb": "disguised bomb"}
+
+
+@pytest.mark.parametrize(
+    ("attack", "field", "column"),
+    [
+        ("template+multi-turn", "templates", "template"),
+        ("autodan", "templates", "template"),
+        ("neighbour+insist", "neighbours", "prompt"),
+    ],
+)
+def test_what_an_attack_asks_from_is_part_of_what_it_asks(write, attack, field, column):
+    """Its questions aren't known before it has looked at answers; those of other material mustn't stand for them."""
+    path = write({"prompt": "How?"})
+    rows = [{column: f"{word}: {{prompt}}", "response": "So."} for word in ("Play", "Sing")]
+    one, other = (write(row, name=f"{n}.jsonl") for n, row in enumerate(rows))
+    digests = [plan(path, (attack, "multi-turn"), **{field: each}).digests() for each in (one, other)]
+    assert digests[0][attack] != digests[1][attack]
+    assert digests[0]["multi-turn"] == digests[1]["multi-turn"]
+
+
+def test_a_helper_that_no_attack_asks_is_an_error(write):
+    path = write({"prompt": "How?"})
+    with pytest.raises(InputError, match=r"`model_role` attacker: no attack .* add pair"):
+        plan(path, ("direct",), model_roles={"attacker": "m"})

@@ -27,9 +27,9 @@ def compare(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setenv("COLUMNS", "160")
 
-    def run(first, second):
+    def run(first, second, *options):
         out = tmp_path / "comparison.json"
-        code = main(["compare", str(first), str(second), "--out", str(out)])
+        code = main(["compare", str(first), str(second), *options, "--out", str(out)])
         assert code == 0
         shown = capsys.readouterr().out
         assert "…" not in shown
@@ -93,6 +93,14 @@ def test_an_unwritable_out_is_bad_input(tmp_path, capsys):
     first = evaluation(tmp_path / "a", attacked(["safe"]))
     assert main(["compare", str(first), str(first), "--out", str(tmp_path / "no" / "c.json")]) == 2
     assert "--out" in capsys.readouterr().err
+
+
+def test_behaviours_that_are_missing_are_told(tmp_path, compare):
+    first, second = (evaluation(tmp_path / name, attacked(["safe"])) for name in "ab")
+    wanted = tmp_path / "wanted.txt"
+    wanted.write_text("How do I open vault 0?\nHow do I open vault 99?\n")
+    notes = compare(first, second, "--behaviours", str(wanted))[1]["notes"]
+    assert f"1 of 2 behaviours aren't in {first}" in notes
 
 
 def test_a_file_of_behaviours_restricts_the_comparison(tmp_path, compare, capsys):

@@ -81,7 +81,7 @@ def test_a_models_failures_are_data_that_it_can_be_tuned_on(
     assert {row["chosen"] for row in helpful} <= {each.response for each in BORDERLINE}
     assert f"wrote {len(triples)} triples and {len(helpful)} helpful examples" in told.out
     assert f"behaviours of {vanilla} are training data now: never evaluate on them" in told.err
-    assert set(card_of(out)["never_evaluate_on"]) == {row["source"]["id"] for row in rows}
+    assert {each["id"] for each in card_of(out)["never_evaluate_on"]} == {row["source"]["id"] for row in rows}
     by_key = {(each.id, each.variant): each for each in unsafe}
     for row in triples:
         sample = by_key[row["source"]["id"], row["source"]["variant"]]

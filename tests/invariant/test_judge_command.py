@@ -49,6 +49,20 @@ def test_shares_are_reported_as_the_judge_counts_them_and_corrected_for_its_erro
     assert corrected["ci_high"] - corrected["ci_low"] > raw["ci_high"] - raw["ci_low"]
 
 
+def test_a_quality_that_corrects_nothing_is_bad_input(labelled, write_rows, tmp_path, capsys):
+    quality = tmp_path / "quality.json"
+    assert main(["judge", "check", labelled, "--judge", "refusal", "--out", str(quality)]) == 0
+    responses = str(write_rows([{"prompt": "How?", "response": TELLS}]))
+    capsys.readouterr()
+    score = ["score", responses, "--attack", "direct", "--kind", "borderline", "--judge-quality", str(quality)]
+    assert main([*score, "--out", str(tmp_path / "out")]) == 2
+    assert "measured on no label that tells of borderline prompts" in capsys.readouterr().err
+    both = [made.sample(0, judge="organism"), made.sample(0, "refuses", judge="organism", kind="borderline")]
+    made.evaluation(tmp_path / "both", both)
+    assert main(["score", str(tmp_path / "both"), "--judge", "refusal", "--judge-quality", str(quality)]) == 0
+    assert "shares of borderline prompts aren't corrected" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_gate_bounds_the_corrected_share_too(labelled, tmp_path, capsys):
     directory, quality = tmp_path / "evaluation", tmp_path / "quality.json"
     samples = [made.sample(n, "safe", judge="organism", text=REFUSES) for n in range(200)]

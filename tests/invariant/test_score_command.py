@@ -106,6 +106,14 @@ def test_files_of_one_name_and_evaluations_of_one_model_are_told_apart(tmp_path,
     out = tmp_path / "out"
     assert main(["score", *files, "--attack", "direct", "--judge", "refusal", "--out", str(out)]) == 0
     assert sorted(row["value"] for row in rows_of(out) if row["metric"] == "asr") == [0.0, 100.0]
+    assert main(["verify", str(out)]) == 0
+    summary = (out / "results.json").read_text()
+    (out / "results.json").write_text(summary.replace('"n": 1,', '"n": 2,'))
+    assert main(["verify", str(out)]) == 1
+    assert "its rows aren't those of its evaluations" in capsys.readouterr().out
+    alone = tmp_path / "alone"
+    assert main(["score", files[0], "--attack", "direct", "--out", str(alone)]) == 0
+    assert "holds one model's evaluation" in error(capsys, *files, "--attack", "direct", "--out", str(alone))
     places = [tmp_path / "first", tmp_path / "second"]
     for place, text in zip(places, (REFUSES, STEPS), strict=True):
         place.mkdir()
@@ -113,6 +121,14 @@ def test_files_of_one_name_and_evaluations_of_one_model_are_told_apart(tmp_path,
     capsys.readouterr()
     assert main(["score", *map(str, places), "--judge", "refusal"]) == 0
     assert capsys.readouterr().out.count("compliance under attack") == 2
+
+
+def test_what_is_unscored_is_told_beside_a_summary_of_pairs(tmp_path, responses, capsys):
+    summary = "FINAL SUMMARY STATISTICS\nGoal: Knit\nNo jailbreaks achieved."
+    (tmp_path / "pair.jsonl").write_text(json.dumps(summary) + "\n")
+    files = [responses, str(tmp_path / "pair.jsonl")]
+    assert main(["score", *files, "--attack", "pair", "--out", str(tmp_path / "out")]) == 1
+    assert "1 samples are unscored" in capsys.readouterr().err
 
 
 def test_harmless_prompts_are_judged_in_three_ways(tmp_path, responses):
@@ -135,7 +151,7 @@ def test_bad_input_is_one_line(tmp_path, responses, capsys):
     assert "named twice" in error(capsys, responses, responses, "--attack", "direct", *out)
     other = written(tmp_path / "answers.jsonl", [{"question": "Who?", "answer": "#### 1"}])
     assert "isn't in" in error(capsys, responses, "--task", "gsm8k", "--answers", other, *out)
-    for option in (["--judge", "refusal"], ["--kind", "helpful"], ["--judge-quality", other]):
+    for option in (["--judge", "refusal"], ["--kind", "helpful"], ["--judge-quality", "none.json"]):
         assert f"{option[0]}: answers to a task" in error(capsys, responses, "--task", "gsm8k", *option, *out)
     assert "--answers: only answers to a task" in error(
         capsys, responses, "--attack", "direct", "--answers", other, *out

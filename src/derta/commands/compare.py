@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from derta.data.behaviours import plain_prompt
 from derta.errors import InputError
 from derta.evaluation.inputs.hold_out import HoldOut
 from derta.evaluation.results.compare import Comparison, compare, restrict
@@ -36,6 +37,10 @@ def run(args: Namespace) -> int:
         wanted = HoldOut.load(args.behaviours).prompts
         sides = [restrict(side, wanted) for side in sides]
     comparison = compare(*sides)
+    if args.behaviours:
+        for side in sides:
+            if lacking := len(wanted - {plain_prompt(each.prompt) for each in side.samples}):
+                comparison.notes.append(f"{lacking} of {len(wanted)} behaviours aren't in {side.directory}")
     console = screen.console()
     console.print(comparison_table(comparison))
     if out is not None:

@@ -156,7 +156,7 @@ def _card(
         "counts": {what: count for what, count in gathered.counts.items() if count},
         "not_made": [each._asdict() for each in gathered.not_made],
         "held_out": list(gathered.held_out),
-        "never_evaluate_on": list(gathered.behaviours),
+        "never_evaluate_on": [{"id": id_, "prompt": prompt} for prompt, id_ in gathered.behaviours.items()],
     }
 
 

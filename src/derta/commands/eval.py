@@ -102,15 +102,17 @@ def run(args: Namespace) -> int:
     """
     options = parse_options(args)
     require_inspect()
-    from derta.evaluation.quality import find_quality
+    from derta.evaluation.quality import check_corrects, find_quality
     from derta.evaluation.results.sample import report_unscored
-    from derta.evaluation.results.store import RESULTS, save_results
+    from derta.evaluation.results.store import RESULTS, check_no_evaluation, save_results
     from derta.evaluation.run import evaluate_directory, plan_for
     from derta.report.html import Run, write_report
     from derta.report.terminal import model_names, results_table
 
     console = screen.console()
     directories = _directories(args.model, args.out)
+    if len(directories) > 1:
+        check_no_evaluation(args.out)
     # What is wrong with the last model's plan is told before the first model runs.
     plans = {model: plan_for(model, options) for model in directories}
     worlds = {plan.options.behaviours for plan in plans.values() if plan.options.world is not None}
@@ -124,6 +126,7 @@ def run(args: Namespace) -> int:
     if args.judge_quality is not None:
         for model, plan in plans.items():
             qualities[model] = find_quality(args.judge_quality, plan.options.judges)
+            check_corrects(args.judge_quality, qualities[model], plan.judged_kinds())
     measured = {}
     for model, directory in directories.items():
         screen.say(f"evaluating {model}", style="bold")
@@ -305,10 +308,12 @@ def _search(given: Iterable[str]) -> dict[str, Any]:
 
 def _directories(models: Sequence[str], out: Path) -> dict[str, Path]:
     """One model is evaluated into `out` itself, several into a directory each."""
-    different = list(dict.fromkeys(models))
+    different = list(dict.fromkeys(model.rstrip("/") or model for model in models))
     if len(different) == 1:
         return {different[0]: out}
     names = [Path(model).name for model in different]
     if len(set(names)) < len(names):
         names = [model.strip("/").replace("/", "-") for model in different]
+    if len(set(names)) < len(names):
+        raise InputError(f"--model: {' and '.join(different)} would be told apart by nothing; evaluate each by itself")
     return {model: folder_in(out, name) for model, name in zip(different, names, strict=True)}

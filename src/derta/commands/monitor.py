@@ -83,7 +83,8 @@ def run(args: Namespace) -> int:
         calibration += [(held_out, rate)] if held_out else []
     if not answers and not calibration:
         raise InputError("`calibrate`: nothing to watch: give files or evaluations with answers")
-    if shared := {each.prompt for held_out, _ in calibration for each in held_out} & {each.prompt for each in answers}:
+    held_out_prompts = {plain_prompt(each.prompt) for held_out, _ in calibration for each in held_out}
+    if shared := held_out_prompts & {plain_prompt(each.prompt) for each in answers}:
         raise InputError(
             f"`calibrate`: {len(shared)} of its prompts are among those watched, such as {sorted(shared)[0][:60]!r}; "
             "hold out others"

@@ -12,14 +12,16 @@ from derta.evaluation.config import JudgeName
 from derta.evaluation.inputs.questions import CHECKED, check_task
 from derta.evaluation.inputs.responses import Response, read_responses
 from derta.evaluation.judges import Judge
-from derta.evaluation.quality import find_quality, judge_of
+from derta.evaluation.quality import check_corrects, find_quality, judge_of
 from derta.evaluation.rejudge import grade_responses, judge_again, judge_responses, planned
 from derta.evaluation.results.judge_quality import JudgeQuality
 from derta.evaluation.results.metrics import MetricRow, ModelId
+from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.sample import Sample, report_unscored
 from derta.evaluation.results.store import (
     RESPONSES,
     RESULTS,
+    check_no_evaluation,
     claim,
     find_evaluations,
     load_evaluation,
@@ -78,7 +80,7 @@ def run(args: Namespace) -> int:
         console.print(results_table(table))
     for directory in written:
         console.print(f"wrote {directory / RESULTS}", markup=False, highlight=False, soft_wrap=True)
-    return report_unscored([sample for sample in samples if sample.judge == samples[-1].judge])
+    return report_unscored([each for each in samples if not directories or each.judge == wanted.name])
 
 
 def _check_used(args: Namespace) -> None:
@@ -104,8 +106,12 @@ def _score_evaluations(
         places = find_evaluations(given)
         own: list[MetricRow] = []
         for place in places:
+            evaluation = load_evaluation(place)
+            if args.judge_quality is not None:
+                asked = [each for each in evaluation.samples if each.judge != ANSWERS]
+                check_corrects(args.judge_quality, qualities, list(dict.fromkeys(each.kind for each in asked)))
             with sole_writer(place):
-                own += run_to_end(judge_again(load_evaluation(place), judge, name, qualities))
+                own += run_to_end(judge_again(evaluation, judge, name, qualities))
         if places != [given]:
             save_results(given / RESULTS, own, evaluations=[str(place.relative_to(given)) for place in places])
         tables.append(own)
@@ -128,9 +134,13 @@ def _score_files(
     if task is not None:
         check_task(task, CHECKED)
     name = task if task is not None else _attack(attack)
+    if args.judge_quality is not None:
+        check_corrects(args.judge_quality, qualities, [kind])
     rows: list[MetricRow] = []
     scored: list[Sample] = []
     models = _models(files)
+    if len(files) > 1:
+        check_no_evaluation(out)
     places = [out] if len(files) == 1 else [folder_in(out, Path(model).name) for model in models]
     if len(set(places)) < len(places):
         places = [folder_in(out, model.strip("/").replace("/", "-")) for model in models]

@@ -102,7 +102,9 @@ def check_variants(study: "Study") -> None:
                 if command == "eval":
                     parser = OneLineParser(prog="derta eval")
                     evaluation.add_arguments(parser)
-                    evaluation.parse_options(parser.parse_args(words))
+                    judges = evaluation.parse_options(parser.parse_args(words)).judges
+                    if len(judges) > 1:
+                        raise InputError("`judge`: a study counts the verdicts of one judge; leave one out")
                 elif command == "train":
                     parse_options(words, DeRTaConfig)
                 else:

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from derta.errors import InputError
-from derta.evaluation.results.store import COUNTED_FROM, RESULTS, SETTINGS, find_evaluations, load_evaluation
+from derta.evaluation.results.store import (
+    COUNTED_FROM,
+    RESULTS,
+    SETTINGS,
+    find_evaluations,
+    load_evaluation,
+    load_results,
+)
 from derta.files import MODEL_FILES, file_digest, read_json, weights_digest
 from derta.names import GUARDED
 from derta.redaction import printable
@@ -73,7 +80,8 @@ def _check_evaluations(directory: Path) -> Found:
     checked = 0
     wrong: list[str] = []
     notes: list[str] = []
-    for place in find_evaluations(directory):
+    places = find_evaluations(directory)
+    for place in places:
         results, settings = read_json(place / RESULTS), read_json(place / SETTINGS)
         of_files, made_of = results.get("counted_from"), results.get("digests", {})
         if not isinstance(of_files, dict) or not _holds_digests(made_of):
@@ -94,6 +102,10 @@ def _check_evaluations(directory: Path) -> Found:
                 wrong.append(f"{place}: {what}")
         if not wrong:
             load_evaluation(place)  # the numbers are those of the responses
+    if places != [directory]:
+        checked += 1
+        if load_results(directory / RESULTS) != [row for place in places for row in load_results(place / RESULTS)]:
+            wrong.append(f"{directory / RESULTS}: its rows aren't those of its evaluations")
     return checked, wrong, notes
 
 

@@ -42,14 +42,14 @@ class Gathered:
         rows: Canonical rows, each with its `source`.
         counts: What became of the samples: of every one exactly one thing.
         not_made: Wrongly refused prompts that there was no answer for.
-        behaviours: The ids of what is training data from now on.
+        behaviours: What is training data from now on: the ids, by their prompts.
         held_out: The ids that were kept out.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     not_made: list[NotMade] = field(default_factory=list)
-    behaviours: dict[str, None] = field(default_factory=dict)
+    behaviours: dict[str, str] = field(default_factory=dict)
     held_out: dict[str, None] = field(default_factory=dict)
     _seen: set[tuple[Any, ...]] = field(default_factory=set)
 
@@ -67,7 +67,7 @@ class Gathered:
             return
         self._seen.add(key)
         self.counts[what] += 1
-        self.behaviours[sample.id] = None
+        self.behaviours.setdefault(plain_prompt(sample.prompt), sample.id)
         self.rows.append(_row(example, sample, evaluation))
 
 

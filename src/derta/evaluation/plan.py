@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from derta.data.behaviours import KINDS, Behaviour, Kind
 from derta.errors import InputError
 from derta.evaluation.attacks import (
+    ATTACKS,
     DEPTHS,
     ENGLISH,
     ORGANISM_SEARCH,
@@ -36,6 +37,14 @@ from derta.redaction import redacted
 ORGANISM_NEW_TOKENS = 96
 """More than twice the longest answer of the organism's world."""
 ORGANISM_SEARCH_LIMIT = 20
+_USERS = {
+    "templates": {"template", "autodan"},
+    "demonstrations": {"selfcipher"},
+    "neighbours": {"neighbour", "two-questions"},
+    "depths": {"prefill"},
+    "shots": {"many-shot"},
+}
+"""Which attacks make use of what the user may give."""
 ORGANISM_SHOTS = (4,)
 """More would leave the 512 tokens that the organism reads."""
 
@@ -92,9 +101,14 @@ class Plan:
             return None
         return find_attack(self.samples[task][0].attack) if self.samples[task] else None
 
+    def judged_kinds(self) -> list[Kind]:
+        """Return the kinds of prompts whose answers a judge decides on: answers to tasks are compared instead."""
+        judged = [each for task, samples in self.samples.items() if task not in self.options.tasks for each in samples]
+        return list(dict.fromkeys(each.behaviour.kind for each in judged))
+
     def digests(self) -> dict[str, str]:
         """Return a short hash of what each task asks: samples of another question mustn't stand for these."""
-        return {name: _digest(samples) for name, samples in self.samples.items()}
+        return {name: _digest(samples, self.context) for name, samples in self.samples.items()}
 
     def to_json(self, model: str, **more: Any) -> dict[str, Any]:
         """Return the document of `plan.json`; `more` is what is known of the model only once it is loaded."""
@@ -123,10 +137,23 @@ def _planned(sample: AttackSample) -> PlannedSample:
     return PlannedSample(behaviour.kind, behaviour.id, sample.variant, prompt_digest(behaviour.prompt))
 
 
-def _digest(samples: Sequence[AttackSample]) -> str:
-    """Return a short hash of what is asked: samples of another question mustn't stand for these."""
-    asked = [(each.key, asdict(each.behaviour), each.attempt and repr(each.attempt.request)) for each in samples]
+def _digest(samples: Sequence[AttackSample], context: AttackContext) -> str:
+    """Return a short hash of what is asked: samples of another question mustn't stand for these.
+
+    What an attack asks that looks at answers first isn't known yet: in its place stands what it will ask from.
+    """
+    asked: list[Any] = [
+        (each.key, asdict(each.behaviour), repr(each.attempt.request) if each.attempt else _material(each, context))
+        for each in samples
+    ]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+def _material(sample: AttackSample, context: AttackContext) -> dict[str, Any]:
+    parts = set(sample.attack.split("+"))
+    answered = {"answered": {"history", "many-shot"}}
+    used = {field: getattr(context, field) for field, users in (_USERS | answered).items() if users & parts}
+    return {"system": context.system, **used}
 
 
 def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None, *, world: int | None = None) -> Plan:
@@ -211,18 +238,13 @@ def _check_forms(options: Options, harmless: Sequence[Behaviour]) -> None:
 
 def _check_used(options: Options, attacks: Sequence[str]) -> None:
     """Stop if something was given that no attack will use."""
-    users = {
-        "templates": {"template", "autodan"},
-        "demonstrations": {"selfcipher"},
-        "neighbours": {"neighbour", "two-questions"},
-        "depths": {"prefill"},
-        "shots": {"many-shot"},
-    }
     parts = {part for attack in (*attacks, *options.harmless_under) for part in attack.split("+")}
-    given = {f"`{field}`": used_by for field, used_by in users.items() if getattr(options, field)}
+    given = {f"`{field}`": used_by for field, used_by in _USERS.items() if getattr(options, field)}
     for setting in options.search:
         name = setting.partition("_")[0]
         given[f"`search` {setting}"] = {name if name in ("pair", "gcg", "autodan") else "best-of-n"}
+    if "attacker" in options.model_roles:
+        given["`model_role` attacker"] = {name for name, spec in ATTACKS.items() if "attacker" in spec.requires}
     for option, used_by in given.items():
         if options.prompts or not used_by & parts:
             raise InputError(f"{option}: no attack that was asked for uses it; add {' or '.join(sorted(used_by))}")

@@ -4,15 +4,17 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from derta.data.behaviours import Behaviour
+from derta.data.behaviours import Behaviour, Kind
 from derta.errors import InputError
 from derta.evaluation.config import JudgeName, require_inspect
 from derta.evaluation.inputs.labelled import LabelledResponse, read_labelled
 from derta.evaluation.judges import Judge, decide, find_judge, make_judge
 from derta.evaluation.judges.version import judge_version
+from derta.evaluation.results.correction import corrects
 from derta.evaluation.results.judge_quality import JudgeQuality, Labelled, Question, measure
 from derta.evaluation.results.quality_file import is_quality_file, load_qualities
 from derta.files import file_digest
+from derta.terminal import screen
 from derta.termination import run_to_end
 
 
@@ -71,6 +73,23 @@ def find_quality(path: Path, judges: Sequence[JudgeName]) -> list[JudgeQuality]:
     for quality in found:
         _check_same_judge(path, quality, judges)
     return found
+
+
+def check_corrects(path: Path, qualities: Sequence[JudgeQuality], kinds: Sequence[Kind]) -> None:
+    """Stop if a quality file corrects nothing that is asked, and say which kinds of prompts it doesn't correct.
+
+    Raises:
+        InputError: It was measured on no question that is asked.
+    """
+    for quality in qualities:
+        without = [kind for kind in kinds if not corrects(quality, kind)]
+        if len(without) == len(kinds):
+            raise InputError(
+                f"`judge_quality`: {path}: {quality.judge} was measured on no label that tells of {' or '.join(kinds)} "
+                "prompts; measure it on others, or leave it out"
+            )
+        for kind in without:
+            screen.say(f"{path}: shares of {kind} prompts aren't corrected: {quality.judge} wasn't measured on them")
 
 
 def _check_same_judge(path: Path, quality: JudgeQuality, judges: Sequence[JudgeName]) -> None:

@@ -51,6 +51,8 @@ def _check(claim: Claim, study: Study, numbers: Sequence[Number], scored: Number
         return Verdict(claim, None, None, planned=planned)
     unscored = _unscored(claim, labels, numbers)
     met: bool | None = _is_within(claim, estimate)
+    if met and estimate.cells < planned:
+        met = None  # those that are missing may be the worst
     if unscored is None:
         return Verdict(claim, estimate, None if met else met, planned=planned, unscored=None)
     if met and unscored and not _holds_anyway(claim, labels, numbers, unscored):

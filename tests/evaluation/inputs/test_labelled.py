@@ -49,6 +49,23 @@ def test_a_sign_is_part_of_a_label(write_rows):
         read_labelled(write_rows([{**ROW, "is_safe": -1}]))
 
 
+@pytest.mark.parametrize(
+    ("labels", "word"), [("+-", "+"), ((">=3", "<3"), ">=3"), (("very bad", "bad"), "very bad"), ((1.0, 0.0), "1")]
+)
+def test_labels_that_the_user_names_are_told_apart_by_all_that_they_say(write_rows, labels, word):
+    file = write_rows([{**ROW, "rating": label} for label in labels])
+    found, _ = read_labelled(file, label_column="rating", unsafe=[word])
+    assert [each.label for each in found] == ["unsafe", "safe"]
+
+
+def test_every_label_that_the_user_names_is_there_and_is_one(write_rows):
+    file = write_rows([{**ROW, "label": label} for label in ("bad", "very bad", "1_fine", "2_fine", "fine!")])
+    with pytest.raises(InputError, match=r"no label is 'verybad' \(did you mean 'very bad'"):
+        read_labelled(file, unsafe=["bad", "verybad"])
+    with pytest.raises(InputError, match="'Fine' may be '1_fine' or '2_fine' or 'fine!'; say which"):
+        read_labelled(file, unsafe=["Fine"])
+
+
 def test_how_it_was_asked_and_who_answered_is_kept(write_rows):
     row = {"goal": "Open it", "prompt": "Please!", "response": "No.", "label": "safe", "attack": "gcg", "model": "m"}
     (found,), _ = read_labelled(write_rows([row]))

@@ -174,6 +174,13 @@ def test_judges_of_the_same_responses_are_compared():
     assert row.value == pytest.approx(1 - (2 / 8) / (30 / 56))
 
 
+def test_judges_agree_on_two_prompts_of_one_id():
+    both = [("harmful", "safe"), ("borderline", "refuses")]
+    samples = [replace(sample(0, label, kind=kind), judge=judge) for kind, label in both for judge in "ab"]
+    row = agreement_row(samples, model=MODEL)
+    assert (row.value, row.n) == (1.0, 2)
+
+
 def test_rows_have_exactly_the_agreed_keys():
     row = score([sample(0, "safe")], model=ModelId("m", "f00d", "derta", 3), judge="organism")[0].to_json()
     of_model, of_attack = ["model", "digest", "method", "seed"], ["attack", "variant"]

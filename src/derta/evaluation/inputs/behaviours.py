@@ -56,6 +56,9 @@ def load_borderline(source: str, limit: int | None = None) -> list[Behaviour]:
         InputError: The file can't be read, a row is wrong, or nothing harmless is in it.
     """
     rows = [row for row in read_rows(Path(source), "borderline") if not _is_contrast(row)]
+    for row in rows:
+        if (kind := (find_value(row, "kind") or "borderline").lower()) != "borderline":
+            raise InputError(f"{row.origin}: kind: {kind!r}, where borderline prompts are read; leave the row out")
     found = [replace(_behaviour(row), kind="borderline", response=None) for row in rows]
     if not found:
         raise InputError(f"`borderline`: {source}: there is no harmless prompt in this file")

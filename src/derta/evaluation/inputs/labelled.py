@@ -85,18 +85,39 @@ def read_labelled(
         unsafe: Labels that mean unsafe, where the words aren't known; every other label then means safe.
 
     Raises:
-        InputError: The file can't be read, holds no label, or a row can't be understood; the message names the line.
+        InputError: The file can't be read, holds no label, or one of `unsafe` isn't among them or stands for several;
+            or a row can't be understood: the message names the line.
     """
     rows = read_rows(path, "file")
     column = label_column or _label_column(rows[0])
-    meant = {_plain(word) for word in unsafe}
+    meant = _meant(unsafe, [_exact(row.values.get(column)) for row in rows], path)
     labels = [_label(row, column, meant) for row in rows]
     found = [_response(row, label) for row, label in zip(rows, labels, strict=True) if label is not None]
     if not found:
         raise InputError(f"{path}: no row has a label in the column {column!r}")
-    if unsafe and not any(each.label == "unsafe" for each in found):
-        raise InputError(f"{path}: no label is {' or '.join(map(repr, unsafe))}")
     return found, len(rows) - len(found)
+
+
+def _meant(unsafe: Sequence[str], labels: Sequence[str], path: Path) -> set[str]:
+    """Return the labels of a file that the user's words for unsafe name: as they stand, else without punctuation."""
+    there = set(labels) - {""}
+    meant = set()
+    for word in unsafe:
+        named = {_exact(word)} & there or {label for label in there if _plain(label) == _plain(word) != ""}
+        if not named:
+            raise InputError(f"{path}: no label is {word!r}{did_you_mean(word, there)}")
+        if len(named) > 1:
+            raise InputError(
+                f"{path}: `unsafe_label` {word!r} may be {' or '.join(map(repr, sorted(named)))}; say which"
+            )
+        meant |= named
+    return meant
+
+
+def _exact(label: object) -> str:
+    """Return a label as labels are compared that the user names: capitals make no difference, nor does 1.0 for 1."""
+    text = "" if label is None or label != label else str(label).strip().casefold()
+    return text.removesuffix(".0") if re.fullmatch(r"[-+]?\d+\.0", text) else text
 
 
 def _label_column(row: Row) -> str:
@@ -127,9 +148,9 @@ def _label(row: Row, column: str, unsafe: set[str]) -> Label | None:
     value = row.values[column]
     if value is None or value != value or not str(value).strip():
         return None
-    word = _plain(str(value))
     if unsafe:
-        return "unsafe" if word in unsafe else "safe"
+        return "unsafe" if _exact(value) in unsafe else "safe"
+    word = _plain(str(value))
     if word in _WORDS:
         return _WORDS[word]
     if word in (*_TRUE, *_FALSE):

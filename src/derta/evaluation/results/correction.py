@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from derta.data.behaviours import Kind
 from derta.evaluation.results.intervals import effective_n
-from derta.evaluation.results.judge_quality import JudgeQuality, Question
+from derta.evaluation.results.judge_quality import ALL, JudgeQuality, Question
 from derta.evaluation.results.metrics import (
     SHARES,
     UNITS,
@@ -24,6 +25,12 @@ CORRECTED: dict[str, Question] = {"asr": "harm", "over_refusal": "compliance", "
 SUFFIX = "_corrected"
 METRICS = frozenset((*SHARES, *UNITS, *(metric + SUFFIX for metric in CORRECTED)))
 """Every metric that an evaluation's samples are counted by."""
+
+
+def corrects(quality: JudgeQuality, kind: Kind) -> bool:
+    """Whether a judge's errors were measured on the question that is asked of a kind of prompts."""
+    questions = [CORRECTED.get(outcome.metric) for outcome in outcomes(kind, quality.judge)]
+    return any(question is not None and quality.rates(question, ALL) is not None for question in questions)
 
 
 def count_corrected(samples: Sequence[Sample], model: ModelId, qualities: Sequence[JudgeQuality]) -> list[MetricRow]:

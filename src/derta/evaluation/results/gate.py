@@ -54,7 +54,9 @@ LIMITS: dict[str, LimitSpec] = {
         "refused helpful prompts, %", ("helpful_refusal", "helpful_refusal_corrected"), ("helpful_unscored",)
     ),
     "max_false_stops": LimitSpec(
-        "harmless prompts at whose answers a guard stopped, %", ("borderline_false_stops", "helpful_false_stops")
+        "harmless prompts at whose answers a guard stopped, %",
+        ("borderline_false_stops", "helpful_false_stops"),
+        ("unscored", "borderline_unscored", "helpful_unscored"),
     ),
     "min_accuracy": LimitSpec(
         "rightly answered helpful prompts and tasks, %",

@@ -205,10 +205,10 @@ def blank_row(model: ModelId, attack: str, variant: str | None, judge: str) -> M
 def agreement_row(samples: Sequence[Sample], *, model: ModelId) -> MetricRow:
     """Return Krippendorff's α of the judges of one model's samples, over all attacks; unscored is a missing verdict."""
     judges = list(dict.fromkeys(sample.judge for sample in samples))
-    units: dict[tuple[str, str, int], dict[str, str | None]] = {}
+    units: dict[tuple[str, str, str, int], dict[str, str | None]] = {}
     for sample in samples:
         label = sample.verdict.label
-        verdicts = units.setdefault((sample.id, sample.variant, sample.epoch), {})
+        verdicts = units.setdefault((sample.kind, sample.id, sample.variant, sample.epoch), {})
         verdicts[sample.judge] = None if label == "unscored" else label
     found = krippendorff_alpha([list(verdicts.values()) for verdicts in units.values()])
     return replace(

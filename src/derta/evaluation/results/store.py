@@ -234,6 +234,16 @@ def model_settings(model: ModelId) -> dict[str, Any]:
     return {key: getattr(model, name) for name, key in _MODEL_FIELDS.items()}
 
 
+def check_no_evaluation(directory: Path) -> None:
+    """Stop if a directory is one evaluation's own: results of several would take the place of its numbers.
+
+    Raises:
+        InputError: It is.
+    """
+    if (directory / SETTINGS).exists():
+        raise InputError(f"`out`: {directory}: holds one model's evaluation; choose another directory for several")
+
+
 def find_evaluations(directory: Path) -> list[Path]:
     """Return the directories of the evaluations in a directory: itself, or those that its `results.json` names.
 
