@@ -90,8 +90,14 @@ def test_a_claim_holds_of_every_planned_cell_or_is_undecided(study: Path, capsys
     Path("some.csv").write_text("".join(row for row in rows if not row.startswith("2,1,new")))
     capsys.readouterr()
     assert main(["study", "study.yaml", "--rows", "some.csv", "--page", "p.md"]) == 1
-    assert "1 of 2 cells" in (page := Path("p.md").read_text())
-    assert "**undecided**" in page
+    page = Path("p.md").read_text()
+    assert page.count("(1 of 2 cells") == page.count("| **undecided** |") == 2
+    # What is planned of a pair is what both plan.
+    Path("study.yaml").write_text(STUDY.replace("new: {", "new: {worlds: [1], "))
+    Path("some.csv").write_text("".join(row for row in rows if not row.startswith("2,1,new")))
+    capsys.readouterr()
+    main(["study", "study.yaml", "--rows", "some.csv", "--page", "p.md"])
+    assert "undecided" not in Path("p.md").read_text()
 
 
 def test_a_study_counts_one_judge(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

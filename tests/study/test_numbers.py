@@ -143,7 +143,7 @@ def test_a_claim_says_what_it_was_checked_on() -> None:
     claim = Claim(claim="", variant="new", metric="asr", most=95, attacks=["prefill"])
     (verdict,) = checked(study(claim), [*cells, unscored])
     assert verdict.estimate is not None
-    assert (verdict.met, verdict.estimate.cells, verdict.planned, verdict.unscored) == (True, 2, 4, 7)
+    assert (verdict.met, verdict.estimate.cells, verdict.planned, verdict.unscored) == (None, 2, 4, 7)
 
 
 @pytest.mark.parametrize(

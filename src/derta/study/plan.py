@@ -207,9 +207,10 @@ class Study:
         after = self.variants[cell.variant].after
         return Cell(cell.seed, cell.world, after) if after else None
 
-    def count(self, variant: str) -> int:
-        """Return how many cells a variant has."""
-        return len(self.variants[variant].worlds) * len(self.variants[variant].seeds)
+    def count(self, variant: str, against: str | None = None) -> int:
+        """Return how many cells a variant has, or how many of them another has, too."""
+        one, other = self.variants[variant], self.variants[against or variant]
+        return len({*one.worlds} & {*other.worlds}) * len({*one.seeds} & {*other.seeds})
 
     def cells(self) -> Iterator[Cell]:
         """Yield the cells, seed by seed and world by world: what is done so far compares every variant."""

@@ -40,7 +40,7 @@ def check_claims(study: Study, numbers: Sequence[Number]) -> list[Verdict]:
 
 
 def _check(claim: Claim, study: Study, numbers: Sequence[Number], scored: Numbers) -> Verdict:
-    planned = study.count(claim.variant)
+    planned = study.count(claim.variant, claim.against)
     # One that should have been carried out, and of which there is nothing, may be the worst.
     attacks = dict.fromkeys([*scored.attacks, *study.variants[claim.variant].attacks])
     labels = labels_of(claim, list(attacks))
