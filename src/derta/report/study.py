@@ -122,7 +122,7 @@ def _columns(study: Study, table: Table, numbers: Numbers) -> dict[str, tuple[Me
     columns["refuses borderline ↓"] = (value_of("direct", "over_refusal"), True)
     columns["answers helpful ↑"] = (value_of("direct", "helpful_accuracy"), False)
     columns["fully safe ASR, mean ↓"] = (mean_of(attacks, "fully_safe_asr"), False)
-    columns["garbled, mean ↓"] = (mean_of(attacks, "garbled"), False)
+    columns["garbled, mean ↓"] = (mean_of(attacks, "garbled"), True)
     columns["unscored samples of a cell"] = (unscored_of(attacks), False)
     return columns
 
