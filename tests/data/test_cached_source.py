@@ -38,6 +38,11 @@ def count(cache_dir: Path) -> int:
     return len(list(cache_dir.glob("*/cache.json")))
 
 
+def test_rows_are_counted_by_what_they_hold(write_rows: WriteLines) -> None:
+    loaded = load_source(str(write_rows(ROWS)))
+    assert (len(loaded.rows), loaded.harmful, loaded.helpful) == (5, 2, 2)
+
+
 def contents(loaded: Loaded) -> list[Example]:
     return [as_example(row) for row in loaded.rows]
 

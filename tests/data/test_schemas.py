@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from derta.data import load_triples
@@ -287,6 +289,90 @@ def test_booleans_may_be_words_as_in_a_csv(tmp_path: Path) -> None:
     path = tmp_path / "beaver.csv"
     path.write_text(f'prompt,response,category,is_safe\n{Q},"{SAFE}",c,True\n{Q},{HARMFUL},c,False\n')
     assert [as_tuple(row) for row in load_triples(path)] == [TRIPLE]
+
+
+def test_two_spellings_of_a_response_are_one(tmp_path: Path) -> None:
+    """What one annotator calls unsafe is never learnt, whatever white space another had."""
+    path = tmp_path / "beaver.jsonl"
+    again = (beaver(f"{Q} ", HARMFUL + " ", True), beaver(Q, SAFE, True), beaver(Q, "Use the hidden ladder.", False))
+    rows = [beaver(Q, HARMFUL, False), *again, beaver(Q, "Le caf\u00e9.", True), beaver(Q, "Le cafe\u0301.", False)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [as_tuple(row) for row in load_triples(path)] == [(Q, SAFE, "Use the hidden ladder.")]
+    notes = Notes()
+    list(read_examples(path, notes))
+    assert notes.skipped["labelled both safe and unsafe"] == 4
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": Q, "chosen": HARMFUL, "rejected": None, "is_safe": False},
+        {"instruction": Q, "output": HARMFUL, "rejected": None, "label": "unsafe"},
+        *(
+            {"prompt": Q, "completion": HARMFUL, name: "unsafe"}
+            for name in ("isSafe", "safetyLabel", "is-safe", "harm")
+        ),
+        *({"prompt": Q, "completion": HARMFUL, name: True} for name in ("flagged", "isHarmful", "response.unsafe")),
+    ],
+)
+def test_a_response_that_a_column_judges_is_not_learnt_regardless(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match="seems to judge the response"):
+        load_triples(path)
+
+
+def test_a_verdict_beside_both_responses_or_none_is_no_reason_to_stop(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"prompt": Q, "chosen": SAFE, "rejected": HARMFUL, "is_safe": False},
+        {"prompt": "Name a moon.", "chosen": "Io.", "rejected": None, "is_safe": None},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [as_tuple(row) for row in load_triples(path)] == [TRIPLE, ("Name a moon.", "Io.", None)]
+
+
+def test_conversations_in_a_table_are_no_text(tmp_path: Path) -> None:
+    def table(name: str, **columns: Any) -> Path:
+        cells = ('"' + json.dumps(value).replace('"', '""') + '"' for value in columns.values())
+        (tmp_path / name).write_text(",".join(columns) + "\n" + ",".join(cells) + "\n")
+        return tmp_path / name
+
+    preference = table("p.csv", prompt=[USER], chosen=[NO], rejected=[YES])
+    (row,) = load_triples(preference)
+    assert (row["prompt"], row["chosen"], row["rejected"]) == ([USER], [NO], [YES])
+    (row,) = load_triples(table("c.csv", prompt=[USER], completion=[NO]))
+    assert (row["prompt"], row["chosen"]) == ([USER], [NO])
+    weighed = table("w.csv", messages=[USER, {**YES, "weight": 0}])
+    with pytest.raises(InputError, match="none of its rows can be trained on"):
+        load_triples(weighed)
+    preference.write_text(preference.read_text().replace('""', "'"))
+    with pytest.raises(InputError, match=r"p.csv:2: prompt must be a list of messages; as JSON it can't be read"):
+        load_triples(preference)
+
+
+def test_whole_conversations_keep_the_system_prompt_beside_them(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = {"messages": [USER], "chosen": [USER, NO], "rejected": [USER, YES], "system": "Be kind."}
+    path.write_text(json.dumps(row) + "\n")
+    (row,) = load_triples(path)
+    assert row["prompt"] == [{"role": "system", "content": "Be kind."}, USER]
+
+
+def test_a_turn_within_the_last_one_is_not_learnt(tmp_path: Path) -> None:
+    path = tmp_path / "hh.jsonl"
+    whole = f"\n\nHuman: {Q}\n\nAssistant: "
+    row = {"chosen": f"{whole}{SAFE}\nHuman: please\nAssistant: {HARMFUL}", "rejected": whole + HARMFUL}
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match="chosen: its last turn holds another turn"):
+        load_triples(path)
+
+
+def test_two_columns_of_one_name_stop_in_parquet_too(tmp_path: Path) -> None:
+    values = [pa.array([text]) for text in (Q, SAFE, HARMFUL)]
+    pq.write_table(pa.table(values, names=["prompt", "chosen", "chosen"]), tmp_path / "twice.parquet")
+    with pytest.raises(InputError, match="column 'chosen' occurs twice"):
+        load_triples(tmp_path / "twice.parquet")
 
 
 def test_released_training_rows(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def test_a_wrong_context_is_one_line(option: str, message: str, capsys: pytest.C
     ("source", "message"),
     [
         ("organism?tripels=2", "organism has no 'tripels' (did you mean 'triples'?)"),
+        ("organism?triples=5&triples=7", "organism?triples=5&triples=7: triples is given twice"),
         ("organism?triples=many", "organism?triples=many: 'many' is not a number"),
         ("organism?borderline_share=2", "organism?borderline_share=2: give a number from 0 to 1"),
     ],

@@ -133,6 +133,13 @@ def test_rows_that_were_changed_since_are_checked_again(tokenizer: PreTrainedTok
         encode_dataset(emptied, encoder(tokenizer), name="train")
 
 
+def test_a_response_that_a_column_judges_is_not_learnt_regardless(tokenizer: PreTrainedTokenizerFast) -> None:
+    """KTO's rows, say, in a `Dataset` of one's own."""
+    judged = Dataset.from_list([{"prompt": "how to open it?", "completion": "take a key.", "label": False}])
+    with pytest.raises(InputError, match="train row 0: column 'label' seems to judge the response"):
+        encode_dataset(judged, encoder(tokenizer), name="train")
+
+
 def test_overlong_examples_stop_or_are_left_out(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -86,7 +86,7 @@ class DPO(RunTrainer, DPOTrainer):  # type: ignore[misc]
         if not is_triple.any():
             raise InputError(f"train_data: {config.method} needs triples, and no example has a rejected response")
         triples = encoded.select(np.flatnonzero(is_triple))
-        budget = count_steps(config, len(setting.train_data))
+        budget = count_steps(config, len(encoded))
         self.first_steps = share_of(budget, self.constants["first_share"], "first_share")
         model = load_weights(model_path(name), **{"dtype": "float32", **model_kwargs(setting.options)})
         super().__init__(

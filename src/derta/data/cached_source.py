@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,6 +41,15 @@ class Loaded(NamedTuple):
     def harmful(self) -> int:
         """How many rows have a harmful response."""
         return len(self.rows) - int(self.rows.data.column("rejected").null_count)
+
+    @property
+    def helpful(self) -> int:
+        """How many rows have none, nor a safe response after the beginning of one."""
+        import pyarrow.compute as pc
+
+        columns = [name for name in ("rejected", "harmful_prefix") if name in self.rows.column_names]
+        absent = reduce(pc.and_, (pc.is_null(self.rows.data.column(name)) for name in columns))
+        return int(pc.sum(absent).as_py() or 0)
 
 
 def load_source(

@@ -268,11 +268,14 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
+            _check_header(file.schema_arrow.names, path)
             for batch in file.iter_batches(batch_size=1000):
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(f"{_name(path)}:{number}", values)
     # Python has no dates of all the years that Parquet has.
+    except InputError:
+        raise
     except (pa.ArrowException, UnicodeDecodeError, OverflowError, ValueError) as error:
         raise InputError(
             f"{_name(path)}: not a Parquet file that can be read: {printable(str(error))}{_seems(path)}"

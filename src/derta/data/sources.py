@@ -20,7 +20,15 @@ from derta.data.readers import (
     read_file,
     stop_at_problem,
 )
-from derta.data.schemas.recognition import check_columns, check_row, fitting, named_schema, recognised
+from derta.data.schemas.recognition import (
+    check_columns,
+    check_row,
+    check_verdicts,
+    fitting,
+    named_schema,
+    recognised,
+    verdicts_among,
+)
 from derta.data.schemas.schema import Read, Schema, Skipped
 from derta.data.triples import Example, as_example, is_conversational, type_name
 from derta.errors import InputError, did_you_mean, first_line
@@ -245,7 +253,7 @@ def _checking_rows(read: Read, schema: Schema, notes: Notes, recognise: bool) ->
     """Check the columns of every row, as rows of JSON may differ in them, and whether it has another schema."""
 
     def checked(on_problem: OnProblem) -> Iterator[Row]:
-        fine: set[tuple[str, ...]] = set()
+        fine: dict[tuple[str, ...], list[str]] = {}
         notes.rows = 0
 
         def count_problem(error: InputError) -> None:
@@ -259,11 +267,14 @@ def _checking_rows(read: Read, schema: Schema, notes: Notes, recognise: bool) ->
                 if recognise:
                     check_row(schema, row)
                 if columns not in fine:
-                    notes.columns.update(dict.fromkeys(check_columns(schema, columns, row.origin)))
+                    unknown = check_columns(schema, columns, row.origin)
+                    fine[columns] = verdicts_among(unknown)
+                    notes.columns.update(dict.fromkeys(unknown))
+                if verdicts := fine[columns]:
+                    check_verdicts(row.values, verdicts, row.origin, f"schema {schema.name}")
             except InputError as error:
                 on_problem(error)
                 continue
-            fine.add(columns)
             yield row
 
     return checked

@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from derta.contexts.draws import PLAIN
 from derta.data.cache import cached, content_digest
-from derta.data.columns import examples_of, is_canonical
+from derta.data.columns import COLUMNS, examples_of, is_canonical
+from derta.data.schemas.recognition import check_verdicts, verdicts_among
 from derta.data.triples import as_example
 from derta.errors import InputError
 from derta.method.tree import TokenTree
@@ -179,6 +180,9 @@ def _encode_rows(
         examples = list(examples_of(columns))
     else:
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        verdicts = verdicts_among(sorted(columns.keys() - set(COLUMNS)))
+        for row, index in zip(rows, indices, strict=True) if verdicts else ():
+            check_verdicts(row, verdicts, f"{name} row {index}", "training")
         examples = [
             as_example(row, str(row.get("origin") or f"{name} row {index}"))
             for row, index in zip(rows, indices, strict=True)

@@ -14,6 +14,7 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config
 
+from derta.errors import InputError, first_line
 from derta.inference.loading import load_config, unreadable
 from derta.method.attention import TreeAttention, is_dense
 from derta.method.tree import Term, collate
@@ -84,7 +85,10 @@ def empty_model(name: str, options: ModelConfig) -> tuple[torch.nn.Module, int, 
         TreeAttention(model.config)
         adapter = get_peft_config(options)
         if adapter is not None:
-            model = get_peft_model(model, adapter)
+            try:
+                model = get_peft_model(model, adapter)
+            except ValueError as error:
+                raise InputError(f"use_peft: {first_line(error)}") from error
     return model, sum(p.numel() for p in model.parameters() if p.requires_grad), model_config
 
 
@@ -145,8 +149,17 @@ def _contexts_table(trees: TreeDataset) -> Table:
 
 
 def count_steps(config: DeRTaConfig, examples: int) -> int:
-    """Return how many optimizer steps a run takes on so many examples."""
+    """Return how many optimizer steps a run takes on so many examples.
+
+    Raises:
+        InputError: Incomplete batches are left out, and there is no other.
+    """
     per_epoch = math.ceil(examples / examples_per_step(config))
+    if config.dataloader_drop_last:
+        batches = examples // (config.per_device_train_batch_size * config.world_size)
+        per_epoch = math.ceil(batches / config.gradient_accumulation_steps)
+        if not batches:
+            raise InputError(f"dataloader_drop_last: {examples} examples make no whole batch; leave it out")
     return config.max_steps if config.max_steps > 0 else math.ceil(per_epoch * config.num_train_epochs)
 
 

@@ -169,7 +169,7 @@ def _measure(sources: Sequence[Loaded], encoder: Encoder) -> Measured:
     examples: list[Example] = []
     triples = helpful = 0
     for source in sources:
-        triples, helpful = triples + source.harmful, helpful + len(source.rows) - source.harmful
+        triples, helpful = triples + source.harmful, helpful + source.helpful
         # Evenly over the source: files are often sorted.
         step = max(1, len(source.rows) // _SAMPLE)
         examples += examples_of(source.rows.select(range(0, len(source.rows), step)).to_dict())

@@ -30,7 +30,7 @@ from derta.training.config import DeRTaConfig
 from derta.training.display import TrainingDisplay
 from derta.training.model_card import DataSource
 from derta.training.options import TrainOptions, parse_options
-from derta.training.plan import examples_per_step, print_plan
+from derta.training.plan import count_steps, examples_per_step, print_plan
 from derta.training.run_directory import RunDirectory, is_disk_full, require_disk_space
 from derta.training.run_trainer import RunTrainer
 from derta.training.trainer import DeRTaTrainer
@@ -112,11 +112,13 @@ def train_command(
         trainer = _trainer(options, train_data.rows, eval_data, tokenizer)
     else:
         trainer = training.make(options, train_data.rows, tokenizer)
+    if options.config.dataloader_drop_last:
+        count_steps(options.config, len(cast(Any, trainer.train_dataset)))  # there is one
     if isinstance(trainer, DeRTaTrainer):
         run.identity["trained_with"] = trained_with(tokenizer, trainer.refusals.all)
     trainer.run_identity = run.identity
     trainer.data_sources = [
-        DataSource(Path(name).name, len(source.rows) - source.harmful, source.harmful, source.digest[:16])
+        DataSource(Path(name).name, source.helpful, len(source.rows) - source.helpful, source.digest[:16])
         for name, source in zip(options.data.train_data, sources, strict=True)
     ]
     if attacking is not None:
@@ -175,6 +177,8 @@ def _organism_options(query: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in query.split("&") if query else ():
         option, _, value = part.partition("=")
+        if option in found:
+            raise InputError(f"train_data: organism?{query}: {option} is given twice; leave one out")
         if option not in known:
             hint = did_you_mean(option, known)
             raise InputError(f"train_data: organism has no {option!r}{hint}; it has {', '.join(known)}")
@@ -219,8 +223,13 @@ def _check_together(options: TrainOptions) -> None:
         and world_of(model.model_name_or_path) is None
     ):
         raise InputError("attack_behaviours: name a file of harmful prompts to attack the model with while it trains")
-    if options.config.eval_strategy != "no" and not options.data.eval_data:
+    config = options.config
+    if config.eval_strategy != "no" and not options.data.eval_data:
         raise InputError("eval_strategy: there is nothing to evaluate; name --eval_data, or set it to no")
+    if options.data.eval_data and config.eval_strategy == "no" and not config.eval_on_start:
+        raise InputError("eval_data: nothing says when to evaluate; set eval_strategy to steps or epoch")
+    if config.dataloader_persistent_workers and not config.dataloader_num_workers:
+        raise InputError("dataloader_persistent_workers: there are no workers; set dataloader_num_workers")
 
 
 def _trainer(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from derta.errors import InputError
-from derta.evaluation.inputs.behaviours import load_behaviours, load_borderline
+from derta.evaluation.inputs.behaviours import load_behaviours, load_borderline, load_requests
 
 HARMBENCH = "Behavior,FunctionalCategory,SemanticCategory,Tags,ContextString,BehaviorID\n"
 
@@ -145,3 +145,14 @@ def test_text_that_cannot_be_written_is_named(tmp_path):
     for row in ('{"prompt": "How \\ud800?"}', '{"prompt": "How?", "id": "\\udc00"}'):
         with pytest.raises(InputError, match=r"b\.jsonl:1: \w+ has half a surrogate pair"):
             load_behaviours(write(tmp_path / "b.jsonl", row + "\n"))
+
+
+@pytest.mark.parametrize("kind", ["harmful", "borderline", "helpful"])
+def test_prompts_to_train_on_are_of_the_kind_that_they_say(tmp_path, kind):
+    """What a model answers of a harmful prompt would be a target."""
+    others = ["borderline", "helpful"] if kind == "harmful" else ["harmful"]
+    path = write(tmp_path / "k.csv", f"prompt,kind\nWhy?,{kind}\n")
+    assert [each.kind for _, each in load_requests(path, kind)] == [kind]
+    for other in others:
+        with pytest.raises(InputError, match=f":2: kind: '{other}', where {kind} prompts are read"):
+            load_requests(write(tmp_path / "o.csv", f"prompt,kind\nWhy?,{other}\n"), kind)

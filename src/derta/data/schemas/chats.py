@@ -34,13 +34,7 @@ def as_messages(value: Any, field: str, place: str) -> list[Message]:
     Raises:
         InputError: a message has no such form, a role that isn't a turn's (a tool's), or no text.
     """
-    if isinstance(value, str) and value.lstrip().startswith("[{"):  # a table holds lists as text
-        try:
-            value = json.loads(value, object_pairs_hook=unique_keys)
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{place}: {field} must be a list of messages; as JSON it can't be read: {error}"
-            ) from None
+    value = _parsed(value, field, place)
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, Sequence) or isinstance(value, str):
@@ -48,6 +42,23 @@ def as_messages(value: Any, field: str, place: str) -> list[Message]:
     if not value:
         raise InputError(f"{place}: {field} is empty; it needs at least one message")
     return [_message(message, f"{field}[{index}]", place) for index, message in enumerate(value)]
+
+
+def _parsed(value: Any, field: str, place: str) -> Any:
+    """Read a list that a table holds as text."""
+    if not isinstance(value, str) or not value.lstrip().startswith("[{"):
+        return value
+    try:
+        return json.loads(value, object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{place}: {field} must be a list of messages; as JSON it can't be read: {error}") from None
+
+
+def is_chat_as_text(value: Any) -> bool:
+    """Whether `value` is text of a list of messages, in JSON or as Python writes it."""
+    return (
+        isinstance(value, str) and re.match(r"\s*\[\s*\{\s*[\"'](role|content|from|value)[\"']\s*:", value) is not None
+    )
 
 
 def _names(message: Any) -> tuple[str, str] | None:
@@ -91,13 +102,19 @@ def _conversation(row: Row, column: str) -> dict[str, Any] | str:
     for other in ("rejected_response", "rejected_messages"):
         sides["rejected"] = sides["rejected"] or _side(row, other)
     if any(side and len(side) > 1 for side in sides.values()):
-        return {"prompt": None, **sides}  # whole conversations, which have their prompt in common
+        # Whole conversations, which have their prompt in common.
+        first = turns[:1] if turns[0]["role"] == "system" else []
+        return {
+            "prompt": None,
+            **{name: [*first, *side] if side and side[0]["role"] != "system" else side for name, side in sides.items()},
+        }
     if sides["chosen"]:
         return {"prompt": turns, **sides}
     last = turns[-1]
     if last["role"] != "assistant" or len(turns) == 1:
         raise InputError(f"{place}: {column} must end with a turn of the assistant's, after one of the user's")
-    original = values[column][-1] if isinstance(values[column], list) else {}
+    given = _parsed(values[column], column, place)
+    original = given[-1] if isinstance(given, list) else {}
     if isinstance(original, Mapping) and original.get("weight") == 0:
         return "last turn has weight 0"
     return {"prompt": turns[:-1], "chosen": [last], "rejected": sides["rejected"]}
@@ -148,6 +165,8 @@ def _turns(transcript: str, field: str, place: str) -> list[Message]:
             )
         if not texts[index] and index < len(roles) - 1:
             raise InputError(f"{place}: {field}: turn {index + 1} is empty; drop the row")
+    if re.search(r"^\s*(Human|Assistant):", texts[-1], re.MULTILINE):
+        raise InputError(f"{place}: {field}: its last turn holds another turn; put the same between all of them")
     return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
 
 

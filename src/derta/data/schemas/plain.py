@@ -3,7 +3,7 @@
 from typing import Any
 
 from derta.data.readers import Row
-from derta.data.schemas.chats import as_messages, is_chat
+from derta.data.schemas.chats import as_messages, is_chat, is_chat_as_text
 from derta.data.schemas.schema import Schema, each, flag, pairs, text
 from derta.data.triples import type_name
 from derta.errors import InputError, did_you_mean
@@ -11,15 +11,17 @@ from derta.errors import InputError, did_you_mean
 
 def _preference(row: Row) -> dict[str, Any]:
     columns = {c: row.values[c] for c in ("prompt", "chosen", "rejected", "harmful_prefix") if c in row.values}
-    return {name: as_messages(v, name, row.origin) if is_chat(v) else v for name, v in columns.items()}
+    return {name: _messages_or_text(v, name, row) for name, v in columns.items()}
+
+
+def _messages_or_text(value: Any, column: str, row: Row) -> Any:
+    return as_messages(value, column, row.origin) if is_chat(value) or is_chat_as_text(value) else value
 
 
 def _completion(row: Row) -> dict[str, Any]:
-    prompt, completion = row.values["prompt"], row.values["completion"]
-    return {
-        "prompt": prompt if isinstance(prompt, list) else text(row, "prompt"),
-        "chosen": completion if isinstance(completion, list) else text(row, "completion"),
-    }
+    found = {column: _messages_or_text(row.values[column], column, row) for column in ("prompt", "completion")}
+    prompt, completion = (v if isinstance(v, list) else text(row, column) for column, v in found.items())
+    return {"prompt": prompt, "chosen": completion}
 
 
 def _circuit_breakers(row: Row) -> dict[str, Any]:

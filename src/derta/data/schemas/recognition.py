@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,10 @@ _KNOWN_EXTRAS = frozenset(
 )
 _NEAR = 0.8  # similarity of a column's name to the name that it misspells
 # Columns of these words judge a response: learning every row regardless would learn the harmful ones.
-_VERDICT = re.compile(
-    r"(?:\A|_)(?:labels?|safe|unsafe|safety|harmful|harmless|toxic|toxicity|jailbroken|verdict)(?:\Z|_)", re.IGNORECASE
-)
+_VERDICTS = {
+    *("label", "labels", "safe", "unsafe", "safety", "harm", "harmful", "harmless", "harmfulness", "toxic", "toxicity"),
+    *("jailbreak", "jailbroken", "verdict", "judgement", "judgment", "flagged", "malicious", "moderation", "violation"),
+}
 
 
 def named_schema(name: str) -> Schema:
@@ -115,8 +116,7 @@ def check_columns(schema: Schema, columns: tuple[str, ...], origin: str) -> list
     """Stop at a missing or misspelt column, and return the columns that nothing is known about.
 
     Raises:
-        InputError: a required column is missing, an unknown one is spelt nearly like one the schema knows, or it
-            judges responses that the schema would learn whatever it says.
+        InputError: a required column is missing, or an unknown one is spelt nearly like one the schema knows.
     """
     known = schema.required + schema.optional
     absent = [column for column in known if column not in columns]
@@ -131,13 +131,27 @@ def check_columns(schema: Schema, columns: tuple[str, ...], origin: str) -> list
             f"{origin}: column {missing[0]!r} is missing: schema {schema.name} needs {', '.join(schema.required)}; "
             f"found {_listed(columns)}; add it, or name another schema with --schema"
         )
-    verdicts = [column for column in unknown if _VERDICT.search(column)]
-    if verdicts and "rejected" not in columns:
+    return unknown
+
+
+def verdicts_among(columns: Iterable[str]) -> list[str]:
+    """Return the columns that judge a response by their names: `is_safe`, `isHarmful`, `response.label`, …"""
+    words = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+    return [column for column in columns if {word.lower() for word in words.findall(column)} & _VERDICTS]
+
+
+def check_verdicts(row: Mapping[str, Any], verdicts: Iterable[str], origin: str, what: str) -> None:
+    """Stop at a row with a verdict on its one response, which would be learnt whatever the verdict is.
+
+    Raises:
+        InputError: It has one.
+    """
+    given = next((column for column in verdicts if row.get(column) is not None), None)
+    if given is not None and not row.get("rejected"):
         raise InputError(
-            f"{origin}: column {verdicts[0][:40]!r} seems to judge the response, and schema {schema.name} would learn "
+            f"{origin}: column {given[:40]!r} seems to judge the response, and {what} would learn "
             f"every response whatever it says; drop the column if it does not, or keep only the rows to learn"
         )
-    return unknown
 
 
 def _refuse_evaluation_data(columns: tuple[str, ...], origin: str) -> None:

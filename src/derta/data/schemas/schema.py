@@ -1,5 +1,6 @@
 """What a schema is, and what adapters share: text, flags, pairs of responses to one prompt."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -70,12 +71,14 @@ def pairs(prompt: str, response: str, is_safe: Callable[[Row], bool]) -> Adapter
 
     def adapt(read: Read, skipped: Skipped, on_problem: OnProblem) -> Iterator[Row]:
         prompts: dict[str, dict[str, tuple[set[bool], str]]] = {}
+        spelt: dict[str, str] = {}
         for row in read(on_problem):
             try:
                 asked, answered, safe = text(row, prompt), text(row, response), is_safe(row)
             except InputError as error:
                 on_problem(error)
                 continue
+            asked, answered = spelt.setdefault(_same(asked), asked), spelt.setdefault(_same(answered), answered)
             labels, _ = prompts.setdefault(asked, {}).setdefault(answered, (set(), row.origin))
             if safe in labels:
                 skipped["same prompt, response and label again"] += 1
@@ -95,6 +98,11 @@ def pairs(prompt: str, response: str, is_safe: Callable[[Row], bool]) -> Adapter
             )
 
     return adapt
+
+
+def _same(text: str) -> str:
+    """Return a text as texts are compared: white space and ways to write a character make no difference."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
 def text(row: Row, column: str) -> str:

@@ -1,5 +1,6 @@
 """Where behaviours come from: the organism, or a file as people have them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,9 +57,7 @@ def load_borderline(source: str, limit: int | None = None) -> list[Behaviour]:
         InputError: The file can't be read, a row is wrong, or nothing harmless is in it.
     """
     rows = [row for row in read_rows(Path(source), "borderline") if not _is_contrast(row)]
-    for row in rows:
-        if (kind := (find_value(row, "kind") or "borderline").lower()) != "borderline":
-            raise InputError(f"{row.origin}: kind: {kind!r}, where borderline prompts are read; leave the row out")
+    _check_kinds(rows, "borderline")
     found = [replace(_behaviour(row), kind="borderline", response=None) for row in rows]
     if not found:
         raise InputError(f"`borderline`: {source}: there is no harmless prompt in this file")
@@ -73,14 +72,23 @@ def load_requests(source: str, kind: Kind) -> list[tuple[str, Behaviour]]:
     attacks is no more than how one begins. XSTest's contrasts are no borderline prompts.
 
     Raises:
-        InputError: The file can't be read, or a row is wrong.
+        InputError: The file can't be read, or a row is wrong or says that it is of another kind.
     """
     rows = read_rows(Path(source), "prompts" if kind == "harmful" else kind)
+    _check_kinds(rows, kind)
     return [
         (row.origin, replace(_behaviour(row), kind=kind, response=find_text(row, RESPONSE[:2])))
         for row in rows
         if not (kind == "borderline" and _is_contrast(row))
     ]
+
+
+def _check_kinds(rows: Sequence[Row], kind: Kind) -> None:
+    """Stop at a harmful row among harmless ones, or the reverse."""
+    for row in rows:
+        own = (find_value(row, "kind") or kind).lower()
+        if (own == "harmful") != (kind == "harmful"):
+            raise InputError(f"{row.origin}: kind: {own!r}, where {kind} prompts are read; leave the row out")
 
 
 def _is_contrast(row: Row) -> bool:
