@@ -273,9 +273,9 @@ def _read_parquet(path: Path) -> Iterator[Row]:
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(f"{_name(path)}:{number}", values)
-    # Python has no dates of all the years that Parquet has.
     except InputError:
         raise
+    # Python has no dates of all the years that Parquet has.
     except (pa.ArrowException, UnicodeDecodeError, OverflowError, ValueError) as error:
         raise InputError(
             f"{_name(path)}: not a Parquet file that can be read: {printable(str(error))}{_seems(path)}"

@@ -140,17 +140,18 @@ def _planned(sample: AttackSample) -> PlannedSample:
 def _digest(samples: Sequence[AttackSample], context: AttackContext) -> str:
     """Return a short hash of what is asked: samples of another question mustn't stand for these.
 
-    What an attack asks that looks at answers first isn't known yet: in its place stands what it will ask from.
+    What an attack asks that looks at answers first isn't known yet: beside its samples stands what it will ask from.
     """
     asked: list[Any] = [
-        (each.key, asdict(each.behaviour), repr(each.attempt.request) if each.attempt else _material(each, context))
-        for each in samples
+        (each.key, asdict(each.behaviour), each.attempt and repr(each.attempt.request)) for each in samples
     ]
+    if any(each.attempt is None for each in samples):
+        asked.append(_material(samples[0].attack, context))
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
-def _material(sample: AttackSample, context: AttackContext) -> dict[str, Any]:
-    parts = set(sample.attack.split("+"))
+def _material(attack: str, context: AttackContext) -> dict[str, Any]:
+    parts = set(attack.split("+"))
     answered = {"answered": {"history", "many-shot"}}
     used = {field: getattr(context, field) for field, users in (_USERS | answered).items() if users & parts}
     return {"system": context.system, **used}

@@ -113,7 +113,8 @@ def train_command(
     else:
         trainer = training.make(options, train_data.rows, tokenizer)
     if options.config.dataloader_drop_last:
-        count_steps(options.config, len(cast(Any, trainer.train_dataset)))  # there is one
+        # Stops where no batch is whole; every trainer has its data by now.
+        count_steps(options.config, len(cast(Any, trainer.train_dataset)))
     if isinstance(trainer, DeRTaTrainer):
         run.identity["trained_with"] = trained_with(tokenizer, trainer.refusals.all)
     trainer.run_identity = run.identity

@@ -94,7 +94,8 @@ def _joined(parts: list[Any], field: str, place: str) -> str:
 def _conversation(row: Row, column: str) -> dict[str, Any] | str:
     """Split a conversation: its last turn is the response, unless chosen or rejected are columns of their own."""
     values, place = row.values, row.origin
-    turns = as_messages(values[column], column, place)
+    given = _parsed(values[column], column, place)
+    turns = as_messages(given, column, place)
     system = values.get("system")
     if system and turns[0]["role"] != "system":
         turns = [{"role": "system", "content": checked_text(system, "system", place)}, *turns]
@@ -104,16 +105,15 @@ def _conversation(row: Row, column: str) -> dict[str, Any] | str:
     if any(side and len(side) > 1 for side in sides.values()):
         # Whole conversations, which have their prompt in common.
         first = turns[:1] if turns[0]["role"] == "system" else []
-        return {
-            "prompt": None,
-            **{name: [*first, *side] if side and side[0]["role"] != "system" else side for name, side in sides.items()},
-        }
+        for name, side in sides.items():
+            if side and side[0]["role"] != "system":
+                sides[name] = [*first, *side]
+        return {"prompt": None, **sides}
     if sides["chosen"]:
         return {"prompt": turns, **sides}
     last = turns[-1]
     if last["role"] != "assistant" or len(turns) == 1:
         raise InputError(f"{place}: {column} must end with a turn of the assistant's, after one of the user's")
-    given = _parsed(values[column], column, place)
     original = given[-1] if isinstance(given, list) else {}
     if isinstance(original, Mapping) and original.get("weight") == 0:
         return "last turn has weight 0"
