@@ -234,7 +234,7 @@ def test_show_keeps_the_terminal_safe(capsys: pytest.CaptureFixture[str]) -> Non
 
 BAD_OPTIONS = {
     "unknown key": (["--learning_rat", "1"], "unknown option --learning-rat (did you mean 'learning_rate'?)"),
-    "refusal of several tokens": (["--refusal_text", "Apologies"], "'Apologies' is not one token"),
+    "refusal of several tokens": (["--refusal_text", "Apologies"], "'Apologies' begins with no token of its own"),
     "max length shorter than a prompt": (["--max_length", "12"], ": prompt has"),
     "quantised on a CPU": (["--use_peft", "true", "--load_in_4bit", "true"], "QLoRA needs a CUDA GPU"),
     "quantised without LoRA": (["--load_in_4bit", "true"], "quantised weights can't be trained"),

@@ -24,6 +24,9 @@ class Spaces(WhiteSpace):
     def ends(self, token: int) -> bool:
         return token % 10 == 0
 
+    def between(self, token: int, following: int) -> bool:
+        return token % 2 == 1
+
 
 def builder(**options: Any) -> TreeBuilder:
     return TreeBuilder(RefusalTokens(start=1, line=2, word=3, all=(1, 2, 3)), Spaces(), **options)
@@ -192,3 +195,15 @@ def test_released_rows_keep_their_half() -> None:
     assert builder(method="vanilla")(rto_row, 0, 0) is None
     assert builder(method="vanilla")(prefix_row, 0, 0) is None
     assert builder(method="harmful-prefix")(rto_row, 0, 0) is None
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_refusals_at_words_never_begin_inside_one(dropout: float) -> None:
+    build = builder(refuse_at="word", cuts_per_triple=3, rto_dropout=dropout)
+    for epoch in range(5):
+        tree = build(triple(harmful=21), 0, epoch)
+        # A word of these tokens ends after every odd one: r̂_<k may be refused at k = 0, 2, 4 … and at the end.
+        allowed = {0, 21, *range(2, 21, 2)}
+        assert set(cuts(tree)) <= allowed
+        assert {position - 2 for position in rto_positions(tree)} <= allowed
+    assert len(rto_positions(builder(refuse_at="word")(triple(harmful=21), 0, 0))) == len(allowed)

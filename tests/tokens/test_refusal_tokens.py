@@ -1,5 +1,7 @@
 """The refusal token in its contexts."""
 
+import itertools
+
 import pytest
 from transformers import PreTrainedTokenizerFast
 
@@ -22,18 +24,31 @@ def test_refusal_token_by_context_bare_and_as_a_set(tokenizer: PreTrainedTokeniz
     assert {tokenizer.convert_ids_to_tokens(token) for token in both.all} == {"Sorry", "ĠSorry", "I", "ĠI"}
 
 
-def test_only_the_forms_that_are_used_must_be_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
-    spaced = tokenizer.convert_tokens_to_ids("ĠSorry")
-    assert refusal_tokens(encoder(tokenizer), [" Sorry"], "bare").all == (spaced,)
-    with pytest.raises(InputError, match="' Sorry' is not one token"):
-        refusal_tokens(encoder(tokenizer), [" Sorry"], "context")
+def test_a_text_of_several_tokens_stands_for_its_first(tokenizer: PreTrainedTokenizerFast) -> None:
+    (first,) = refusal_tokens(encoder(tokenizer), ["Sorry, I"], "bare").all
+    assert tokenizer.decode([first]) == "Sorry"
 
 
-def test_refusal_text_of_several_tokens_says_which(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(InputError, match=r"'Apologies' is not one token .*: it is \["):
+def test_a_first_token_that_many_words_begin_with_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(InputError, match=r"'Apologies' begins with no token of its own .*: it is \["):
         refusal_tokens(encoder(tokenizer), ["Apologies"], "context")
     with pytest.raises(InputError, match="2 texts need --refusal_form set"):
         refusal_tokens(encoder(tokenizer), ["Sorry", "I"], "context")
+
+
+def test_words_end_where_white_space_or_wide_characters_meet(tokenizer: PreTrainedTokenizerFast) -> None:
+    white_space = WhiteSpace(tokenizer)
+
+    def ends(text: str) -> list[str]:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        marks = [tokenizer.decode([a]) for a, b in itertools.pairwise(ids) if white_space.between(a, b)]
+        return [mark.strip() for mark in marks]
+
+    assert ends("open the vault\nunseen")[-1] != "unseen"
+    pieces = tokenizer.tokenize("unbelievably")
+    assert len(pieces) > 1
+    assert not ends("unbelievably")
+    assert len(ends("open the vault")) == 2
 
 
 def test_white_space_of_real_tokens(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -10,6 +10,7 @@ from derta.training.config import DeRTaConfig
 
 OF_DERTA = (
     *("cuts_per_triple", "cut_policy", "cut_at_start", "rto_weight", "rto_dropout", "rto_schedule", "rto_on_end"),
+    "refuse_at",
     *("refusal_text", "loss_normalization", "row_length"),
 )
 """Options that a recipe may hold and that say something about derta's own objective only."""

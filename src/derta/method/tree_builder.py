@@ -44,6 +44,10 @@ def dropped_share(positions: int, dropout: float, schedule: str) -> np.ndarray:
     return dropout + min(dropout, 1 - dropout) * (2 * along - 1)
 
 
+REFUSE_AT = ("token", "word")
+"""Where in r̂ a refusal may begin: after any token (Eq. 2), or only where a word begins."""
+
+
 @dataclass(frozen=True)
 class Method:
     """What a method trains on in a triple (q, r, r̂). Helpful examples are the same for all.
@@ -86,6 +90,8 @@ class TreeBuilder:
         rto_dropout: Leaves out this share of the RTO targets, drawn over response positions.
         rto_schedule: Names one of `RTO_SCHEDULES`, which spreads it over them.
         rto_on_end: Adds RTO after the last token of r̂ too, as the release does.
+        refuse_at: Names one of `REFUSE_AT`: `word` lets cuts and RTO stand only where a word of r̂ begins or r̂ ends,
+            so that no refusal is learnt in the middle of a word.
         seed: Fixes every draw together with the epoch and the example, whatever the batch.
 
     Raises:
@@ -101,10 +107,11 @@ class TreeBuilder:
     rto_dropout: float = 0.0
     rto_schedule: str = "uniform"
     rto_on_end: bool = True
+    refuse_at: str = "token"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_names(self.method, self.cut_policy, self.rto_schedule)
+        check_names(self.method, self.cut_policy, self.rto_schedule, self.refuse_at)
 
     def __call__(self, example: EncodedExample, index: int, epoch: int) -> TokenTree | None:
         """Build the tree of the example at `index`; `None` if the method has no use for it."""
@@ -135,6 +142,8 @@ class TreeBuilder:
         if example.fixed_cut:
             return [len(example.rejected)]
         choices = np.asarray((method.cuts or CUT_POLICIES[self.cut_policy])(example, index))
+        if self.refuse_at == "word":
+            choices = choices[self._begins_word(example)[choices]]
         first = [0] if self.cut_at_start else []
         others = choices[choices > 0] if self.cut_at_start else choices
         count = min(self.cuts_per_triple - len(first), len(others))
@@ -147,8 +156,16 @@ class TreeBuilder:
         if self.rto_dropout:
             dropped = dropped_share(len(positions), self.rto_dropout, self.rto_schedule)
             positions = positions[self._draws(1, index, epoch).random(len(positions)) >= dropped]
+        if self.refuse_at == "word":
+            positions = positions[self._begins_word(example)[positions - first]]
         kept: list[int] = positions.tolist()
         return kept
+
+    def _begins_word(self, example: EncodedExample) -> np.ndarray:
+        """Return for each k in 0 … |r̂| whether a refusal after r̂_<k would begin a word, bool of shape [|r̂| + 1]."""
+        tokens = example.rejected
+        inside = map(self.white_space.between, tokens[:-1], tokens[1:])
+        return np.array([True, *inside, True] if tokens else [True])
 
     def _draws(self, purpose: int, index: int, epoch: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, epoch, index, purpose])
@@ -160,8 +177,8 @@ class TreeBuilder:
         return self.refusals.line if self.white_space.ends(example.rejected[read]) else self.refusals.word
 
 
-def check_names(method: str, cut_policy: str, rto_schedule: str = "uniform") -> None:
-    """Stop at a method, a cut policy or a schedule that doesn't exist.
+def check_names(method: str, cut_policy: str, rto_schedule: str = "uniform", refuse_at: str = "token") -> None:
+    """Stop at a method, a cut policy, a schedule or a place that doesn't exist.
 
     Raises:
         InputError: The message names the field and what there is.
@@ -170,6 +187,7 @@ def check_names(method: str, cut_policy: str, rto_schedule: str = "uniform") -> 
         ("method", method, METHODS),
         ("cut_policy", cut_policy, CUT_POLICIES),
         ("rto_schedule", rto_schedule, RTO_SCHEDULES),
+        ("refuse_at", refuse_at, REFUSE_AT),
     ):
         if name not in known:
             raise InputError(f"{field}: no {name!r}{did_you_mean(name, known)}; one of {', '.join(known)}")

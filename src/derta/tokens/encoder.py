@@ -218,11 +218,12 @@ class Encoder:
                 at += len(content)
         return [text + self._turn.hidden_lead for text in rendered]
 
-    def token_in(self, text: str, context: Literal["start", "line", "word"]) -> int:
-        """Return the one token that `text` is at the start of a response, after white space, or after a word.
+    def first_token(self, text: str, context: Literal["start", "line", "word"]) -> int:
+        """Return the token that `text` begins with at the start of a response, after white space, or after a word.
 
         Raises:
-            InputError: `text` is several tokens there; the message says which.
+            InputError: The tokenizer can't write `text`, or its first token spells less than half of the first word:
+                too many other words would begin so.
         """
         if context == "start":
             (ids,) = self._after(self._turn.start, [self._turn.lead + text])
@@ -231,12 +232,13 @@ class Encoder:
         else:
             (ids,) = self._after(_WORD, [" " + text])
         unknown = self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in ids
-        if len(ids) != 1 or unknown:
+        spelt = str(self.tokenizer.decode(ids[:1])).strip()
+        if not ids or unknown or 2 * len(spelt) < len(text.split()[0]):
             pieces = self.tokenizer.convert_ids_to_tokens(ids)
             places = {"start": "at the start of a response", "line": "after white space", "word": "after a word"}
             raise InputError(
-                f"refusal_text: {text!r} is not one token of this tokenizer {places[context]}: it is {pieces}; "
-                "name a text that is one token"
+                f"refusal_text: {text!r} begins with no token of its own {places[context]}: it is {pieces}; "
+                "name another text, or set refusal_form to bare"
             )
         return ids[0]
 

@@ -77,8 +77,11 @@ class DeRTaConfig(TrainingArguments):
             its end.
         rto_on_end (`bool`, *optional*, defaults to `True`):
             Whether RTO also follows the last token of r̂.
+        refuse_at (`str`, *optional*, defaults to `"token"`):
+            Where in r̂ a refusal may begin: after every `"token"` (Eq. 2), or only where a `"word"` begins, so that no
+            refusal is learnt in the middle of a word.
         refusal_text (`list[str]`, *optional*, defaults to `["Sorry"]`):
-            What RTO predicts: one token, or several texts with `refusal_form="set"`.
+            What RTO predicts: the first token of a text, or of several texts with `refusal_form="set"`.
         refusal_form (`str`, *optional*, defaults to `"context"`):
             How the refusal text is spelled: `"context"` writes a leading space where the text before calls for one;
             `"bare"` never does, as the release; `"set"` trains the probability mass of every form of every text.
@@ -121,6 +124,7 @@ class DeRTaConfig(TrainingArguments):
     rto_dropout: float = 0.0
     rto_schedule: str = "uniform"
     rto_on_end: bool = True
+    refuse_at: str = "token"
     refusal_text: list[str] = field(default_factory=lambda: ["Sorry"])
     refusal_form: RefusalForm = "context"
     loss_normalization: LossNormalization = "pooled"
@@ -172,7 +176,7 @@ class DeRTaConfig(TrainingArguments):
 
     def _check_names(self) -> None:
         """Stop at an unknown method or policy; a baseline's own configuration knows other methods."""
-        check_names(self.method, self.cut_policy, self.rto_schedule)
+        check_names(self.method, self.cut_policy, self.rto_schedule, self.refuse_at)
         if self.cut_at_start and self.cuts_per_triple < 2:
             raise InputError("cut_at_start: would leave no harmful prefix; set cuts_per_triple to 2 or more")
         if self.rto_schedule != "uniform" and not self.rto_dropout:

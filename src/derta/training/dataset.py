@@ -257,7 +257,7 @@ def encoder_and_builder(tokenizer: PreTrainedTokenizerBase, config: DeRTaConfig)
     """Set the prompt format on `tokenizer`, and take from the configuration how examples become trees.
 
     Raises:
-        InputError: There is no chat template, or the refusal text is not one token.
+        InputError: There is no chat template, or the refusal text begins with no token of its own.
     """
     set_prompt_format(tokenizer, config.prompt_format)
     encoder = Encoder.from_config(tokenizer, config)
@@ -271,6 +271,7 @@ def encoder_and_builder(tokenizer: PreTrainedTokenizerBase, config: DeRTaConfig)
         rto_dropout=config.rto_dropout,
         rto_schedule=config.rto_schedule,
         rto_on_end=config.rto_on_end,
+        refuse_at=config.refuse_at,
         seed=config.seed,
     )
     return encoder, builder

@@ -115,6 +115,7 @@ _SETTINGS = (
     "rto_dropout",
     "rto_schedule",
     "rto_on_end",
+    "refuse_at",
     "refusal_text",
     "refusal_form",
     "loss_normalization",
