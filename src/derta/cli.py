@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 a gate was not met or something that was asked for isn't w
 
 import argparse
 import io
+import itertools
 import os
 import select
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from derta.commands.flags import OneLineParser, with_flags
-from derta.errors import InputError
+from derta.errors import InputError, did_you_mean
 from derta.machine import machine_failure, was_interrupted
 from derta.redaction import printable, redacted_text
 from derta.termination import termination
@@ -51,6 +52,23 @@ COMMANDS = {
 }
 """Every command and its help. `data check` is the module `derta.commands.data_check`, which declares its own arguments
 with `add_arguments(parser)` and consumes them with `run(args)`."""
+MOVED = {
+    "init": "derta recipes new",
+    "baseline": "derta train --method NAME",
+    "data generate": "derta data make",
+    "data from-eval": "derta data make",
+    "data schemas": "derta data check --schemas",
+    "score": "derta eval --responses",
+    "judge check": "derta judge",
+    "monitor": "derta guard calibrate",
+    "guard": "derta guard serve",
+    "verify": "derta gate",
+    "calibrate": "derta guard calibrate",
+    "lm-eval": "lm_eval --model hf --model_args pretrained=DIRECTORY",
+    "study": "python -m experiments.study, in a clone",
+    "organism build": "python -m experiments.organism_base, in a clone",
+}
+"""Names that commands had, and what does their work now. A name counts once it has left [`COMMANDS`]."""
 _GROUPS = {
     "data": "check, convert, show and make training data",
     "judge": "measure judges",
@@ -133,6 +151,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     argv = [_with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)]
     args = argparse.Namespace()
+    # Python has None for a stream that was closed (`>&-`). Its number must not go to the next file that is opened.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what isn't UTF-8 gets `\u2193`, no error
@@ -169,6 +190,7 @@ def _run(argv: Sequence[str], args: argparse.Namespace) -> int:
     from derta.terminal import screen, show_messages
 
     asked = [name for name in COMMANDS if name.split() in (argv[:1], argv[:2])]
+    _check_command(argv, asked)
     parser = make_parser(asked)
     if not argv:
         parser.print_help()
@@ -184,6 +206,23 @@ def _run(argv: Sequence[str], args: argparse.Namespace) -> int:
     code = int(args.run(args))
     sys.stdout.flush()
     return code
+
+
+def _check_command(argv: Sequence[str], asked: Sequence[str]) -> None:
+    """Stop at a command that has moved, or that there never was."""
+    words = list(itertools.takewhile(lambda word: not word.startswith("-"), argv[:2]))
+    for name in (" ".join(words), words[0] if words else ""):
+        # `judge check` has moved to `judge`, which is found too: the longer name is the one that was meant.
+        if name in asked:
+            return
+        if name in MOVED and not {"-h", "--help"} & set(argv):
+            raise InputError(f"derta {name} has moved: {MOVED[name]}")
+    group = words.pop(0) if words and words[0] in _GROUPS else ""
+    if words and not asked:
+        names = {name.removeprefix(group).split()[0] for name in COMMANDS if name.startswith(group)}
+        command = f"derta {group}".rstrip()
+        hint = did_you_mean(words[0], names)
+        raise InputError(f"{command} has no command {words[0]!r}{hint}; {command} --help lists them")
 
 
 def _tell(text: str) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import derta
-from derta.cli import COMMANDS, main, make_parser
-from derta.errors import InputError
+from derta.cli import COMMANDS, MOVED, main, make_parser
 
 HEAVY = ("torch", "transformers", "datasets", "inspect_ai", "matplotlib", "trl")
 
@@ -45,17 +44,9 @@ def test_every_command_shows_its_help_and_only_its_own(command: str, capsys: pyt
     with pytest.raises(SystemExit) as end:
         main([*command.split(), "--help"])
     assert end.value.code == 0
-    assert f"usage: derta {command} " in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_an_option_is_given_once_or_all_its_values_count(command: str) -> None:
-    for action in parser_of(command)._actions:
-        if not action.option_strings or action.nargs == 0 or isinstance(action, argparse._AppendAction):
-            continue
-        given = [action.option_strings[-1], str(next(iter(action.choices or ["1"])))]
-        with pytest.raises(InputError, match=f"{given[0]} is given twice"):
-            parser_of(command).parse_known_args(given * 2)
+    shown = capsys.readouterr().out
+    assert f"usage: derta {command} " in shown
+    assert "%%" not in shown
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], *([*command.split(), "--help"] for command in COMMANDS)])
@@ -87,7 +78,7 @@ def test_the_trainers_help_begins_with_what_is_ours(capsys: pytest.CaptureFixtur
     for option in ("--config", "--method", "--rto-dropout", "--output-dir", "--model-name-or-path", "--help-all"):
         assert f"  {option} " in shown or f"{option} shows" in shown
     assert "--push-to-hub" not in shown
-    assert len(shown.splitlines()) < 155
+    assert len(shown.splitlines()) < 160
 
 
 @pytest.mark.parametrize("flag", ["--max-asr", "--max_asr"])
@@ -104,6 +95,52 @@ def test_values_keep_their_underscores(capsys: pytest.CaptureFixture[str]) -> No
 def test_an_unknown_argument_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "a", "b", "--oout", "c"]) == 2
     assert capsys.readouterr().err == "derta: error: derta compare: unrecognized arguments: --oout c\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("tran --config x", "derta has no command 'tran' (did you mean 'train'?); derta --help lists them"),
+        ("data chek x", "derta data has no command 'chek' (did you mean 'check'?); derta data --help lists them"),
+        ("help", "derta has no command 'help'; derta --help lists them"),
+    ],
+)
+def test_an_unknown_command_is_one_line(typed: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(typed.split()) == 2
+    assert capsys.readouterr().err == f"derta: error: {told}\n"
+
+
+@pytest.mark.parametrize("name", MOVED.keys() - COMMANDS.keys())
+def test_a_command_that_has_moved_says_where_to(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "x"]) == 2
+    assert capsys.readouterr().err == f"derta: error: derta {name} has moved: {MOVED[name]}\n"
+    words = MOVED[name].split()
+    if words[0] == "derta":
+        assert {" ".join(words[1:2]), " ".join(words[1:3])} & COMMANDS.keys()
+
+
+def test_a_name_that_moves_counts_from_when_it_is_no_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("data", "gate", "gate results", "show"):
+        monkeypatch.setitem(MOVED, name, "derta merge")
+    monkeypatch.delitem(COMMANDS, "show")
+    for typed in ("show x --max-asr 5", "gate results x", "show", "data"):
+        assert main(typed.split()) == 2
+        assert "has moved: derta merge\n" in capsys.readouterr().err
+    for typed in ("gate x --max-asr 5", "data check x"):
+        assert main(typed.split()) == 2
+        assert "has moved" not in capsys.readouterr().err
+
+
+def test_nobody_need_hear_a_command(tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"prompt": "p", "chosen": "I cannot help.", "rejected": "Turn the key."}\n')
+    command = f"{sys.executable} -m derta data check {data}"
+    done = subprocess.run(f"{command} >&-", shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(f"{command} >&- 2>&-", shell=True)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

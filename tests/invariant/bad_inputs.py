@@ -231,7 +231,6 @@ def of_options() -> Iterator[tuple[str, str, Make]]:
     for options in more:
         yield f"eval {options}", f"eval --model model --behaviours behaviours.txt --out out {options}", lambda: None
     yield "eval --prompts nowhere", f"{EVAL} --prompts nowhere", lambda: None
-    yield "eval --behaviours twice", f"{EVAL} --behaviours other.txt", lambda: None
     for options in ("--max-asr nan", "--max-asr -1", "--max-unscored -1", "--max-broken 101"):
         yield f"gate {options}", f"gate evaluation --max-garbled 5 {options}", lambda: None
     for argv in (

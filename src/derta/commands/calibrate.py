@@ -23,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "generation_config.json in --out, or with --write into the model's own, where transformers and derta read "
         "it; servers take the logit_bias that is printed. Exit code 1: no bias keeps within the limit, and nothing is "
         "written."
-    ).replace("%", "%%")
+    )
     add = parser.add_argument
     add("--model", required=True, help="directory of the model, or 'organism'")
     add("--harmless", required=True, metavar="FILE", help="held-out harmless prompts")

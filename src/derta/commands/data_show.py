@@ -16,6 +16,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--schema", default="auto", help="how to read the columns (default: recognise them)")
     parser.add_argument("--bad-rows", choices=("stop", "skip"), default="stop", help="skip lists and leaves them out")
     parser.add_argument("--swap", action="store_true", help="swap chosen and rejected")
+    # Declared here so that its value is never taken for the file, wherever it stands.
+    parser.add_argument("--config", help="recipe to take the options of training from")
     parser.epilog = "Options of derta train that change what is trained on (--method, --rto-dropout, …) work here too."
     parser.set_defaults(rest=[])
 
@@ -38,6 +40,7 @@ def run(args: Namespace) -> int:
     file = args.file
     options = parse_options([
         *args.rest,
+        *(("--config", args.config) if args.config else ()),
         *("--model_name_or_path", args.model, "--train_data", file, "--schema", args.schema, "--swap", str(args.swap)),
         *("--bad_rows", args.bad_rows),
     ])  # fmt: skip

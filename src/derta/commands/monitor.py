@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "those of a file, or those that an evaluation judged unsafe; harmless ones those that comply. With "
         "--calibrate, a threshold is chosen at which at most --max-false-stops % of harmless answers like these would "
         "be stopped, and written to guard.json in --out for derta guard and derta eval --guard."
-    ).replace("%", "%%")
+    )
     add = parser.add_argument
     add("responses", nargs="*", type=Path, metavar="FILE|D", help="harmful answers, or evaluations with all kinds")
     add("--model", required=True, help="directory, adapter, hub name, or 'organism'")
