@@ -37,7 +37,7 @@ FLOORS_OF_EVALUATION: Sequence[set[str]] = (
     {"inputs"},
     {"failures", "monitoring", "plan", "rejudge"},
     {"harness", "in_process"},
-    {"bias", "callback", "generate", "lm_eval", "quality", "run"},
+    {"bias", "callback", "generate", "quality", "run"},
     {"registry"},
 )
 

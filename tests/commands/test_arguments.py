@@ -154,5 +154,5 @@ def test_shells_complete_commands_and_options(
         main(["--print-completion", shell])
     assert end.value.code == 0
     script = capsys.readouterr().out
-    for word in ("lm-eval", "--max-over-refusal", "--rto-dropout", "--apply-chat-template"):
+    for word in ("gate", "--max-over-refusal", "--rto-dropout"):
         assert word in script

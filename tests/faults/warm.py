@@ -14,7 +14,7 @@ def import_everything() -> None:
     from derta.cli import COMMANDS
 
     for name in COMMANDS:
-        if name not in ("lm-eval", "demo"):
+        if name != "demo":
             import_module("derta.commands." + name.replace(" ", "_").replace("-", "_"))
     for module in (
         "derta.training.run",

@@ -125,7 +125,7 @@ def test_evaluations(evaluated: Path) -> None:
             refused_at_most(lambda: compare(load_evaluation(evaluated), load_evaluation(place)))
             told = io.StringIO()
             with redirect_stderr(told), redirect_stdout(io.StringIO()):
-                codes = [main(["gate", folder, "--max-asr", "5"]), main(["verify", folder])]
+                codes = [main(["gate", folder, "--max-asr", "5"])]
             assert set(codes) <= {0, 1, 2}
             assert told.getvalue().count("derta: error: ") == codes.count(2)
 

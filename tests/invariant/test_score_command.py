@@ -106,11 +106,6 @@ def test_files_of_one_name_and_evaluations_of_one_model_are_told_apart(tmp_path,
     out = tmp_path / "out"
     assert main(["score", *files, "--attack", "direct", "--judge", "refusal", "--out", str(out)]) == 0
     assert sorted(row["value"] for row in rows_of(out) if row["metric"] == "asr") == [0.0, 100.0]
-    assert main(["verify", str(out)]) == 0
-    summary = (out / "results.json").read_text()
-    (out / "results.json").write_text(summary.replace('"n": 1,', '"n": 2,'))
-    assert main(["verify", str(out)]) == 1
-    assert "its rows aren't those of its evaluations" in capsys.readouterr().out
     alone = tmp_path / "alone"
     assert main(["score", files[0], "--attack", "direct", "--out", str(alone)]) == 0
     assert "holds one model's evaluation" in error(capsys, *files, "--attack", "direct", "--out", str(alone))

@@ -1,4 +1,4 @@
-"""95 % intervals and exact tests for small samples, without a statistics package.
+"""95 % intervals and exact tests for small samples.
 
 Samples that belong together (the forms of an attack on one behaviour) come as one cluster.
 """
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from statistics import NormalDist, mean, stdev
 
 import numpy as np
+from scipy.special import stdtrit
 
 Interval = tuple[float, float]
 NoInterval = tuple[None, None]
@@ -111,28 +112,5 @@ def student_t(values: Sequence[float]) -> Interval | NoInterval:
     """Return the 95 % Student t interval of the mean of `values`; `(None, None)` for fewer than two."""
     if len(values) < 2:
         return None, None
-    half = t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
     return mean(values) - half, mean(values) + half
-
-
-def t_quantile(freedom: int) -> float:
-    """Return the two-sided 95 % quantile of Student's t distribution with `freedom` degrees of freedom."""
-    low, high = 1.0, 13.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_mass(middle, freedom) < 0.95 else (low, middle)
-    return low
-
-
-def _t_mass(t: float, freedom: int) -> float:
-    """Return P(|T| < t): the finite series of Abramowitz and Stegun 26.7.3 and 26.7.4."""
-    theta = math.atan(t / math.sqrt(freedom))
-    cosine = math.cos(theta)
-    odd = freedom % 2
-    term = cosine if odd else 1.0
-    total = term if freedom > 1 else 0.0
-    for i in range(3 if odd else 2, freedom - 1, 2):
-        term *= (i - 1) / i * cosine**2
-        total += term
-    total *= math.sin(theta)
-    return 2 / math.pi * (theta + total) if odd else total
