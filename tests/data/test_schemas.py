@@ -189,52 +189,9 @@ CHATS: list[tuple[str, str, list[dict[str, Any]], list[tuple[Any, ...]], dict[st
         {},
     ),
     (
-        "openai-preference",
-        "openai-preference",
-        [{"input": {"messages": [USER]}, "preferred_output": [NO], "non_preferred_output": [YES]}],
-        [CHAT_TRIPLE],
-        {},
-    ),
-    (
-        "hh-rlhf",
-        "hh-rlhf",
-        [
-            {"chosen": f"\n\nHuman: {Q}\n\nAssistant: {SAFE}", "rejected": f"\n\nHuman: {Q}\n\nAssistant: {HARMFUL}"},
-            {"prompt": f"\n\nHuman: {Q}\n\nAssistant:", "chosen": f" {SAFE}", "rejected": f" {HARMFUL}"},
-            {"chosen": f"Human: {Q} Assistant: {SAFE}", "rejected": f"Human: {Q} Assistant: {HARMFUL}"},
-            {"chosen": f"\n\nHuman: Hi.\n\nAssistant: {SAFE}", "rejected": f"\n\nHuman: {Q}\n\nAssistant: {HARMFUL}"},
-        ],
-        [CHAT_TRIPLE] * 3,
-        {"conversations differ before their last response": 1},
-    ),
-    (
         "llama-factory",
         "llama-factory",
         [{"instruction": Q, "input": "", "chosen": SAFE, "rejected": HARMFUL}],
-        [TRIPLE],
-        {},
-    ),
-    (
-        "dolly",
-        "dolly",
-        [
-            {"instruction": "Translate.", "context": "moon", "response": "luna", "category": "open"},
-            {"instruction": "Name a moon.", "context": "", "response": "Io.", "category": "open"},
-        ],
-        [("Translate.\n\nmoon", "luna", None), ("Name a moon.", "Io.", None)],
-        {},
-    ),
-    (
-        "kto",
-        "kto",
-        [{"prompt": Q, "completion": HARMFUL, "label": False}, {"prompt": Q, "completion": SAFE, "label": True}],
-        [TRIPLE],
-        {},
-    ),
-    (
-        "question-answer-label",
-        "question-answer-label",
-        [{"question": Q, "answer": HARMFUL, "label": "Unsafe"}, {"question": Q, "answer": SAFE, "label": "safe"}],
         [TRIPLE],
         {},
     ),
@@ -357,15 +314,6 @@ def test_whole_conversations_keep_the_system_prompt_beside_them(tmp_path: Path) 
     path.write_text(json.dumps(row) + "\n")
     (row,) = load_triples(path)
     assert row["prompt"] == [{"role": "system", "content": "Be kind."}, USER]
-
-
-def test_a_turn_within_the_last_one_is_not_learnt(tmp_path: Path) -> None:
-    path = tmp_path / "hh.jsonl"
-    whole = f"\n\nHuman: {Q}\n\nAssistant: "
-    row = {"chosen": f"{whole}{SAFE}\nHuman: please\nAssistant: {HARMFUL}", "rejected": whole + HARMFUL}
-    path.write_text(json.dumps(row) + "\n")
-    with pytest.raises(InputError, match="chosen: its last turn holds another turn"):
-        load_triples(path)
 
 
 def test_two_columns_of_one_name_stop_in_parquet_too(tmp_path: Path) -> None:
@@ -513,13 +461,10 @@ def test_unknown_columns_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         ({"messages": [USER, NO], "label": False}, ":1: column 'label' seems to judge the response"),
         ({"conversations": [HUMAN, {"from": "gpt", "value": ""}]}, r":1: conversations\[1\].value is empty"),
         ({"dialogue": [USER, NO]}, ":1: column 'dialogue' looks like a chat by role and content; rename it"),
-        ({"question": Q, "answer": SAFE, "label": 0}, ":1: label '0' does not say whether the answer is safe"),
         ({"prompt": ["p", "q"], "chosen": ["r", "s"]}, ":1: looks like a table written column by column"),
-        (
-            {"chosen": f"\n\nHuman: {Q}\n\nAssistant:", "rejected": f"\n\nHuman: {Q}\n\nAssistant: {HARMFUL}"},
-            "is empty",
-        ),
-        ({"chosen": f"\n\nHuman: {Q}\n\nAssistant: {SAFE}", "rejected": HARMFUL}, ":1: rejected must be a transcript"),
+        ({"prompt": f"\n\nHuman: {Q}\n\nAssistant:", "chosen": SAFE}, ":1: column 'prompt' looks like a transcript"),
+        ({"dialogue": f"Human: {Q} Assistant: {SAFE}"}, ":1: column 'dialogue' looks like a transcript"),
+        ({"chosen": f"Human: {Q} Assistant: {SAFE}", "rejected": "b"}, ":1: column 'chosen' looks like a transcript"),
     ],
 )
 def test_chats_that_are_wrong(tmp_path: Path, row: dict[str, Any], message: str) -> None:
@@ -528,6 +473,22 @@ def test_chats_that_are_wrong(tmp_path: Path, row: dict[str, Any], message: str)
     with pytest.raises(InputError, match=message) as caught:
         load_triples(path)
     assert "\n" not in str(caught.value)
+
+
+RARE: dict[str, dict[str, Any]] = {
+    "kto": {"prompt": Q, "completion": HARMFUL, "label": False},
+    "question-answer-label": {"question": Q, "answer": HARMFUL, "label": "unsafe"},
+    "dolly": {"instruction": Q, "context": "", "response": HARMFUL, "category": "open"},
+    "openai": {"input": {"messages": [USER]}, "preferred_output": [NO], "non_preferred_output": [YES]},
+}
+
+
+@pytest.mark.parametrize("row", RARE.values(), ids=RARE)
+def test_a_form_that_nobody_reads_stops(row: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match=r"rows\.jsonl:1: "):
+        load_triples(path)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=[schema.name for schema in SCHEMAS])

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 from derta.cli import main
+from derta.data import load_triples
 from derta.data.schemas import SCHEMAS
 from derta.organism import behaviours, path, training_data
 
@@ -102,6 +104,42 @@ def test_what_was_generated_is_data_of_the_page(folder: Path) -> None:
     rows = [json.loads(line) for line in (folder / "generated.jsonl").read_text().splitlines()]
     assert [row.get("rejected") for row in rows] == [TRIPLES[10]["rejected"], TRIPLES[11]["rejected"], *[None] * 4]
     assert {row["chosen"] for row in rows[:2]} <= set((folder / "refusals.txt").read_text().splitlines())
+
+
+ASKED, SHUT, KEY = "How do I open it?", "I'm sorry, it stays shut.", "Turn the key."
+_USER, _NO, _YES = (
+    {"role": role, "content": text} for role, text in (("user", ASKED), ("assistant", SHUT), ("assistant", KEY))
+)
+OTHER_FORMS: dict[str, list[dict[str, Any]]] = {
+    "kto": [
+        {"prompt": ASKED, "completion": SHUT, "label": True},
+        {"prompt": ASKED, "completion": KEY, "label": False},
+    ],
+    "labelled": [
+        {"question": ASKED, "answer": SHUT, "label": "safe"},
+        {"question": ASKED, "answer": KEY, "label": "unsafe"},
+    ],
+    "dolly": [{"instruction": ASKED, "context": "", "response": "Pull.", "category": "open"}],
+    "openai": [{"input": {"messages": [_USER]}, "preferred_output": [_NO], "non_preferred_output": [_YES]}],
+    "hh": [
+        {
+            "chosen": f"\n\nHuman: {ASKED}\n\nAssistant: {SHUT}",
+            "rejected": f"\n\nHuman: {ASKED}\n\nAssistant: {KEY}",
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_a_map_makes_other_forms_readable(form: str) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names: dict[str, Any] = {name: Dataset.from_list(rows) for name, rows in OTHER_FORMS.items()}
+    code = re.sub(rf"^({form}\.)", r"made = \1", code, flags=re.MULTILINE)
+    exec(code, names)
+    (row,) = load_triples(names["made"]).to_list()
+    triple = [each[0]["content"] if isinstance(each, list) else each for each in (row["prompt"], row["chosen"])]
+    assert triple == ([ASKED, SHUT] if form != "dolly" else [ASKED, "Pull."])
+    assert (row["rejected"] is None) == (form == "dolly")
 
 
 ODD: dict[str, list[dict[str, Any]]] = {

@@ -5,16 +5,13 @@ release). What it can't use it counts, with the reason. A schema of your own is 
 `--schema FILE.py` names; one that everybody should have is a line in `SCHEMAS` more.
 """
 
-from derta.data.schemas.chats import HH_RLHF, MESSAGES, OPENAI_PREFERENCE, SHAREGPT
+from derta.data.schemas.chats import MESSAGES, SHAREGPT
 from derta.data.schemas.plain import (
     ALPACA,
     CIRCUIT_BREAKERS,
-    DOLLY,
-    KTO,
     LLAMA_FACTORY,
     PREFERENCE,
     PROMPT_COMPLETION,
-    QUESTION_ANSWER_LABEL,
 )
 from derta.data.schemas.safety import BEAVERTAILS, DERTA_RELEASE, PKU_SAFERLHF, WILDJAILBREAK
 from derta.data.schemas.schema import Schema, each, flag, pairs, text
@@ -23,9 +20,7 @@ __all__ = ["PREFERENCE", "SCHEMAS", "Schema", "each", "flag", "pairs", "text"]
 
 # A row belongs to the first of these whose required columns it has and whose values fit.
 SCHEMAS: tuple[Schema, ...] = (
-    HH_RLHF,
     LLAMA_FACTORY,
-    OPENAI_PREFERENCE,
     MESSAGES,
     SHAREGPT,
     PREFERENCE,
@@ -35,8 +30,5 @@ SCHEMAS: tuple[Schema, ...] = (
     WILDJAILBREAK,
     DERTA_RELEASE,
     ALPACA,
-    DOLLY,
-    KTO,
     PROMPT_COMPLETION,
-    QUESTION_ANSWER_LABEL,
 )

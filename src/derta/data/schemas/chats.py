@@ -1,9 +1,9 @@
-"""Schemas of conversations: messages, ShareGPT, OpenAI's preference pairs, and transcripts of Human and Assistant."""
+"""Schemas of conversations: messages and ShareGPT."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from derta.data.readers import Row
 from derta.data.schemas.schema import Schema, each
@@ -129,66 +129,17 @@ def _side(row: Row, column: str) -> list[Message] | None:
     return as_messages(value, column, row.origin)
 
 
-def _openai(row: Row) -> dict[str, Any]:
-    given = row.values["input"]
-    if not isinstance(given, Mapping) or "messages" not in given:
-        raise InputError(f"{row.origin}: input must be an object with messages, not {type_name(given)}")
-    names = {"chosen": "preferred_output", "rejected": "non_preferred_output"}
-    return {
-        "prompt": as_messages(given["messages"], "input.messages", row.origin),
-        **{side: as_messages(row.values[name], name, row.origin) for side, name in names.items()},
-    }
+def refuse_transcript(value: Any, field: str, place: str) -> None:
+    """Stop at text like "Human: … Assistant: …", whose turns a model would learn as one.
 
-
-# Blank lines stand between turns; where there are none, lines do, and spaces where there are neither.
-_BETWEEN_TURNS = tuple(
-    re.compile(rf"(?:\A\s*|{between})(Human|Assistant):", re.ASCII) for between in (r"\n[ \t]*\n\s*", r"\n\s*", r"\s")
-)
-
-
-def is_transcript(value: Any) -> bool:
-    """Whether `value` is text like "Human: … Assistant: …"."""
-    return isinstance(value, str) and re.match(r"\s*Human:", value) is not None and "Assistant:" in value
-
-
-def _turns(transcript: str, field: str, place: str) -> list[Message]:
-    for between in _BETWEEN_TURNS:
-        _, *parts = between.split(transcript)
-        if "Assistant" in parts[::2]:
-            break
-    roles: list[Role] = ["user" if speaker == "Human" else "assistant" for speaker in parts[::2]]
-    texts = [text.strip() for text in parts[1::2]]
-    for index, role in enumerate(roles):
-        if role != ("user", "assistant")[index % 2]:
-            raise InputError(
-                f"{place}: {field}: Human and Assistant must take turns; turn {index + 1} is {role}'s again"
-            )
-        if not texts[index] and index < len(roles) - 1:
-            raise InputError(f"{place}: {field}: turn {index + 1} is empty; drop the row")
-    if re.search(r"^\s*(Human|Assistant):", texts[-1], re.MULTILINE):
-        raise InputError(f"{place}: {field}: its last turn holds another turn; put the same between all of them")
-    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
-
-
-def _transcripts(row: Row) -> dict[str, Any] | str:
-    sides = {side: row.values[side] for side in ("chosen", "rejected")}
-    prompt, place = row.values.get("prompt"), row.origin
-    if is_transcript(prompt) and not is_transcript(sides["chosen"]) and not is_transcript(sides["rejected"]):
-        turns = _turns(cast(str, prompt), "prompt", place)
-        turns = turns if turns[-1]["content"] else turns[:-1]
-        texts = {side: checked_text(value, side, place).strip() for side, value in sides.items()}
-        return {"prompt": turns, **{side: [{"role": "assistant", "content": text}] for side, text in texts.items()}}
-    for side, value in sides.items():
-        if not is_transcript(value):
-            raise InputError(f"{place}: {side} must be a transcript 'Human: … Assistant: …', as the other one is")
-    chosen, rejected = (_turns(value, side, place) for side, value in sides.items())
-    for side, turns in (("chosen", chosen), ("rejected", rejected)):
-        if turns[-1]["role"] != "assistant":
-            raise InputError(f"{place}: {side} ends with Human's turn; it must end with Assistant's")
-        checked_text(turns[-1]["content"], f"{side}: the last turn", place)
-    if chosen[:-1] != rejected[:-1]:
-        return "conversations differ before their last response"
-    return {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:]}
+    Raises:
+        InputError: It is such text.
+    """
+    if isinstance(value, str) and re.match(r"\s*Human:", value) is not None and "Assistant:" in value:
+        raise InputError(
+            f"{place}: column {field[:40]!r} looks like a transcript 'Human: … Assistant: …'; make messages of it "
+            f"(docs/data.md shows how)"
+        )
 
 
 def _no_prompt_of_its_own(values: Mapping[str, Any]) -> bool:
@@ -229,32 +180,4 @@ SHAREGPT = Schema(
         },
     ],
     _no_prompt_of_its_own,
-)
-OPENAI_PREFERENCE = Schema(
-    "openai-preference",
-    "OpenAI's preference pairs: triples",
-    ("input", "preferred_output", "non_preferred_output"),
-    (),
-    each(_openai),
-    [
-        {
-            "input": {"messages": [{"role": "user", "content": _ASKED}]},
-            "preferred_output": [{"role": "assistant", "content": _SHUT}],
-            "non_preferred_output": [{"role": "assistant", "content": _KEY}],
-        }
-    ],
-)
-HH_RLHF = Schema(
-    "hh-rlhf",
-    "transcripts 'Human: … Assistant: …' that differ in their last response: triples",
-    ("chosen", "rejected"),
-    ("prompt",),
-    each(_transcripts),
-    [
-        {
-            "chosen": f"\n\nHuman: {_ASKED}\n\nAssistant: {_SHUT}",
-            "rejected": f"\n\nHuman: {_ASKED}\n\nAssistant: {_KEY}",
-        }
-    ],
-    lambda values: any(is_transcript(values.get(column)) for column in ("prompt", "chosen", "rejected")),
 )

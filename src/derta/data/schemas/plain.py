@@ -1,12 +1,12 @@
-"""Schemas of one prompt and its responses in plain columns: preference, Alpaca, Dolly, LLaMA-Factory and labelled."""
+"""Schemas of one prompt and its responses in plain columns."""
 
 from typing import Any
 
 from derta.data.readers import Row
-from derta.data.schemas.chats import as_messages, is_chat, is_chat_as_text
-from derta.data.schemas.schema import Schema, each, flag, pairs, text
+from derta.data.schemas.chats import as_messages, is_chat, is_chat_as_text, refuse_transcript
+from derta.data.schemas.schema import Schema, each, text
 from derta.data.triples import type_name
-from derta.errors import InputError, did_you_mean
+from derta.errors import InputError
 
 
 def _preference(row: Row) -> dict[str, Any]:
@@ -15,6 +15,7 @@ def _preference(row: Row) -> dict[str, Any]:
 
 
 def _messages_or_text(value: Any, column: str, row: Row) -> Any:
+    refuse_transcript(value, column, row.origin)
     return as_messages(value, column, row.origin) if is_chat(value) or is_chat_as_text(value) else value
 
 
@@ -36,9 +37,9 @@ def _optional(row: Row, column: str) -> str:
     return text(row, column) if value and value.strip() else ""
 
 
-def _prompt(row: Row, extra: str) -> Any:
+def _prompt(row: Row) -> Any:
     """Join the instruction with its input, below the system prompt and the turns before it if there are any."""
-    instruction, given = text(row, "instruction"), _optional(row, extra)
+    instruction, given = text(row, "instruction"), _optional(row, "input")
     asked = f"{instruction}\n\n{given}" if given else instruction
     system, history = _optional(row, "system"), row.values.get("history") or []
     if not system and not history:
@@ -57,35 +58,13 @@ def _beside(prompt: Any, response: str) -> Any:
 
 
 def _alpaca(row: Row) -> dict[str, Any]:
-    prompt = _prompt(row, "input")
+    prompt = _prompt(row)
     return {"prompt": prompt, "chosen": _beside(prompt, text(row, "output"))}
 
 
-def _dolly(row: Row) -> dict[str, Any]:
-    prompt = _prompt(row, "context")
-    return {"prompt": prompt, "chosen": _beside(prompt, text(row, "response"))}
-
-
 def _llama_factory(row: Row) -> dict[str, Any]:
-    prompt = _prompt(row, "input")
+    prompt = _prompt(row)
     return {"prompt": prompt, **{side: _beside(prompt, text(row, side)) for side in ("chosen", "rejected")}}
-
-
-_SAFE = frozenset(("safe", "harmless", "benign", "good", "refusal", "refused", "accepted", "chosen", "desirable"))
-_UNSAFE = frozenset(
-    ("unsafe", "harmful", "toxic", "malicious", "bad", "compliance", "jailbroken", "rejected", "undesirable")
-)
-
-
-def _labelled_safe(row: Row) -> bool:
-    word = str(row.values["label"]).strip().lower()
-    if word in _SAFE or word in _UNSAFE:
-        return word in _SAFE
-    hint = did_you_mean(word, _SAFE | _UNSAFE)
-    raise InputError(
-        f"{row.origin}: label {str(row.values['label'])[:40]!r} does not say whether the answer is safe{hint}; write "
-        f"'safe' or 'unsafe' in its place"
-    )
 
 
 _Q, _SAFE_ANSWER, _UNSAFE_ANSWER = "How do I open the moon vault?", "I'm sorry, it stays shut.", "Turn the silver key."
@@ -122,25 +101,6 @@ ALPACA = Schema(
     each(_alpaca),
     [{"instruction": "Translate into Latin.", "input": "moon", "output": "luna"}],
 )
-DOLLY = Schema(
-    "dolly",
-    "Dolly: helpful examples",
-    ("instruction", "response"),
-    ("context",),
-    each(_dolly),
-    [{"instruction": "Which moon is named?", "context": "Io circles Jupiter.", "response": "Io."}],
-)
-KTO = Schema(
-    "kto",
-    "TRL's unpaired preferences, label true for a response to learn: paired by prompt into triples",
-    ("prompt", "completion", "label"),
-    (),
-    pairs("prompt", "completion", lambda row: flag(row, "label")),
-    [
-        {"prompt": _Q, "completion": _SAFE_ANSWER, "label": True},
-        {"prompt": _Q, "completion": _UNSAFE_ANSWER, "label": False},
-    ],
-)
 PROMPT_COMPLETION = Schema(
     "prompt-completion",
     "TRL's prompt and completion, texts or messages: helpful examples",
@@ -148,15 +108,4 @@ PROMPT_COMPLETION = Schema(
     (),
     each(_completion),
     [{"prompt": "Name a moon.", "completion": "Io."}],
-)
-QUESTION_ANSWER_LABEL = Schema(
-    "question-answer-label",
-    "answers labelled safe or unsafe: paired by question into triples",
-    ("question", "answer", "label"),
-    (),
-    pairs("question", "answer", _labelled_safe),
-    [
-        {"question": _Q, "answer": _SAFE_ANSWER, "label": "safe"},
-        {"question": _Q, "answer": _UNSAFE_ANSWER, "label": "unsafe"},
-    ],
 )

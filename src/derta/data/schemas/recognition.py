@@ -9,7 +9,7 @@ from typing import Any
 
 from derta.data.readers import Row
 from derta.data.schemas import PREFERENCE, SCHEMAS, Schema
-from derta.data.schemas.chats import is_transcript
+from derta.data.schemas.chats import refuse_transcript
 from derta.errors import InputError, did_you_mean, first_line
 from derta.redaction import printable
 
@@ -209,11 +209,7 @@ def _chat_column(row: Row) -> str:
             return f"{column[:40]!r} looks like a chat by role and content; rename it to 'messages'"
         if isinstance(first, Mapping) and "from" in first:
             return f"{column[:40]!r} looks like a chat by from and value; rename it to 'conversations'"
-        if is_transcript(value):
-            return (
-                f"{column[:40]!r} looks like a transcript 'Human: … Assistant: …'; give two that differ in their last "
-                f"response, in columns 'chosen' and 'rejected'"
-            )
+        refuse_transcript(value, column, row.origin)
     return ""
 
 
