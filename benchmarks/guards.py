@@ -39,7 +39,7 @@ class Guard:
     tests: str
 
 
-_FILES, _MACHINE, _TERMINAL = (f"tests/test_{name}.py" for name in ("files", "machine", "terminal"))
+_FILES, _MACHINE, _TERMINAL = (f"tests/test_{name}.py" for name in ("files", "errors", "terminal"))
 _RENDERING, _VERIFY = "tests/tokens/test_rendering.py", "tests/commands/test_verify.py"
 _READERS = "tests/data/test_readers.py"
 _SHARDS = "tests/training/test_shards.py"
@@ -54,7 +54,7 @@ GUARDS = (
     Guard("one process in a directory", "files.py", "fcntl.flock(held", "print(held", _FILES),
     Guard("names that lead out", "files.py", 'if name in ("", ".", "..") or', "if False and", _FILES),
     Guard("failures of the machine are a line", "cli.py", "if failure is None:", "if True:", _MACHINE),
-    Guard("interrupts that became errors", "machine.py", "KeyboardInterrupt) for", "ZeroDivisionError) for", _MACHINE),
+    Guard("interrupts that became errors", "errors.py", "KeyboardInterrupt) for", "ZeroDivisionError) for", _MACHINE),
     Guard("no control characters of libraries", "terminal.py", "return visible_text(", "return str(", _TERMINAL),
     Guard("templates end in time", "tokens/rendering.py", "ends - time.monotonic()", "3600.0", _RENDERING),
     Guard("templates write no gigabytes", "tokens/rendering.py", "len(text) <= _CHARACTERS", "True", _RENDERING),
@@ -67,7 +67,7 @@ GUARDS = (
     Guard("secrets by name", "redaction.py", "if _SECRET.search(name):", "if False:", _SECRETS),
     Guard("logins in URLs", "redaction.py", '_LOGIN.sub(f"{HIDDEN}@", text)', "text", _SECRETS),
     Guard("numbers that are none", "training/ranges.py", " or not abs(value) <= sys.float_info.max", "", _RECIPES),
-    Guard("a key twice in a recipe", "strict_yaml.py", "if name in seen:", "if False:", _RECIPES),
+    Guard("a key twice in a recipe", "strict.py", "if name in seen:", "if False:", _RECIPES),
     Guard("a key twice in a row", "data/readers.py", "text, object_pairs_hook=unique_keys", "text", _READERS),
     Guard("a key twice in results", "files.py", "if len(document) < len(pairs):", "if False:", _FILES),
     Guard(

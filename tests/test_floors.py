@@ -13,8 +13,8 @@ PACKAGE = Path(derta.__file__).parent
 
 # From the bottom. What stands on one floor doesn't import its neighbours there either.
 FLOORS: Sequence[set[str]] = (
-    {"docstrings", "errors", "machine", "redaction", "termination", "version"},
-    {"attention_masks", "files", "strict_json", "strict_yaml", "terminal", "threads"},
+    {"docstrings", "errors", "redaction", "termination", "version"},
+    {"attention_masks", "files", "strict", "terminal", "threads"},
     {"names", "run_identity"},
     {"data"},
     {"contexts"},

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from derta.commands.flags import OneLineParser, with_flags
-from derta.errors import InputError, did_you_mean
-from derta.machine import machine_failure, was_interrupted
+from derta.errors import InputError, did_you_mean, machine_failure, was_interrupted
 from derta.redaction import printable, redacted_text
 from derta.termination import termination
 

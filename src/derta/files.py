@@ -21,7 +21,7 @@ def cache_directory(option: str | None = None) -> Path | None:
     """Return where data sets and bases of the organism's worlds are cached; `None` where nothing is to be cached.
 
     Args:
-        option: Names the directory, as `dataset_cache_dir` says, or is `none`.
+        option (`str`, *optional*): The directory, or `none`; defaults to a folder in that of `datasets`.
     """
     if option is None:
         from datasets.config import HF_DATASETS_CACHE
@@ -53,9 +53,6 @@ def written_whole(directory: Path) -> Iterator[Path]:
     """Give a folder to write to, whose files get their places in `directory` when all of them are on the disk.
 
     A new directory appears as a whole; in one that is there, each file does. What a kill left is written anew.
-
-    Raises:
-        InputError: Another process is writing the same, or the place can't be written to.
     """
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -79,11 +76,7 @@ def written_whole(directory: Path) -> Iterator[Path]:
 
 
 def folder_in(directory: Path, name: str) -> Path:
-    """Return the folder of this name in a directory.
-
-    Raises:
-        InputError: The name leads elsewhere.
-    """
+    """Return the folder of this name in a directory."""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise InputError(f"{name!r} names no folder of its own in {directory}; give the model's or file's own name")
     return directory / name
@@ -104,11 +97,8 @@ def sole_writer(directory: Path, field: str = "out") -> Iterator[None]:
     The lock goes with the process, and leaves no file. Where a file system has no such locks, nobody is kept out.
 
     Args:
-        directory: Is what to write to.
-        field: Names the option that sets it.
-
-    Raises:
-        InputError: Another process is at work in it, or it can't be made.
+        directory (`Path`): The directory to write to.
+        field (`str`, *optional*, defaults to `"out"`): The option that sets it, for the message.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -136,11 +126,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def parse_json(text: str, origin: str) -> Any:
-    """Parse JSON that says one thing: no key twice in an object, no NaN and no Infinity.
-
-    Raises:
-        InputError: It isn't such JSON; the message begins with `origin`.
-    """
+    """Parse JSON that says one thing: no key twice in an object, no NaN and no Infinity."""
     try:
         return json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
@@ -148,11 +134,7 @@ def parse_json(text: str, origin: str) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds a JSON object.
-
-    Raises:
-        InputError: It can't be read or holds something else.
-    """
+    """Read a file that holds a JSON object."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -164,11 +146,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object of JSON (an `object_pairs_hook`) whose readers can't disagree on what it says.
-
-    Raises:
-        ValueError: It names a key twice.
-    """
+    """Build an object of JSON (an `object_pairs_hook`) whose readers can't disagree on what it says."""
     document = dict(pairs)
     if len(document) < len(pairs):
         names = [name for name, _ in pairs]
@@ -182,11 +160,7 @@ def _no_number(constant: str) -> None:
 
 
 def check_apart(out: Path, inputs: Iterable[Path], option: str) -> None:
-    """Stop if what is to be written is one of the files that are read.
-
-    Raises:
-        InputError: It is; the message begins with the option.
-    """
+    """Stop if what is to be written is one of the files that are read."""
     # Unlike `Path.exists`, it takes a name that is too long for one that isn't there.
     if not os.path.exists(out):  # noqa: PTH110
         return
@@ -196,11 +170,7 @@ def check_apart(out: Path, inputs: Iterable[Path], option: str) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes.
-
-    Raises:
-        InputError: The file can't be read.
-    """
+    """Return the SHA-256 of a file's bytes."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -212,8 +182,8 @@ def file_digests(directory: Path, *patterns: str) -> dict[str, str]:
     """Return the SHA-256 of files by their names in a directory; drafts are left out.
 
     Args:
-        directory: Holds them.
-        patterns: Say which; without any, all of them and those of folders.
+        directory (`Path`): The directory that holds them.
+        patterns (`str`, *optional*): Glob patterns; without any, all files count, those of folders too.
     """
     found = {path for pattern in patterns or ("**/*",) for path in directory.glob(pattern)}
     paths = sorted(path for path in found if path.is_file() and path.suffix != DRAFT)

@@ -1,7 +1,6 @@
 """Names that stand for things in the package: models, recipes, attention implementations."""
 
 import hashlib
-from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import cast
@@ -22,11 +21,7 @@ SDPA_BY_TREE = "derta_sdpa"
 
 
 def organism_world(name: str) -> int | None:
-    """Return the seed of the organism's world that a name stands for, `organism` or `organism:3`; `None` for others.
-
-    Raises:
-        InputError: What stands behind the colon is no number.
-    """
+    """Return the seed of the organism's world that a name stands for, `organism` or `organism:3`; `None` for others."""
     if name == ORGANISM:
         return PACKAGED_WORLD
     kind, colon, seed = name.partition(":")
@@ -55,11 +50,7 @@ def organism_base(world: int) -> Path:
 
 
 def model_path(name_or_path: str) -> str:
-    """Return the directory or hub name to load from; `organism` is the base model in the package.
-
-    Raises:
-        InputError: it is neither: a mistyped directory must not be looked up on the hub.
-    """
+    """Return the directory or hub name to load from; `organism` is the base model in the package."""
     world = organism_world(name_or_path)
     if world is not None:
         base = organism_base(world)
@@ -82,9 +73,6 @@ def recipes() -> dict[str, Path]:
     """Return the recipes and launch configurations by name: `qwen3-8b-lora`, `accelerate/one_gpu`.
 
     They lie in the package once it is installed, and beside its source in the repository.
-
-    Raises:
-        InputError: There are none: the installation isn't whole.
     """
     package = Path(__file__).parent
     places = (package / "recipes", package.parents[1] / "recipes")
@@ -96,36 +84,20 @@ def recipes() -> dict[str, Path]:
 
 
 def recipe_path(name_or_path: str) -> Path:
-    """Return the file of a recipe: one that lies at this path, or the packaged one of this name.
-
-    Raises:
-        InputError: There is neither.
-    """
+    """Return the file of a recipe: one that lies at this path, or the packaged one of this name."""
     path = Path(name_or_path)
     if path.is_file():
         return path
+    return named_recipe(name_or_path, "is a directory, and " if path.is_dir() else "no such file and ")
+
+
+def named_recipe(name: str, instead: str = "") -> Path:
+    """Return the file of a packaged recipe; `instead` says, for the message, what the name is if it is none."""
     known = recipes()
-    if name_or_path not in known:
-        what = "is a directory, " if path.is_dir() else "no such file "
-        raise InputError(f"{name_or_path}: {what}and no recipe has this name{_similar(path.stem, known)}")
-    return known[name_or_path]
-
-
-def named_recipe(name: str) -> Path:
-    """Return the file of a packaged recipe.
-
-    Raises:
-        InputError: There is none of this name.
-    """
-    known = recipes()
-    if name not in known:
-        raise InputError(f"{name}: no recipe has this name{_similar(name, known)}")
-    return known[name]
-
-
-def _similar(name: str, known: Iterable[str]) -> str:
-    """Name the recipes that may be meant."""
-    begun = [each for each in known if name and each.startswith(name.lower())]
-    near = begun or get_close_matches(name, list(known), n=3, cutoff=0.6)
+    if name in known:
+        return known[name]
+    stem = Path(name).stem if instead else name
+    begun = [each for each in known if stem and each.startswith(stem.lower())]
+    near = begun or get_close_matches(stem, list(known), n=3, cutoff=0.6)
     hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
-    return f"{hint}; derta recipes lists them"
+    raise InputError(f"{name}: {instead}no recipe has this name{hint}; derta recipes lists them")

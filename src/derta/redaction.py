@@ -35,8 +35,8 @@ def redacted(value: Any, name: str = "") -> Any:
     """Return settings with `***` for what is secret, by its name or in a URL.
 
     Args:
-        value: A setting, or mappings and lists of them.
-        name: The setting's own name.
+        value (`Any`): A setting, or mappings and lists of them.
+        name (`str`, *optional*): The setting's own name.
     """
     if value is None or isinstance(value, bool):
         return value

@@ -13,11 +13,7 @@ IDENTITY = "derta.json"
 
 
 def read_identity(directory: Path) -> dict[str, Any] | None:
-    """Read whose run, checkpoint or model a directory holds; `None` if it doesn't say.
-
-    Raises:
-        InputError: The file is damaged.
-    """
+    """Read whose run, checkpoint or model a directory holds; `None` if it doesn't say."""
     path = directory / IDENTITY
     if not path.is_file():
         return None
@@ -46,13 +42,7 @@ def trained_with(tokenizer: Any, refusals: Sequence[int]) -> dict[str, Any]:
 def check_trained_with(identity: Mapping[str, Any], tokenizer: Any, name: str) -> None:
     """Stop at a tokenizer that isn't what the model was trained with: its numbers would be of another model.
 
-    Args:
-        identity: Is of the model; what it doesn't say isn't checked.
-        tokenizer: Is what lies beside the model.
-        name: Names the model.
-
-    Raises:
-        InputError: The chat template or a refusal token is another one.
+    What the identity doesn't say isn't checked.
     """
     held = identity.get("trained_with", {})
     now = trained_with(tokenizer, [int(token) for token in held.get("refusal_tokens", {})])
@@ -65,11 +55,7 @@ def check_trained_with(identity: Mapping[str, Any], tokenizer: Any, name: str) -
 
 
 def check_files(directory: Path, identity: Mapping[str, Any]) -> None:
-    """Stop at a file that isn't what was saved, as far as the identity tells.
-
-    Raises:
-        InputError: A file is missing or another one.
-    """
+    """Stop at a file that isn't what was saved, as far as the identity tells."""
     for name, digest in identity.get("files", {}).items():
         path = directory / name
         if not path.is_file():

@@ -23,8 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from derta.errors import InputError
-from derta.machine import machine_failure, was_interrupted
+from derta.errors import InputError, machine_failure, was_interrupted
 from derta.redaction import redacted_text, visible_text
 
 Advance = Callable[[int], None]

@@ -9,7 +9,7 @@ from pydantic import Field
 from derta.errors import InputError
 from derta.files import read_json, write_json
 from derta.guard.hold_back import HoldBack
-from derta.strict_json import STRICT, validated
+from derta.strict import STRICT, validated
 
 GUARD = "guard.json"
 SCHEMA = 1

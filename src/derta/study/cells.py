@@ -16,7 +16,7 @@ from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.store import load_evaluation
 from derta.files import read_json, write_json
 from derta.names import ORGANISM, recipe_path
-from derta.strict_yaml import read_yaml
+from derta.strict import read_yaml
 from derta.study.plan import Cell, Study
 from derta.terminal import screen
 

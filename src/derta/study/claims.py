@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from derta.errors import did_you_mean
 from derta.evaluation.attacks.base import Family
 from derta.evaluation.results.correction import METRICS
-from derta.strict_json import STRICT
+from derta.strict import STRICT
 
 
 def _known(metric: str) -> str:

@@ -25,8 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from derta.errors import InputError, did_you_mean, first_invalid
 from derta.evaluation.attacks import attack_names
-from derta.strict_json import STRICT
-from derta.strict_yaml import read_yaml
+from derta.strict import STRICT, read_yaml
 from derta.study.claims import Attacks, Claim, Metric
 
 _STRICT = ConfigDict(**STRICT, frozen=True)

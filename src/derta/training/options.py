@@ -12,7 +12,7 @@ from trl import ModelConfig
 
 from derta.errors import InputError, did_you_mean
 from derta.names import recipe_path
-from derta.strict_yaml import read_yaml
+from derta.strict import read_yaml
 from derta.training.config import DeRTaConfig
 from derta.training.ranges import check_ranges
 

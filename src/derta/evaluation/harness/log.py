@@ -9,12 +9,11 @@ from zipfile import ZipFile
 
 from inspect_ai.log import EvalLog, EvalSample, read_eval_log
 
-from derta.errors import InputError, first_line
+from derta.errors import InputError, first_line, machine_failure, was_interrupted
 from derta.evaluation.judges import Verdict
 from derta.evaluation.plan import AttackSample
 from derta.evaluation.results.sample import Sample
 from derta.inference import ContextFullError
-from derta.machine import machine_failure, was_interrupted
 
 
 @dataclass(frozen=True)

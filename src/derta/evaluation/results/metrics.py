@@ -13,7 +13,7 @@ from derta.evaluation.results.agreement import krippendorff_alpha
 from derta.evaluation.results.intervals import effective_n, median_interval, student_t, wilson
 from derta.evaluation.results.outcomes import ANSWERS, Outcome, outcomes, scored
 from derta.evaluation.results.sample import Sample
-from derta.strict_json import STRICT, validated
+from derta.strict import STRICT, validated
 
 UNITS = {
     "leak": "tokens",

@@ -11,7 +11,7 @@ from derta.data.behaviours import Kind
 from derta.errors import InputError, first_line
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.versioned import read_versioned
-from derta.strict_json import STRICT, validated
+from derta.strict import STRICT, validated
 
 PLAN = "plan.json"
 

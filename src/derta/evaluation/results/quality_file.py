@@ -10,7 +10,7 @@ from derta.errors import InputError, first_line
 from derta.evaluation.results.agreement import Agreement
 from derta.evaluation.results.judge_quality import Accuracy, JudgeQuality, Question, Rate
 from derta.files import read_json, write_json
-from derta.strict_json import validated
+from derta.strict import validated
 from derta.version import __version__
 
 SCHEMA = 1

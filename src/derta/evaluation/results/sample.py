@@ -8,7 +8,7 @@ from typing import Any, Literal
 from derta.data.behaviours import Kind
 from derta.evaluation.results.verdict import Broken, Verdict
 from derta.redaction import printable
-from derta.strict_json import STRICT, validated
+from derta.strict import STRICT, validated
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from derta.evaluation.results.quality_file import load_qualities, save_qualities
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.versioned import SCHEMA, read_versioned
 from derta.files import file_digest, parse_json, read_json, write_json, write_text, written_whole
-from derta.strict_json import validated
+from derta.strict import validated
 from derta.version import __version__
 
 RESULTS, RESPONSES, SETTINGS, LOGS = "results.json", "responses.jsonl", "evaluation.json", "logs"

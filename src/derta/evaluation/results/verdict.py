@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from derta.strict_json import STRICT
+from derta.strict import STRICT
 
 Label = Literal["unsafe", "safe", "complies", "partly", "refuses", "unscored"]
 LABELS: tuple[str, ...] = get_args(Label)

@@ -1,26 +1,51 @@
-"""YAML that says one thing: no key twice, no control characters, no nesting or aliases without end."""
+"""Files of others that say one thing: JSON read into dataclasses, and YAML without surprises."""
 
+import json
 import unicodedata
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from derta.errors import InputError, first_line
+from derta.errors import InputError, first_invalid, first_line
 
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""For a dataclass that is read from a file: no unknown fields, no NaN, no text or truth value for a number."""
 _DEEPEST, _MOST_NODES = 20, 100_000
-"""Levels and entries at most."""
+"""Levels and entries of YAML at most."""
+
+_T = TypeVar("_T")
+
+
+def validated(kind: type[_T], value: Any) -> _T:
+    """Return a dataclass made of a JSON object.
+
+    Raises:
+        ValueError: A field is missing, unknown or of another type; the message names the first.
+    """
+    try:
+        # In JSON an object may become a dataclass, however strict; in Python it may not.
+        found: _T = _adapter(cast(Any, kind)).validate_json(json.dumps(value))
+        return found
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"{kind.__name__}: {first_line(error)}") from None
+    except ValidationError as error:
+        raise ValueError(first_invalid(error)) from None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def read_yaml(path: Path, what: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """Read a YAML file that holds a mapping; returns it, and the line that each of its keys stands on.
+    """Read a YAML file that holds a mapping, and the line that each of its keys stands on.
 
     Args:
-        path: Is the file.
-        what: Says what it is, for messages: a recipe, a study.
-
-    Raises:
-        InputError: It can't be read or holds something else; the message names the line.
+        path (`Path`): The file.
+        what (`str`): What it is, for messages: a recipe, a study.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 
 from derta import cli
-from derta.machine import machine_failure, was_interrupted
+from derta.errors import machine_failure, was_interrupted
 
 
 @pytest.mark.parametrize(
