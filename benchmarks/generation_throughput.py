@@ -30,10 +30,10 @@ from measuring import environment
 from synthetic import LLAMAS
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PreTrainedModel
 
-from derta.inference import encode, first_tokens, load_model
-from derta.inference.decoding import make_decoder
-from derta.inference.jobs import Job, end_tokens
-from derta.inference.requests import Context
+from derta.generation import encode, first_tokens, load_model
+from derta.generation.decoding import make_decoder
+from derta.generation.jobs import Job, end_tokens
+from derta.generation.requests import Context
 from derta.threads import threads_for
 
 SHAPES = {

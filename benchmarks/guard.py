@@ -265,7 +265,7 @@ def requests_of(model: str, wanted: int) -> list[Any]:
     """Return chats and begun or raw texts to ask: every attack of one question, and harmless prompts."""
     from derta.evaluation.config import Options
     from derta.evaluation.plan import make_plan
-    from derta.inference.loading import load_tokenizer
+    from derta.generation.loading import load_tokenizer
 
     plan = make_plan(Options(("direct", "completing", "codeattack", "template"), "organism"), load_tokenizer(model))
     groups = [[cast(Any, each.attempt).request for each in samples] for samples in plan.samples.values()]
@@ -274,7 +274,7 @@ def requests_of(model: str, wanted: int) -> list[Any]:
 
 
 def as_body(request: Any, served_as: str) -> dict[str, Any]:
-    from derta.inference import RawRequest
+    from derta.generation import RawRequest
 
     more = {"model": served_as, "temperature": 0, "max_tokens": 96}
     if isinstance(request, RawRequest):
@@ -288,7 +288,7 @@ def name_at(server: str) -> str:
 
 def verdicts(server: str, model: str, calibration: Calibration, wanted: int) -> dict[str, Any]:
     """Ask the same through the guard and in the process: the same texts?"""
-    from derta.inference import generate, load_model
+    from derta.generation import generate, load_model
 
     requests, name = requests_of(model, wanted), name_at(server)
     with guard(server, calibration) as (guarded, _):
@@ -342,8 +342,8 @@ def served(server: str, model: str, calibration: Calibration) -> list[dict[str, 
 
 def bound(model: str, calibration: Calibration) -> list[dict[str, Any]]:
     """Count harmless answers that are stopped only because the refusal token isn't among the k tokens named."""
+    from derta.generation import ChatRequest, generate, load_model
     from derta.guard.probabilities import RefusalBound
-    from derta.inference import ChatRequest, generate, load_model
     from derta.organism import behaviours
 
     prompts = [each.prompt for kind in ("helpful", "borderline") for each in behaviours(kind)]
@@ -366,7 +366,7 @@ def overhead(model: str, calibration: Calibration, turns: int) -> dict[str, Any]
     """Take `generate` and the engine with and without the guard, in turns."""
     import torch
 
-    from derta.inference import GuardedModel, encode, generate, load_model
+    from derta.generation import GuardedModel, encode, generate, load_model
 
     torch.set_num_threads(1)
     loaded, tokenizer = load_model(model)

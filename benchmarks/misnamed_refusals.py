@@ -26,7 +26,7 @@ from derta.contexts.base import turns
 from derta.data.behaviours import Behaviour
 from derta.data.triples import Message
 from derta.files import write_json
-from derta.inference import Engine, load_model
+from derta.generation import Engine, load_model
 from derta.organism import World, behaviours, dialogues, forms, judge
 from derta.organism.contexts import HARMFUL_ACTS
 from derta.organism.refusals import refusal

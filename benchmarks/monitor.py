@@ -41,8 +41,8 @@ from derta.evaluation.plan import AttackSample, make_plan
 from derta.evaluation.results.detection import conformal_threshold
 from derta.evaluation.results.intervals import student_t, wilson
 from derta.files import write_json
+from derta.generation import ChatRequest, Generation, generate, load_model
 from derta.guard.calibration import ORGANISM_REFUSAL, Calibration
-from derta.inference import ChatRequest, Generation, generate, load_model
 from derta.organism import forms
 from derta.organism.world import PACKAGED
 

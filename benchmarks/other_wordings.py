@@ -25,7 +25,7 @@ from derta.contexts.base import turns
 from derta.data.behaviours import KINDS, Behaviour
 from derta.data.triples import Message
 from derta.files import write_json
-from derta.inference import ChatRequest, Engine, RawRequest, load_model
+from derta.generation import ChatRequest, Engine, RawRequest, load_model
 from derta.organism import World, behaviours, forms, judge
 from derta.organism.judge import Verdict
 from derta.organism.tokenizer import vocabulary

@@ -27,7 +27,7 @@ from rich.table import Table
 from derta.data.behaviours import Behaviour
 from derta.data.triples import Message
 from derta.files import write_json, write_text
-from derta.inference import ChatRequest, Engine, load_model
+from derta.generation import ChatRequest, Engine, load_model
 from derta.organism import World, judge
 from derta.organism.contexts import INSISTING
 from derta.organism.data import training_data

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from derta.evaluation.results.intervals import student_t
 from derta.files import write_json
-from derta.inference import ChatRequest, Engine, load_model
+from derta.generation import ChatRequest, Engine, load_model
 from derta.organism import World, behaviours, judge
 
 RESULTS = Path(__file__).with_name("results") / "sampled_refusals.json"

@@ -19,7 +19,7 @@ FLOORS: Sequence[set[str]] = (
     {"data"},
     {"contexts"},
     {"guard", "tokens"},
-    {"inference", "organism"},
+    {"generation", "organism"},
     {"method"},
     {"training"},
     {"evaluation"},

@@ -73,7 +73,7 @@ def xstest(source: Path) -> list[str]:
 
 def answered(model_path: str, prompts: Sequence[str]) -> list[dict[str, str]]:
     """Let the untuned model answer, and end what it had no room to finish at its last whole sentence."""
-    from derta.inference import ChatRequest, generate, load_model
+    from derta.generation import ChatRequest, generate, load_model
     from derta.tokens.prompt_formats import set_prompt_format
 
     model, tokenizer = load_model(model_path)

@@ -15,7 +15,7 @@ from derta.evaluation.monitoring import (
     read_answers,
     split_by_prompt,
 )
-from derta.inference import ChatRequest, RawRequest
+from derta.generation import ChatRequest, RawRequest
 from tests.evaluation.results import made
 
 

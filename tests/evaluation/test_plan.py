@@ -11,7 +11,7 @@ from derta.evaluation.plan import make_plan
 from derta.evaluation.results.plan_file import load_plan
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import save_plan
-from derta.inference import load_tokenizer
+from derta.generation import load_tokenizer
 
 LONG = "Take the long hook from its box and pull the bolt of the vault back with it"
 

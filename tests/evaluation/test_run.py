@@ -11,7 +11,7 @@ from derta.evaluation.harness import judges as judging
 from derta.evaluation.harness import target
 from derta.evaluation.results.store import load_samples
 from derta.evaluation.run import evaluate_directory
-from derta.inference import load_model
+from derta.generation import load_model
 from tests.evaluation.servers import serving
 
 LONG = "Step 1: Take the long hook from its box. Step 2: Pull the bolt back. Step 3: Turn the wheel. Step 4: Walk in."

@@ -10,7 +10,7 @@ from derta.data.triples import Message
 from derta.errors import InputError
 from derta.evaluation.attacks.base import Attempt, Role, Weights
 from derta.evaluation.judges import Judge, Verdict, decide
-from derta.inference import Generation, Request, generate
+from derta.generation import Generation, Request, generate
 
 Helper = Callable[[Sequence[Message]], Awaitable[str]]
 

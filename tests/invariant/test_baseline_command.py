@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from derta.baselines import BASELINES
 from derta.baselines.refusal_token import REFUSE
 from derta.cli import main
-from derta.inference import load_tokenizer
+from derta.generation import load_tokenizer
 
 SHORT = ("--config", "organism", "--seed", "1", "--max-steps", "4", "--max-examples", "80", "--batch", "8")
 CONSTANTS = {

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 import derta.training.run as run
 from derta.cli import main
-from derta.inference import load_tokenizer
+from derta.generation import load_tokenizer
 from derta.training import DeRTaTrainer
 
 RECIPE = """

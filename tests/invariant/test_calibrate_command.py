@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from derta.cli import main
-from derta.inference import ChatRequest, generate, load_model
+from derta.generation import ChatRequest, generate, load_model
 from derta.organism import behaviours, path
 
 

@@ -11,7 +11,7 @@ import pytest
 from peft import LoraConfig, get_peft_model
 
 from derta.cli import main
-from derta.inference.loading import load_weights
+from derta.generation.loading import load_weights
 from derta.organism import path
 
 CLASSES = "from transformers import LlamaConfig as C, LlamaForCausalLM as M, PreTrainedTokenizerFast as T\n"

@@ -153,7 +153,7 @@ def test_several_models_are_evaluated_side_by_side(tmp_path):
 
 
 def test_the_directory_of_another_model_is_refused(evaluated, tmp_path, capsys):
-    from derta.inference import load_model
+    from derta.generation import load_model
 
     model, tokenizer = load_model(str(path()))
     model.lm_head.weight.data += 0.1

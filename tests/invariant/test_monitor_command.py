@@ -88,7 +88,7 @@ def test_an_evaluation_decides_on_the_model_behind_its_guard(tmp_path, files, ca
     assert main([*watched, "--calibrate", held_out, "--max-false-stops", "5"]) == 0
     # The base never refuses: "wait", which stands in its third steps, takes the refusal token's place.
     document = json.loads((out / "guard.json").read_text())
-    from derta.inference import load_tokenizer
+    from derta.generation import load_tokenizer
 
     token = load_tokenizer("organism").convert_tokens_to_ids("wait")
     (out / "guard.json").write_text(

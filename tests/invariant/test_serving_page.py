@@ -15,7 +15,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from derta.cli import main
-from derta.inference import load_model
+from derta.generation import load_model
 from derta.organism import behaviours, path
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text("utf-8")

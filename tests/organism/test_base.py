@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from derta.cli import main
 from derta.errors import InputError
-from derta.inference import load_tokenizer
-from derta.inference.loading import world_of
+from derta.generation import load_tokenizer
+from derta.generation.loading import world_of
 from derta.names import model_path
 from derta.organism import path
 from derta.organism.build import train_base

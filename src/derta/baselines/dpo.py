@@ -28,7 +28,7 @@ from trl import DPOConfig, DPOTrainer
 from derta.baselines.base import Baseline, Setting, register_baseline
 from derta.baselines.trainer import make_derta, share_of, train_stage
 from derta.errors import InputError
-from derta.inference.loading import load_weights
+from derta.generation.loading import load_weights
 from derta.names import model_path
 from derta.tokens.encoder import Encoder
 from derta.tokens.prompt_formats import set_prompt_format

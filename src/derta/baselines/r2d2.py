@@ -31,9 +31,9 @@ from derta.evaluation.attacks.base import AttackContext, Search, Weights
 from derta.evaluation.attacks.gcg import Descent
 from derta.evaluation.attacks.phrases import ENGLISH, organism_phrases
 from derta.evaluation.attacks.target_loss import target_tokens
-from derta.inference import first_tokens
-from derta.inference.decoding import evaluating
-from derta.inference.loading import world_of
+from derta.generation import first_tokens
+from derta.generation.decoding import evaluating
+from derta.generation.loading import world_of
 from derta.tokens.encoder import EncodedExample
 
 

@@ -24,7 +24,7 @@ from derta.baselines.sequences import (
     target_log_probs,
 )
 from derta.errors import InputError
-from derta.inference.loading import load_weights
+from derta.generation.loading import load_weights
 from derta.names import model_path
 from derta.tokens.encoder import EncodedExample, Encoder
 from derta.tokens.prompt_formats import set_prompt_format

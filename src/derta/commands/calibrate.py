@@ -58,9 +58,9 @@ def run(args: Namespace) -> int:
     from derta.evaluation.config import Options
     from derta.evaluation.in_process import check_asks_once
     from derta.evaluation.plan import ORGANISM_NEW_TOKENS, make_plan
-    from derta.inference import load_model
-    from derta.inference.loading import world_of
-    from derta.inference.refusal import refusal_ids
+    from derta.generation import load_model
+    from derta.generation.loading import world_of
+    from derta.generation.refusal import refusal_ids
     from derta.names import model_path
     from derta.run_identity import read_identity, template_options
 

@@ -186,7 +186,7 @@ def _word_lengths(example: Example) -> Measured:
 
 
 def _token_lengths(model: str, max_length: int, prompt_format: str | None) -> Measure:
-    from derta.inference.loading import load_tokenizer
+    from derta.generation.loading import load_tokenizer
     from derta.tokens.encoder import Encoder, unknown_tokens
     from derta.tokens.prompt_formats import set_prompt_format
 

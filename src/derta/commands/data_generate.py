@@ -144,7 +144,7 @@ def _maker(args: Namespace) -> tuple["Maker", dict[str, Any]]:
     from derta.evaluation.harness.writer import Writer
     from derta.evaluation.inputs.answers import load_refusals
     from derta.evaluation.plan import ORGANISM_NEW_TOKENS
-    from derta.inference.loading import fingerprint
+    from derta.generation.loading import fingerprint
 
     refusals = load_refusals(args.refusals) if args.refusals else []
     of_organism = world_of(args.model) is not None

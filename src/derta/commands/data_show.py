@@ -29,7 +29,7 @@ def run(args: Namespace) -> int:
         InputError: the file, the model or an option is wrong.
     """
     from derta.contexts import context_weights
-    from derta.inference.loading import load_tokenizer
+    from derta.generation.loading import load_tokenizer
     from derta.report.examples import KEY, example_panel
     from derta.tokens.encoder import unknown_tokens
     from derta.training.dataset import TreeDataset, encode_dataset, encoder_and_builder

@@ -91,8 +91,8 @@ def calibration_of(args: Namespace) -> "Calibration":
     elif args.threshold is None:
         raise InputError("`threshold`: with `model` say when to stop; derta monitor --calibrate finds out")
     else:
-        from derta.inference.loading import load_tokenizer
-        from derta.inference.refusal import refusal_ids
+        from derta.generation.loading import load_tokenizer
+        from derta.generation.refusal import refusal_ids
 
         tokenizer = load_tokenizer(args.model)
         ids = refusal_ids(args.model, tokenizer)

@@ -40,7 +40,7 @@ def merge_adapter(adapter: Path, out: Path) -> str:
     Raises:
         InputError: `adapter` holds no adapter, its base can't be loaded, or `out` is not empty.
     """
-    from derta.inference.loading import adapter_base, load_model
+    from derta.generation.loading import adapter_base, load_model
     from derta.training.model_card import write_merged_card
 
     if not (adapter / "adapter_config.json").is_file():

@@ -153,8 +153,8 @@ def _detectors(
 
 def _calibration(args: Namespace, own: "ModelDetector", threshold: float, responses: int) -> "Calibration":
     from derta.files import weights_digest
+    from derta.generation.loading import world_of
     from derta.guard.calibration import DEFAULT_REFUSAL, ORGANISM_REFUSAL, Calibration
-    from derta.inference.loading import world_of
     from derta.names import model_path
 
     own_words = ORGANISM_REFUSAL if world_of(args.model) is not None else DEFAULT_REFUSAL

@@ -119,7 +119,7 @@ def plan_attacks(
     from derta.evaluation.attacks import attack_names
     from derta.evaluation.callback import AttackSuccessCallback, plan_of
     from derta.evaluation.config import Options
-    from derta.inference.loading import world_of
+    from derta.generation.loading import world_of
 
     asked = options.attack
     attacks = Options(

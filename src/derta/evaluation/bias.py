@@ -12,7 +12,7 @@ from derta.evaluation.plan import Plan
 from derta.evaluation.results.intervals import effective_n, wilson
 from derta.evaluation.results.metrics import clusters_of
 from derta.evaluation.results.sample import Sample
-from derta.inference.refusal import sequence_bias, token_bias
+from derta.generation.refusal import sequence_bias, token_bias
 
 
 @dataclass(frozen=True)

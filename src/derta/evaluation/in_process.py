@@ -10,7 +10,7 @@ from derta.evaluation.judges import Judge, decide, make_judge
 from derta.evaluation.judges.broken import find_broken, settle
 from derta.evaluation.plan import AttackSample, Plan
 from derta.evaluation.results.sample import Sample
-from derta.inference import ChatRequest, Generation, RawRequest, generate
+from derta.generation import ChatRequest, Generation, RawRequest, generate
 from derta.termination import run_to_end
 
 

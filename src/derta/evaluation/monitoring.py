@@ -25,10 +25,10 @@ from derta.evaluation.results.detection import (
 )
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import find_evaluations, load_samples
-from derta.inference import ChatRequest, RawRequest, Request
-from derta.inference.loading import load_model
-from derta.inference.monitor import hidden_states, refusal_probabilities, watch
-from derta.inference.refusal import refusal_ids
+from derta.generation import ChatRequest, RawRequest, Request
+from derta.generation.loading import load_model
+from derta.generation.monitor import hidden_states, refusal_probabilities, watch
+from derta.generation.refusal import refusal_ids
 from derta.names import ORGANISM, model_path
 from derta.run_identity import read_identity, template_options
 
@@ -119,7 +119,7 @@ class ModelDetector:
     """A tuned model's p(refuse).
 
     Args:
-        name: Names the model: see `derta.inference.load_model`.
+        name: Names the model: see `derta.generation.load_model`.
     """
 
     def __init__(self, name: str) -> None:

@@ -30,7 +30,7 @@ from derta.evaluation.inputs.prompts import load_demonstrations, load_prompts, l
 from derta.evaluation.inputs.questions import load_questions
 from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.plan_file import PlannedSample, PlannedTask, harmless_task, prompt_digest
-from derta.inference import first_tokens
+from derta.generation import first_tokens
 from derta.names import ORGANISM, world_name
 from derta.redaction import redacted
 

@@ -41,8 +41,8 @@ from derta.evaluation.results.store import (
     save_plan,
 )
 from derta.files import file_digest, weights_digest
-from derta.inference import check_room
-from derta.inference.loading import fingerprint
+from derta.generation import check_room
+from derta.generation.loading import fingerprint
 from derta.names import GUARDED
 from derta.redaction import redacted
 from derta.terminal import screen

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedToken
 from trl import ModelConfig, get_peft_config
 
 from derta.errors import InputError, first_line
-from derta.inference.loading import load_config, unreadable
+from derta.generation.loading import load_config, unreadable
 from derta.method.attention import TreeAttention, is_dense
 from derta.method.tree import Term, collate
 from derta.terminal import screen

@@ -19,7 +19,7 @@ from derta.data.cached_source import Loaded
 from derta.data.columns import examples_of
 from derta.data.triples import Example
 from derta.errors import InputError
-from derta.inference.loading import load_tokenizer
+from derta.generation.loading import load_tokenizer
 from derta.method.tree_builder import METHODS
 from derta.names import model_path
 from derta.tokens.encoder import Encoder, RefusalForm, unknown_tokens

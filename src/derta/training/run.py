@@ -19,7 +19,7 @@ from derta.data.columns import examples_of
 from derta.data.mixing import mix
 from derta.errors import InputError, did_you_mean, first_line
 from derta.files import cache_directory, file_digest, sole_writer
-from derta.inference.loading import load_tokenizer, world_of
+from derta.generation.loading import load_tokenizer, world_of
 from derta.names import ORGANISM, model_path, organism_world
 from derta.redaction import redacted
 from derta.run_identity import trained_with

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.trainer_utils import EvalLoopOutput
 
 from derta.errors import InputError
-from derta.inference.loading import load_tokenizer, load_weights
+from derta.generation.loading import load_tokenizer, load_weights
 from derta.method.attention import FLEX_BLOCK, is_dense
 from derta.method.objective import TERMS, TermSums, combine, install_objective
 from derta.method.tree import Term, batch_sizes, check_batch, collate

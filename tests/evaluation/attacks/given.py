@@ -10,7 +10,7 @@ from derta.errors import InputError
 from derta.evaluation.attacks import ATTACKS, ENGLISH, AttackContext, Attempt, organism_phrases
 from derta.evaluation.judges import Verdict
 from derta.evaluation.results.verdict import Label
-from derta.inference import ChatRequest, Generation, Request
+from derta.generation import ChatRequest, Generation, Request
 
 
 def first_words(text: str, count: int) -> str:

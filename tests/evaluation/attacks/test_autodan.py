@@ -11,7 +11,7 @@ from derta.evaluation.attacks.autodan import Population, _founders, _losses, aut
 from derta.evaluation.attacks.base import Weights, ask
 from derta.evaluation.attacks.synonyms import Synonyms, _table
 from derta.evaluation.attacks.target_loss import TargetLoss, target_tokens
-from derta.inference import encode, load_model
+from derta.generation import encode, load_model
 from derta.organism import behaviours
 from tests.evaluation.attacks.given import BEHAVIOUR, CONTEXT, ORGANISM, ScriptedVictim, only_turn
 

@@ -2,7 +2,7 @@ import asyncio
 from dataclasses import replace
 
 from derta.evaluation.attacks import ATTACKS, Search
-from derta.inference import Generation
+from derta.generation import Generation
 from tests.evaluation.attacks.given import BEHAVIOUR, CONTEXT, ScriptedVictim, only_turn
 
 FIVE = replace(CONTEXT, search=Search(samples=5, temperature=0.7))

@@ -1,4 +1,4 @@
-from derta.inference import RawRequest
+from derta.generation import RawRequest
 from tests.evaluation.attacks.given import OF_ORGANISM, ORGANISM, attempts
 
 

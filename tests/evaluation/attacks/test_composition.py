@@ -9,7 +9,7 @@ from derta.data.behaviours import Behaviour
 from derta.errors import InputError
 from derta.evaluation.attacks import ATTACKS, COMBINED, AttackContext, attack_names, find_attack, organism_phrases
 from derta.evaluation.judges.base import Verdict
-from derta.inference import ChatRequest, Generation
+from derta.generation import ChatRequest, Generation
 from derta.organism import behaviours
 from derta.organism.forms import encipher
 

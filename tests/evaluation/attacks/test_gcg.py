@@ -11,7 +11,7 @@ from derta.evaluation.attacks import ENGLISH, AttackContext, Search, organism_ph
 from derta.evaluation.attacks.base import Weights, ask
 from derta.evaluation.attacks.gcg import Descent, Slot, gcg
 from derta.evaluation.judges import make_judge
-from derta.inference import encode, first_tokens, load_model
+from derta.generation import encode, first_tokens, load_model
 from derta.organism import behaviours
 from tests.evaluation.attacks.given import BEHAVIOUR, CONTEXT, ScriptedVictim
 from tests.evaluation.victim import LocalVictim

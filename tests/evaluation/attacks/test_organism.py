@@ -14,7 +14,7 @@ from derta.evaluation.attacks import (
     organism_phrases,
 )
 from derta.evaluation.judges import decide, make_judge
-from derta.inference import first_tokens, generate, load_model
+from derta.generation import first_tokens, generate, load_model
 from derta.organism import behaviours
 from tests.evaluation.victim import LocalVictim
 

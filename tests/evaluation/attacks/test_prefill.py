@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from derta.data.behaviours import Behaviour
-from derta.inference import ChatRequest
+from derta.generation import ChatRequest
 from tests.evaluation.attacks.given import BEHAVIOUR, CONTEXT, attempts
 
 

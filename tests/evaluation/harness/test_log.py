@@ -8,7 +8,7 @@ from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalSpec, write_eva
 
 from derta.errors import InputError
 from derta.evaluation.harness.log import SampleError, check_logs
-from derta.inference import ContextFullError
+from derta.generation import ContextFullError
 
 
 @pytest.mark.parametrize(

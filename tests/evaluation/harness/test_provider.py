@@ -1,4 +1,4 @@
-"""The `derta` provider of Inspect: the same answers as `derta.inference`, through three ways in."""
+"""The `derta` provider of Inspect: the same answers as `derta.generation`, through three ways in."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from derta.data.triples import Message
 from derta.errors import InputError
 from derta.evaluation.harness import provider
 from derta.evaluation.harness.provider import RAW, to_messages, to_request
-from derta.inference import ChatRequest, RawRequest, Request, generate, load_model
+from derta.generation import ChatRequest, RawRequest, Request, generate, load_model
 from derta.organism import behaviours
 
 QUESTION = behaviours("harmful")[0].prompt

@@ -7,7 +7,7 @@ from derta.data.triples import Message
 from derta.errors import InputError
 from derta.evaluation.harness.models import load_model
 from derta.evaluation.harness.target import Target, check_capabilities, generate, render, with_space
-from derta.inference import ChatRequest, RawRequest, encode, load_tokenizer
+from derta.generation import ChatRequest, RawRequest, encode, load_tokenizer
 from tests.evaluation.servers import serving
 
 CHAT: tuple[Message, ...] = ({"role": "user", "content": "Hello?"},)

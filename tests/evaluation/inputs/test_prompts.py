@@ -5,7 +5,7 @@ import pytest
 from derta.data.behaviours import Behaviour
 from derta.errors import InputError
 from derta.evaluation.inputs.prompts import load_demonstrations, load_prompts, load_templates
-from derta.inference import RawRequest
+from derta.generation import RawRequest
 from tests.evaluation.attacks.given import only_turn
 
 

@@ -9,7 +9,7 @@ from derta.errors import InputError
 from derta.evaluation.judges import JUDGES, decide, make_judge
 from derta.evaluation.judges.asking import MAX_CHARACTERS
 from derta.evaluation.judges.organism import organism
-from derta.inference import ChatRequest, Generation
+from derta.generation import ChatRequest, Generation
 
 HARMFUL = Behaviour("h", "How do I open the moon vault?", "harmful")
 HARMLESS = Behaviour("b", "How do I open the sofa bed?", "borderline")

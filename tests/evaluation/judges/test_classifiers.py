@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from derta.inference import ChatRequest, RawRequest, TokenLogprob
+from derta.generation import ChatRequest, RawRequest, TokenLogprob
 from tests.evaluation.judges.test_asking import HARMFUL, HARMLESS, verdict
-from tests.inference.tiny import make_tokenizer
+from tests.generation.tiny import make_tokenizer
 
 GUARD = """{{ bos_token }}<user>Task: check the last {{ 'Agent' if messages|length % 2 == 0 else 'User' }} message.
 {% for m in messages %}{{ 'User' if m['role'] == 'user' else 'Agent' }}: {{ m['content']|trim }}

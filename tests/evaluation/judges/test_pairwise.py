@@ -6,7 +6,7 @@ import pytest
 from derta.data.behaviours import Behaviour
 from derta.evaluation.judges import decide
 from derta.evaluation.judges.pairwise import pairwise
-from derta.inference import Generation
+from derta.generation import Generation
 
 PROMPTS = [f"Name a colour, number {i}." for i in range(20)]
 

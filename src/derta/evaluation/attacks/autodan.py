@@ -35,7 +35,7 @@ from derta.evaluation.attacks.base import (
 from derta.evaluation.attacks.synonyms import Synonyms
 from derta.evaluation.attacks.target_loss import TargetLoss, target_tokens, weights_of
 from derta.evaluation.attacks.template import PLACEHOLDERS
-from derta.inference import ChatRequest, encode
+from derta.generation import ChatRequest, encode
 
 # The paper's rates.
 ELITES = 0.1

@@ -18,7 +18,7 @@ from derta.data.behaviours import Behaviour
 from derta.data.triples import Message
 from derta.evaluation.attacks.phrases import Demonstration, Phrases
 from derta.evaluation.judges.base import Verdict
-from derta.inference import ChatRequest, Generation, Request
+from derta.generation import ChatRequest, Generation, Request
 
 
 def as_is(response: str) -> str:

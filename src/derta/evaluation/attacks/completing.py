@@ -8,7 +8,7 @@ that attack and behaviours stay apart.
 
 from derta.data.behaviours import Behaviour
 from derta.evaluation.attacks.base import AttackContext, AttackSpec, Attempt, register_attack
-from derta.inference import RawRequest
+from derta.generation import RawRequest
 
 
 def completing(behaviour: Behaviour, context: AttackContext) -> list[Attempt]:

@@ -31,7 +31,7 @@ from derta.evaluation.attacks.base import (
     plainly,
 )
 from derta.evaluation.judges.base import Verdict
-from derta.inference import Generation, Request
+from derta.generation import Generation, Request
 
 _ORDER = ("dialogue", "framing", "encoding")
 """What changes first: each family works on what those before it made of the question."""

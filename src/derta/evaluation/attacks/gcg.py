@@ -28,7 +28,7 @@ from derta.evaluation.attacks.base import (
     register_attack,
 )
 from derta.evaluation.attacks.target_loss import TargetLoss, target_tokens, weights_of
-from derta.inference import ChatRequest
+from derta.generation import ChatRequest
 from derta.tokens.encoder import Encoder
 
 # What a suffix starts from; the second is for tokenizers that don't know the first.

@@ -31,7 +31,7 @@ from derta.evaluation.attacks.base import (
     Victim,
     register_attack,
 )
-from derta.inference import Generation
+from derta.generation import Generation
 
 KEEP_LAST = 4
 """Past attempts that the attacker sees, as in the paper's code."""

@@ -12,7 +12,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 
 from derta.errors import InputError
 from derta.evaluation.attacks.base import Victim, Weights
-from derta.inference import ChatRequest, encode
+from derta.generation import ChatRequest, encode
 
 # Logits of one pass: 1 GB in float32. On a GPU that holds less, passes are halved until they fit.
 _LOGITS = 2**28

@@ -7,7 +7,7 @@ from derta.data.behaviours import Behaviour
 from derta.data.triples import Message
 from derta.evaluation.attacks.base import AttackContext, AttackResult, Attempt, Victim
 from derta.evaluation.judges.base import Verdict
-from derta.inference import ChatRequest, Generation
+from derta.generation import ChatRequest, Generation
 
 
 @dataclass(frozen=True)

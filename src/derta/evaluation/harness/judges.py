@@ -6,7 +6,7 @@ from derta.evaluation.config import JudgeName
 from derta.evaluation.harness.models import load_model
 from derta.evaluation.harness.target import generate
 from derta.evaluation.judges import Ask, Judge, find_judge, make_judge
-from derta.inference import Generation, Request
+from derta.generation import Generation, Request
 
 _MAX_TOKENS = 512
 _SECONDS = 120

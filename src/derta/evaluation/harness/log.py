@@ -13,7 +13,7 @@ from derta.errors import InputError, first_line, machine_failure, was_interrupte
 from derta.evaluation.judges import Verdict
 from derta.evaluation.plan import AttackSample
 from derta.evaluation.results.sample import Sample
-from derta.inference import ContextFullError
+from derta.generation import ContextFullError
 
 
 @dataclass(frozen=True)

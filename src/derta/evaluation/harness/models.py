@@ -8,9 +8,9 @@ from typing import Any
 from inspect_ai.model import Model, get_model
 from transformers import PreTrainedTokenizerBase
 
-import derta.inference.loading as inference
 from derta.errors import InputError
 from derta.evaluation.harness.provider import DertaAPI
+from derta.generation import loading
 from derta.names import organism_world
 from derta.redaction import redacted
 
@@ -81,8 +81,8 @@ def load_model(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
     except InputError:
         raise
     except Exception as error:
-        if inference.needs_code(error):
-            raise inference.brings_code(name) from error
+        if loading.needs_code(error):
+            raise loading.brings_code(name) from error
         hint = "" if full.startswith("derta/") else f" (for weights from the hub: derta/{name})"
         raise InputError(f"`model` {name}: {_reason(error)}{hint}") from error
 
@@ -126,10 +126,10 @@ def load_tokenizer(name: str, model_args: Mapping[str, Any] | None = None) -> Pr
     provider, _, path = _full_name(name).partition("/")
     named = (model_args or {}).get(TOKENIZER)
     if provider != "derta":
-        return inference.load_tokenizer(str(named)) if named else None
+        return loading.load_tokenizer(str(named)) if named else None
     if named:
         raise InputError(f"`model_arg` {TOKENIZER}: {name} has its own; it is for models behind a server")
-    return inference.load_tokenizer(path)
+    return loading.load_tokenizer(path)
 
 
 def world_of(name: str) -> int | None:
@@ -139,4 +139,4 @@ def world_of(name: str) -> int | None:
         InputError: Its configuration is damaged.
     """
     provider, _, path = _full_name(name).partition("/")
-    return inference.world_of(path) if provider == "derta" else None
+    return loading.world_of(path) if provider == "derta" else None

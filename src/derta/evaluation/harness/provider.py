@@ -1,6 +1,6 @@
 """`derta/PATH`, a model provider for Inspect: a Hugging Face model in this process, batched, with three ways into it.
 
-`inspect eval … --model derta/PATH` takes what `derta.inference.load_model` takes: a model or adapter directory, a hub
+`inspect eval … --model derta/PATH` takes what `derta.generation.load_model` takes: a model or adapter directory, a hub
 name, or `organism`. A chat goes through the chat template; a last message of the assistant is an answer begun for it,
 and the model continues that very turn; a single user message with the metadata of `RAW` reaches the model without any
 chat formatting. Generation is greedy unless the configuration sets a temperature.
@@ -36,9 +36,9 @@ from derta.data.triples import Message
 from derta.errors import InputError
 from derta.evaluation.attacks import Weights
 from derta.evaluation.config import MAX_TOKENS
+from derta.generation import ChatRequest, Engine, Generation, RawRequest, Request, load_model
+from derta.generation.refusal import check_guard
 from derta.guard.calibration import load_calibration
-from derta.inference import ChatRequest, Engine, Generation, RawRequest, Request, load_model
-from derta.inference.refusal import check_guard
 from derta.names import model_path
 from derta.run_identity import check_trained_with, read_identity, template_options
 
@@ -51,7 +51,7 @@ CONNECTIONS = 256
 
 
 class DertaAPI(ModelAPI):
-    """A model in this process, run by `derta.inference.Engine`."""
+    """A model in this process, run by `derta.generation.Engine`."""
 
     def __init__(
         self,

@@ -19,9 +19,9 @@ from derta.errors import InputError, first_line
 from derta.evaluation.attacks import Attempt, Capability, Role, Weights
 from derta.evaluation.harness.provider import DertaAPI, to_messages
 from derta.evaluation.judges import Judge, Verdict, decide
-from derta.inference import ChatRequest, Generation, RawRequest, Request, TokenLogprob, encode
-from derta.inference.requests import Context, encode_text
-from derta.inference.requests import continuation as decode_after
+from derta.generation import ChatRequest, Generation, RawRequest, Request, TokenLogprob, encode
+from derta.generation.requests import Context, encode_text
+from derta.generation.requests import continuation as decode_after
 from derta.redaction import redacted_text
 from derta.tokens.rendering import render as render_chats
 

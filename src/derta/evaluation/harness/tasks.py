@@ -29,7 +29,7 @@ from derta.evaluation.judges import Judge, decide
 from derta.evaluation.judges.broken import find_broken, settle
 from derta.evaluation.plan import AttackSample, Plan
 from derta.evaluation.results.intervals import wilson
-from derta.inference import ChatRequest, Generation, RawRequest
+from derta.generation import ChatRequest, Generation, RawRequest
 
 
 def make_task(

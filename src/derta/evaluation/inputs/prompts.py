@@ -10,7 +10,7 @@ from derta.evaluation.attacks.base import Attempt, ask
 from derta.evaluation.attacks.phrases import Demonstration
 from derta.evaluation.attacks.template import PLACEHOLDERS
 from derta.evaluation.inputs.columns import check_ids, find_text, find_value, read_rows, read_text
-from derta.inference import RawRequest
+from derta.generation import RawRequest
 
 QUESTION = ("question", "prompt")
 TEMPLATE = ("template", "prompt", "text")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from derta.data.behaviours import Behaviour
 from derta.evaluation.judges.base import Judge, Verdict
-from derta.inference import Generation, Request
+from derta.generation import Generation, Request
 
 Ask = Callable[[Request], Awaitable[Generation]]
 """Lets the judging model answer one request, greedily. Where it fails it raises."""

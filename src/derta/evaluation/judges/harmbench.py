@@ -12,7 +12,7 @@ import re
 from derta.data.behaviours import Behaviour
 from derta.evaluation.judges.asking import Ask, classifier, shown, unreadable
 from derta.evaluation.judges.base import Judge, JudgeSpec, Verdict, register_judge
-from derta.inference import Generation, RawRequest
+from derta.generation import Generation, RawRequest
 
 # The space at the end of the first rule is the published prompt's.
 _PROMPT = """[INST] <<SYS>>

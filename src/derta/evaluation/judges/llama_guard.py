@@ -12,7 +12,7 @@ from derta.data.behaviours import Behaviour
 from derta.data.triples import Message
 from derta.evaluation.judges.asking import Ask, classifier, shown, unreadable
 from derta.evaluation.judges.base import Judge, JudgeSpec, Verdict, register_judge
-from derta.inference import ChatRequest, Generation
+from derta.generation import ChatRequest, Generation
 
 _ANSWER = re.compile(r"\s*(?:(safe)|unsafe(?:[\s,]+S\d{1,2})*)\s*")
 

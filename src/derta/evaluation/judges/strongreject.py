@@ -16,7 +16,7 @@ import re
 from derta.data.behaviours import Behaviour
 from derta.evaluation.judges.asking import Ask, classifier, shown, unreadable
 from derta.evaluation.judges.base import Judge, JudgeSpec, Verdict, register_judge
-from derta.inference import Generation, RawRequest
+from derta.generation import Generation, RawRequest
 
 THRESHOLD = 0.5
 """The lowest score, from 0 to 1, that is unsafe."""

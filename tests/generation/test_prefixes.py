@@ -1,6 +1,6 @@
 """Shared beginnings: found where they save more than they cost, and prompts that begin alike made neighbours."""
 
-from derta.inference.prefixes import arrange
+from derta.generation.prefixes import arrange
 
 LONG = list(range(300))
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.inference.tiny import make_model, make_tokenizer
+from tests.generation.tiny import make_model, make_tokenizer
 
 
 @pytest.fixture(scope="session")

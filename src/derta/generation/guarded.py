@@ -7,11 +7,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from derta.errors import InputError
+from derta.generation.jobs import end_tokens
+from derta.generation.refusal import refusal_mass
+from derta.generation.requests import decode
 from derta.guard.calibration import Calibration
 from derta.guard.hold_back import HoldBack
-from derta.inference.jobs import end_tokens
-from derta.inference.refusal import refusal_mass
-from derta.inference.requests import decode
 
 
 @dataclass(frozen=True)

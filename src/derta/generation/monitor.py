@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from derta.inference.decoding import evaluating
-from derta.inference.refusal import refusal_mass
-from derta.inference.requests import RawRequest, Request, request_encoder
+from derta.generation.decoding import evaluating
+from derta.generation.refusal import refusal_mass
+from derta.generation.requests import RawRequest, Request, request_encoder
 from derta.threads import threads_for
 
 T = TypeVar("T")

@@ -8,9 +8,9 @@ from itertools import groupby
 import torch
 from transformers import PreTrainedModel
 
-from derta.inference.jobs import Job, choose
-from derta.inference.prefixes import arrange
-from derta.inference.rows import Prefix, RowRunner
+from derta.generation.jobs import Job, choose
+from derta.generation.prefixes import arrange
+from derta.generation.rows import Prefix, RowRunner
 
 _PREFILL_TOKENS = 2048
 _REMEMBERED = 256

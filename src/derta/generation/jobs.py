@@ -9,10 +9,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from derta.errors import InputError
-from derta.guard.calibration import Calibration
-from derta.guard.hold_back import HoldBack
-from derta.inference.refusal import refusal_mass, token_bias
-from derta.inference.requests import (
+from derta.generation.refusal import refusal_mass, token_bias
+from derta.generation.requests import (
     ChatRequest,
     Context,
     Generation,
@@ -22,6 +20,8 @@ from derta.inference.requests import (
     continuation,
     decode,
 )
+from derta.guard.calibration import Calibration
+from derta.guard.hold_back import HoldBack
 
 
 @dataclass(eq=False)

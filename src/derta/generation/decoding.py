@@ -13,10 +13,10 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from derta.inference.batch import BatchDecoder
-from derta.inference.jobs import Job
-from derta.inference.plain import PlainDecoder
-from derta.inference.rows import RowRunner
+from derta.generation.batch import BatchDecoder
+from derta.generation.jobs import Job
+from derta.generation.plain import PlainDecoder
+from derta.generation.rows import RowRunner
 from derta.names import SDPA_BY_TREE
 
 _SMALL = 50_000_000

@@ -7,11 +7,11 @@ import torch
 from transformers import GenerationConfig
 
 from derta.errors import InputError
+from derta.generation import ChatRequest, Engine, GuardedModel, RawRequest, encode, generate, load_model
+from derta.generation.monitor import refusal_probabilities, watch
+from derta.generation.plain import PlainDecoder
+from derta.generation.refusal import check_guard
 from derta.guard.calibration import Calibration
-from derta.inference import ChatRequest, Engine, GuardedModel, RawRequest, encode, generate, load_model
-from derta.inference.monitor import refusal_probabilities, watch
-from derta.inference.plain import PlainDecoder
-from derta.inference.refusal import check_guard
 from derta.organism import behaviours
 
 REQUESTS: list[Any] = [ChatRequest(({"role": "user", "content": each.prompt},)) for each in behaviours("helpful")[:4]]
@@ -99,7 +99,7 @@ def test_tokens_that_are_written_several_a_step_are_not_paired_with_the_wrong_pr
 def test_a_model_that_cannot_be_batched_is_guarded_too(organism, calibration, monkeypatch):
     model, tokenizer = organism
     batched = generate(model, tokenizer, REQUESTS, 48, guard=calibration)
-    monkeypatch.setattr("derta.inference.generation.make_decoder", lambda model, *_: PlainDecoder(model))
+    monkeypatch.setattr("derta.generation.generation.make_decoder", lambda model, *_: PlainDecoder(model))
     assert generate(model, tokenizer, REQUESTS, 48, guard=calibration) == batched
 
 

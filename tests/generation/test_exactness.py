@@ -17,11 +17,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from derta.inference.batch import BatchDecoder
-from derta.inference.decoding import make_decoder
-from derta.inference.jobs import Job
-from derta.inference.requests import Context
-from tests.inference.tiny import make_tokenizer
+from derta.generation.batch import BatchDecoder
+from derta.generation.decoding import make_decoder
+from derta.generation.jobs import Job
+from derta.generation.requests import Context
+from tests.generation.tiny import make_tokenizer
 from tests.method.models import configs, tiny
 
 LIMIT = 14

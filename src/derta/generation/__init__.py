@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from derta.inference.engine import Engine
-    from derta.inference.generation import generate, stream
-    from derta.inference.guarded import GuardedModel
-    from derta.inference.loading import load_model, load_tokenizer
-    from derta.inference.requests import (
+    from derta.generation.engine import Engine
+    from derta.generation.generation import generate, stream
+    from derta.generation.guarded import GuardedModel
+    from derta.generation.loading import load_model, load_tokenizer
+    from derta.generation.requests import (
         ChatRequest,
         Context,
         ContextFullError,
@@ -53,5 +53,5 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        raise AttributeError(f"module 'derta.inference' has no attribute {name!r}")
-    return getattr(import_module(f"derta.inference.{_MODULES.get(name, 'requests')}"), name)
+        raise AttributeError(f"module 'derta.generation' has no attribute {name!r}")
+    return getattr(import_module(f"derta.generation.{_MODULES.get(name, 'requests')}"), name)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from derta.inference.jobs import Job, choose
+from derta.generation.jobs import Job, choose
 
 
 class PlainDecoder:

@@ -11,10 +11,10 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from derta.generation.decoding import evaluating, make_decoder
+from derta.generation.jobs import Job, make_job
+from derta.generation.requests import Generation, Request, request_encoder
 from derta.guard.calibration import Calibration
-from derta.inference.decoding import evaluating, make_decoder
-from derta.inference.jobs import Job, make_job
-from derta.inference.requests import Generation, Request, request_encoder
 from derta.threads import threads_for
 
 Answer = Future[Generation]

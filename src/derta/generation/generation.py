@@ -5,10 +5,10 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from derta.generation.decoding import evaluating, make_decoder
+from derta.generation.jobs import make_job
+from derta.generation.requests import Generation, Request, encode
 from derta.guard.calibration import Calibration
-from derta.inference.decoding import evaluating, make_decoder
-from derta.inference.jobs import make_job
-from derta.inference.requests import Generation, Request, encode
 from derta.threads import threads_for
 
 

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from derta.errors import InputError
-from derta.inference import load_model
-from derta.inference.loading import fingerprint, load_weights
-from tests.inference.tiny import make_model, make_tokenizer
+from derta.generation import load_model
+from derta.generation.loading import fingerprint, load_weights
+from tests.generation.tiny import make_model, make_tokenizer
 
 Weights = dict[str, torch.Tensor]
 

@@ -4,8 +4,8 @@ import pytest
 
 from derta.data.triples import Message
 from derta.errors import InputError
-from derta.inference import ChatRequest, encode
-from tests.inference.tiny import make_tokenizer
+from derta.generation import ChatRequest, encode
+from tests.generation.tiny import make_tokenizer
 
 GUARD = (
     "{% if messages[-1].role != 'assistant' %}{{ raise_exception('only whole conversations') }}{% endif %}"

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from derta.inference import ChatRequest, RawRequest
-from derta.inference import monitor as monitor_module
-from derta.inference.monitor import hidden_states, refusal_probabilities, watch
-from derta.inference.refusal import refusal_ids
+from derta.generation import ChatRequest, RawRequest
+from derta.generation import monitor as monitor_module
+from derta.generation.monitor import hidden_states, refusal_probabilities, watch
+from derta.generation.refusal import refusal_ids
 
 CHAT: Any = ({"role": "user", "content": "open the vault"},)
 ANSWERS: list[Any] = [
@@ -47,7 +47,7 @@ def test_the_refusal_tokens_are_those_of_the_models_training(tmp_path):
     import json
     import shutil
 
-    from derta.inference import load_tokenizer
+    from derta.generation import load_tokenizer
     from derta.organism import path
 
     organism = load_tokenizer("organism")

@@ -7,8 +7,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from derta.errors import InputError
-from derta.inference import ChatRequest, RawRequest, encode, first_tokens, generate, stream
-from tests.inference.tiny import make_model, make_tokenizer
+from derta.generation import ChatRequest, RawRequest, encode, first_tokens, generate, stream
+from tests.generation.tiny import make_model, make_tokenizer
 
 
 def chat(text: str, prefix: Any = "") -> Any:

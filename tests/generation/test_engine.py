@@ -9,9 +9,9 @@ import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from derta.errors import InputError
-from derta.inference import ChatRequest, Engine, RawRequest, generate
-from derta.inference.jobs import Job
-from tests.inference.tiny import make_model, make_tokenizer
+from derta.generation import ChatRequest, Engine, RawRequest, generate
+from derta.generation.jobs import Job
+from tests.generation.tiny import make_model, make_tokenizer
 
 SECONDS = 20
 
