@@ -1,4 +1,4 @@
-"""Write `docs/performance.md` from the raw results of the other benchmarks.
+"""Write `docs/lab/performance.md` from the raw results of the other benchmarks.
 
 python benchmarks/performance.py            # writes it
 python benchmarks/performance.py --check    # exits with 1 if it isn't what the results say
@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "performance.md"
+PAGE = HERE.parent / "docs" / "lab" / "performance.md"
 RESULTS = {
     "training": "train_throughput",
     "loss": "loss_memory",

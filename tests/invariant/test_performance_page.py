@@ -1,4 +1,4 @@
-"""`docs/performance.md` says what the raw results say."""
+"""`docs/lab/performance.md` says what the raw results say."""
 
 import subprocess
 import sys
