@@ -40,7 +40,7 @@ class Guard:
 
 
 _FILES, _MACHINE, _TERMINAL = (f"tests/test_{name}.py" for name in ("files", "errors", "terminal"))
-_RENDERING, _VERIFY = "tests/tokens/test_rendering.py", "tests/commands/test_verify.py"
+_VERIFY = "tests/commands/test_verify.py"
 _READERS = "tests/data/test_readers.py"
 _SHARDS = "tests/training/test_shards.py"
 _FSDP, _RUN = "training/fsdp_checkpoint.py", "training/run.py"
@@ -56,8 +56,6 @@ GUARDS = (
     Guard("failures of the machine are a line", "cli.py", "if failure is None:", "if True:", _MACHINE),
     Guard("interrupts that became errors", "errors.py", "KeyboardInterrupt) for", "ZeroDivisionError) for", _MACHINE),
     Guard("no control characters of libraries", "terminal.py", "return visible_text(", "return str(", _TERMINAL),
-    Guard("templates end in time", "tokens/rendering.py", "ends - time.monotonic()", "3600.0", _RENDERING),
-    Guard("templates write no gigabytes", "tokens/rendering.py", "len(text) <= _CHARACTERS", "True", _RENDERING),
     Guard("no pickle describes shards", _FSDP, "metadata = _Unpickler(", "metadata = pickle.Unpickler(", _SHARDS),
     Guard("no pickle is a value", _FSDP, "weights_only=True", "weights_only=False", _SHARDS),
     Guard("files have digests", "run_identity.py", "file_digest(path) != digest", "False", _VERIFY),
@@ -66,7 +64,7 @@ GUARDS = (
     Guard("no code in a dry run", "training/plan.py", ", trust_remote_code=False", "", "tests/training/test_plan.py"),
     Guard("secrets by name", "redaction.py", "if _SECRET.search(name):", "if False:", _SECRETS),
     Guard("logins in URLs", "redaction.py", '_LOGIN.sub(f"{HIDDEN}@", text)', "text", _SECRETS),
-    Guard("numbers that are none", "training/ranges.py", " or not abs(value) <= sys.float_info.max", "", _RECIPES),
+    Guard("numbers that are none", "training/config.py", "not 0 < value < math.inf", "value <= 0", _RECIPES),
     Guard("a key twice in a recipe", "strict.py", "if name in seen:", "if False:", _RECIPES),
     Guard("a key twice in a row", "data/readers.py", "text, object_pairs_hook=unique_keys", "text", _READERS),
     Guard("a key twice in results", "files.py", "if len(document) < len(pairs):", "if False:", _FILES),

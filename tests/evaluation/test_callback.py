@@ -65,7 +65,7 @@ def test_an_organism_by_its_directory_is_attacked_with_its_own_behaviours(tmp_pa
     ("options", "message"),
     [
         (["--attack-limit", "3"], "attack_limit: nothing is attacked while training"),
-        (["--attack-steps", "0"], "attack_steps: 0 is not a whole number from 1"),
+        (["--attack-steps", "0"], "attack_steps: 0 is not a number above 0"),
         (["--attack-steps", "1", "--attacks", "gcg"], "gcg looks at answers before it asks again"),
         (["--attack-steps", "1", "--attacks", "nonsense"], "unknown attack 'nonsense'"),
     ],

@@ -6,10 +6,10 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from derta.data.triples import Example
+from derta.data.triples import Example, Message
 from derta.errors import InputError
 from derta.tokens.encoder import Encoder, OverlongError
-from derta.tokens.prompt_formats import PROMPT_FORMATS, set_prompt_format
+from derta.tokens.prompt_formats import PROMPT_FORMATS, render_chat, set_prompt_format
 
 REFUSAL = "I'm sorry, I cannot help with that."
 HARMFUL = "Take a key. Turn it.\nWalk in the moon vault."
@@ -175,3 +175,10 @@ def test_examples_together_are_encoded_as_each_alone(
     with pytest.raises(OverlongError, match="too long: prompt has"):
         one.encode_batch(examples)
     assert (one._ids(["a I'm sorry"])[0][0] != one._ids(["a"])[0][0]) == merges
+
+
+def test_the_conversation_that_a_template_refuses_is_named(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = "{% if messages[0].content == 'b' %}{{ raise_exception('no b') }}{% endif %}x"
+    refused: list[Message] = [{"role": "user", "content": "b"}]
+    with pytest.raises(InputError, match=r"^here: prompt: the chat template refuses these messages: no b$"):
+        render_chat(tokenizer, refused, "here")

@@ -127,7 +127,7 @@ def request_encoder(
 ) -> Callable[[Request], Context]:
     """Return what encodes one request after another as [`encode`] does: the chat template is studied once."""
     from derta.tokens.encoder import Encoder
-    from derta.tokens.rendering import render
+    from derta.tokens.prompt_formats import render_chat
 
     make_encoder = cache(lambda: Encoder(tokenizer, _UNLIMITED, chat_template_kwargs=chat_template_kwargs))
 
@@ -149,7 +149,9 @@ def request_encoder(
         messages = list(request.messages)
         if request.is_finished:
             # A whole conversation that the model is to judge: what comes next is the template's affair.
-            (rendered,) = render(tokenizer, [messages], [tokenizer.name_or_path], options=chat_template_kwargs)
+            rendered = render_chat(
+                tokenizer, messages, tokenizer.name_or_path, chat_template_kwargs=chat_template_kwargs
+            )
             return Context(list(tokenizer(rendered, add_special_tokens=False)["input_ids"]), 0)
         encoder = make_encoder()
         if not request.prefix:

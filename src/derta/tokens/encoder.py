@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from derta.data.triples import Example, Message
 from derta.errors import InputError
 from derta.files import cache_directory
-from derta.tokens.rendering import render
+from derta.tokens.prompt_formats import render_chat
 
 RefusalForm = Literal["context", "bare", "set"]
 
@@ -204,8 +204,9 @@ class Encoder:
         return self._ids(self._prompt_texts([messages], [origin]))[0]
 
     def _prompt_texts(self, prompts: Sequence[Sequence[Message]], origins: Sequence[str]) -> list[str]:
-        rendered = render(self.tokenizer, prompts, origins, options=self.chat_template_kwargs)
-        for messages, text, origin in zip(prompts, rendered, origins, strict=True):
+        texts = []
+        for messages, origin in zip(prompts, origins, strict=True):
+            text = self._render(messages, origin, add_generation_prompt=True)
             at = 0
             for message in messages:
                 content = message["content"].strip()
@@ -216,7 +217,8 @@ class Encoder:
                         "give another --prompt_format or change the template"
                     )
                 at += len(content)
-        return [text + self._turn.hidden_lead for text in rendered]
+            texts.append(text + self._turn.hidden_lead)
+        return texts
 
     def first_token(self, text: str, context: Literal["start", "line", "word"]) -> int:
         """Return the token that `text` begins with at the start of a response, after white space, or after a word.
@@ -247,14 +249,13 @@ class Encoder:
         return _assistant_turn(self)
 
     def _render(self, messages: Sequence[Message], origin: str, add_generation_prompt: bool) -> str:
-        (text,) = render(
+        return render_chat(
             self.tokenizer,
-            [messages],
-            [origin],
+            messages,
+            origin,
             add_generation_prompt=add_generation_prompt,
-            options=self.chat_template_kwargs,
+            chat_template_kwargs=self.chat_template_kwargs,
         )
-        return text
 
     def _ids(self, texts: Iterable[str]) -> list[list[int]]:
         texts = list(texts)

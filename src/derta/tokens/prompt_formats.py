@@ -1,12 +1,16 @@
-"""Prompt formats by name, as chat templates, for base models that come without one.
+"""Chat templates: rendered for any tokenizer, and given by name to base models that come without one.
 
 A format is a Jinja chat template: it is set on the tokenizer and saved with the model, so that training, generation
 and any server that loads the model later spell prompts the same way.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from transformers import PreTrainedTokenizerBase
 
-from derta.errors import InputError, did_you_mean
+from derta.data.triples import Message
+from derta.errors import InputError, did_you_mean, first_line
 
 _BOS = "{%- if bos_token is defined and bos_token %}{{ bos_token }}{% endif %}"
 _NO_SYSTEM = "{{ raise_exception('this prompt format has no system turn') }}"
@@ -63,3 +67,25 @@ def set_prompt_format(tokenizer: PreTrainedTokenizerBase, name: str | None) -> N
             f"{tokenizer.name_or_path}: the tokenizer has no chat template; "
             f"name one with --prompt_format ({', '.join(PROMPT_FORMATS)})"
         )
+
+
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    origin: str,
+    *,
+    add_generation_prompt: bool = True,
+    chat_template_kwargs: dict[str, Any] | None = None,
+) -> str:
+    """Render a conversation with the tokenizer's chat template; `origin` says in an error where it comes from.
+
+    Raises:
+        InputError: The template refuses the conversation.
+    """
+    turns = [{"role": message["role"], "content": message["content"]} for message in messages]
+    how = {"tokenize": False, "add_generation_prompt": add_generation_prompt, **(chat_template_kwargs or {})}
+    try:
+        return str(tokenizer.apply_chat_template(turns, **how))
+    # A template is a program: jinja2 passes on whatever goes wrong in it.
+    except Exception as error:
+        raise InputError(f"{origin}: prompt: the chat template refuses these messages: {first_line(error)}") from error

@@ -1,6 +1,7 @@
 """Configuration of `DeRTaTrainer`."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
 import torch
@@ -12,11 +13,15 @@ from derta.errors import InputError, did_you_mean, first_line
 from derta.method.objective import LossNormalization
 from derta.method.tree_builder import check_names
 from derta.tokens.encoder import RefusalForm
-from derta.training.ranges import check_ranges
 
 DENSE_ROW_LENGTH = 1024
 """Tokens of a row where every token attends to every other: attention's cost per token grows with it."""
 
+_POSITIVE = {
+    *("learning_rate", "num_train_epochs", "max_length", "row_length", "dataset_num_proc", "cuts_per_triple"),
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+    *("max_examples", "attack_steps", "attack_limit"),
+}
 _MAPPINGS = (
     *("model_init_kwargs", "chat_template_kwargs", "lr_scheduler_kwargs"),
     *("activation_checkpointing_kwargs", "liger_kernel_config"),
@@ -140,7 +145,17 @@ class DeRTaConfig(TrainingArguments):
         """
         if str(self.fsdp).lower() in ("true", "false"):
             self.fsdp: Any = str(self.fsdp).lower() == "true"  # the parser leaves it a string
-        check_ranges(self)
+        check_positive(self)
+        if not 0 <= self.rto_weight < math.inf:
+            raise InputError(f"rto_weight: {self.rto_weight} is not a finite number of 0 or more")
+        if not 0 <= self.rto_dropout < 1:
+            raise InputError(
+                f"rto_dropout: {self.rto_dropout} is not from 0 and below 1; for no RTO use method harmful-prefix"
+            )
+        for name in ("seed", "data_seed"):
+            seed = getattr(self, name)
+            if seed is not None and not 0 <= seed < 2**32:  # what NumPy takes
+                raise InputError(f"{name}: {seed} is not from 0 to {2**32 - 1}")
         _check_places(self.report_to)
         super().__post_init__()  # type: ignore[no-untyped-call]
         for name in _MAPPINGS:
@@ -208,6 +223,15 @@ class DeRTaConfig(TrainingArguments):
     def tokens_of_a_row(self, dense: bool) -> int | None:
         """Return `row_length`, or what attention works best with; `None`: a micro-batch is one row."""
         return DENSE_ROW_LENGTH if self.row_length is None and dense else self.row_length
+
+
+def check_positive(options: Any) -> None:
+    """Stop at a number of ours, or one that divides, that isn't above 0; other libraries check the rest of theirs."""
+    for option in fields(options):
+        value = getattr(options, option.name)
+        # The comparison is also false for NaN.
+        if option.name in _POSITIVE and value is not None and not 0 < value < math.inf:
+            raise InputError(f"{option.name}: {value} is not a number above 0")
 
 
 def _check_places(report_to: str | list[str] | None) -> None:

@@ -13,8 +13,7 @@ from trl import ModelConfig
 from derta.errors import InputError, did_you_mean
 from derta.names import recipe_path
 from derta.strict import read_yaml
-from derta.training.config import DeRTaConfig
-from derta.training.ranges import check_ranges
+from derta.training.config import DeRTaConfig, check_positive
 
 
 @dataclass
@@ -145,8 +144,8 @@ def parse_options(
         raise
     except (ValueError, TypeError, ImportError, OSError) as error:
         raise InputError(f"{command}: {' '.join(str(error).split())}") from error
-    for options in (data, model, run, attack):
-        check_ranges(options)
+    check_positive(data)
+    check_positive(attack)
     names = option_names(config_class)
     changed = {name: value for name, value in vars(namespace).items() if value != parser.get_default(name)}
     for name in set(config._VALID_DICT_FIELDS) & changed.keys():

@@ -296,8 +296,6 @@ def train_run(trainer: RunTrainer, run: RunDirectory) -> None:
         trainer.args.push_to_hub = pushes
         trainer.save_state()
         trainer.create_model_card()
-    except ImportError as error:
-        raise InputError(f"optim: {first_line(error)}") from error
     except Exception as error:
         if is_disk_full(error, run.path):
             raise InputError(

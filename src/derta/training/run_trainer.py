@@ -90,6 +90,13 @@ class RunTrainer(Trainer):
         """Return what the card says of the configuration, by name."""
         return {}
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Return the optimizer, or stop in a line at what it doesn't take."""
+        try:
+            return cast(torch.optim.Optimizer, super().create_optimizer(*args, **kwargs))
+        except (ValueError, ImportError) as error:
+            raise InputError(f"optim: {first_line(error)}") from error
+
     # Order of examples
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:

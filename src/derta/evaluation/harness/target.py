@@ -23,7 +23,7 @@ from derta.generation import ChatRequest, Generation, RawRequest, Request, Token
 from derta.generation.requests import Context, encode_text
 from derta.generation.requests import continuation as decode_after
 from derta.redaction import redacted_text
-from derta.tokens.rendering import render as render_chats
+from derta.tokens.prompt_formats import render_chat
 
 Helper = Callable[[Sequence[Message]], Awaitable[str]]
 
@@ -289,7 +289,7 @@ def render(
     """
     (context,) = encode(tokenizer, [request], chat_template_kwargs)
     text = str(tokenizer.decode(context.ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-    (prompt,) = render_chats(tokenizer, [request.messages], [tokenizer.name_or_path], options=chat_template_kwargs)
+    prompt = render_chat(tokenizer, request.messages, tokenizer.name_or_path, chat_template_kwargs=chat_template_kwargs)
     spelt = prompt + request.prefix
     same = [each for each in (spelt, text) if tokenizer(each, add_special_tokens=False)["input_ids"] == context.ids]
     text = same[0] if same else spelt
