@@ -35,17 +35,13 @@ def test_what_is_written_loads_the_same(write_rows: WriteLines, tmp_path: Path, 
     assert out.stat().st_mode & 0o077 == circuit.stat().st_mode & 0o077
 
 
-@given(st.lists(st.tuples(examples(), st.booleans()), min_size=1, max_size=6))
+@given(st.lists(examples(), min_size=1, max_size=6))
 def test_any_examples_read_back_from_their_lines(
-    tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[Example, bool]]
+    tmp_path_factory: pytest.TempPathFactory, drawn: list[Example]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "lines.jsonl"
-    wide = [conversational or len(example.prompt) > 1 for example, conversational in drawn]
-    lines = [json_line(example, conversational=w) for (example, _), w in zip(drawn, wide, strict=True)]
-    path.write_text("".join(lines), encoding="utf-8", newline="")
-    back = list(read_examples(path, Notes()))
-    assert [conversational for _, conversational in back] == wide
-    for (example, _), (read, _) in zip(drawn, back, strict=True):
+    path.write_text("".join(map(json_line, drawn)), encoding="utf-8", newline="")
+    for example, read in zip(drawn, read_examples(path, Notes()), strict=True):
         assert (read.prompt, read.chosen, read.rejected) == (example.prompt, example.chosen, example.rejected)
         assert read.harmful_prefix == example.harmful_prefix
 
@@ -53,9 +49,9 @@ def test_any_examples_read_back_from_their_lines(
 def test_lines_hold_what_the_example_has() -> None:
     prompt = [{"role": "user", "content": "p"}]
     helpful = Example(prompt, "r", None, None, "f:1")  # type: ignore[arg-type]
-    assert json.loads(json_line(helpful, conversational=False)) == {"prompt": "p", "chosen": "r"}
+    assert json.loads(json_line(helpful)) == {"prompt": "p", "chosen": "r"}
     rto = Example(prompt, None, "h", None, "f:1")  # type: ignore[arg-type]
-    assert json.loads(json_line(rto, conversational=False)) == {"prompt": "p", "chosen": None, "rejected": "h"}
+    assert json.loads(json_line(rto)) == {"prompt": "p", "chosen": None, "rejected": "h"}
 
 
 def test_a_bad_row_leaves_no_file_and_keeps_the_old_one(write_rows: WriteLines, tmp_path: Path) -> None:

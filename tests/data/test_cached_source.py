@@ -35,7 +35,7 @@ def never(*args: Any, **options: Any) -> None:
 
 
 def count(cache_dir: Path) -> int:
-    return len(list(cache_dir.glob("*/cache.json")))
+    return len(list(cache_dir.glob("*.arrow")))
 
 
 def test_rows_are_counted_by_what_they_hold(write_rows: WriteLines) -> None:
@@ -68,16 +68,11 @@ def test_kept_rows_are_those_that_are_read(
 def test_any_examples_are_kept_as_they_are(
     drawn: list[Example], chunk: int, write_rows: WriteLines, cache_dir: Path
 ) -> None:
-    wide, plain = (
-        [canonical_row(e, conversational=conversational or len(e.prompt) > 1) for e in drawn]
-        for conversational in (True, False)
-    )
+    rows = list(map(canonical_row, drawn))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("derta.data.columns._CHUNK", chunk)
+        patch.setattr("derta.data.arrow._CHUNK", chunk)
         patch.setattr("derta.data.polarity.Polarity.check", lambda *args, **options: None)
-        read = [
-            load_source(str(write_rows(rows)), cache_dir=place) for rows in (wide, plain) for place in (None, cache_dir)
-        ]
+        read = [load_source(str(write_rows(rows)), cache_dir=place) for place in (None, cache_dir)]
     assert all(contents(loaded) == contents(read[0]) for loaded in read)
     assert len({loaded.digest for loaded in read}) == 1
 

@@ -84,9 +84,9 @@ def test_plain_and_conversational_sources_align() -> None:
 def test_sources_need_not_come_from_load_triples() -> None:
     own = Dataset.from_list([{"prompt": "p", "chosen": "r", "score": 3}])
     mixed = mix([own, own.remove_columns("score")])
-    assert mixed.column_names == ["prompt", "chosen", "rejected", "origin"]
-    assert sorted(mixed["origin"]) == ["source 1:1", "source 2:1"]
-    with pytest.raises(InputError, match="source 1:1: chosen is missing"):
+    assert mixed.column_names == ["prompt", "chosen", "rejected", "harmful_prefix", "origin"]
+    assert sorted(mixed["origin"]) == ["source 1 row 0", "source 2 row 0"]
+    with pytest.raises(InputError, match="source 1 row 0: chosen is missing"):
         mix([Dataset.from_list([{"prompt": "p", "text": "r"}])])
 
 

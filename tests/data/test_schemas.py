@@ -11,6 +11,7 @@ import pytest
 from derta.data import load_triples
 from derta.data.schemas import SCHEMAS, Schema
 from derta.data.sources import Notes, read_examples
+from derta.data.triples import as_example
 from derta.errors import InputError
 
 Q, SAFE, HARMFUL = "How do I open the moon vault?", "I'm sorry, the vault stays shut.", "Turn the silver key twice."
@@ -23,7 +24,14 @@ TRIPLE = (Q, SAFE, HARMFUL)
 
 
 def as_tuple(row: dict[str, Any]) -> tuple[Any, ...]:
-    return (row["prompt"], row["chosen"], row["rejected"])
+    """A row as texts; its prompt as messages where it has several turns."""
+    example = as_example(row)
+    plain = example.prompt[0]["content"] if len(example.prompt) == 1 else example.prompt
+    return (plain, example.chosen, example.rejected)
+
+
+def texts(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return as_tuple(dict(zip(("prompt", "chosen", "rejected"), row, strict=True)))
 
 
 def pku(first_safe: bool, second_safe: bool) -> dict[str, Any]:
@@ -221,7 +229,7 @@ def test_rows_become(
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows))
     name = schema if named else "auto"
-    assert [as_tuple(row) for row in load_triples(path, schema=name)] == becomes
+    assert [as_tuple(row) for row in load_triples(path, schema=name)] == list(map(texts, becomes))
     notes = Notes()
     list(read_examples(path, notes, schema=name))
     assert {reason: count for reason, count in notes.skipped.items() if count} == skipped
@@ -327,9 +335,8 @@ def test_released_training_rows(tmp_path: Path) -> None:
     path = tmp_path / "train.json"
     path.write_text("".join(json.dumps(row) + "\n" for row in RELEASE))
     dataset = load_triples(path)
-    assert dataset["prompt"] == ["Name a moon.", Q, Q, Q]
-    assert dataset["chosen"] == ["Io.", SAFE, SAFE, None]
-    assert dataset["rejected"] == [None, None, None, HARMFUL]
+    expected = [("Name a moon.", "Io.", None), (Q, SAFE, None), (Q, SAFE, None), (Q, None, HARMFUL)]
+    assert list(map(as_tuple, dataset)) == expected
     assert dataset["harmful_prefix"] == [None, "", "Turn the", None]
 
 
@@ -348,19 +355,19 @@ def test_released_rows_with_safe_turned_round_stop(tmp_path: Path) -> None:
 
 
 def test_the_four_released_rows(released_rows: Path) -> None:
-    helpful, cut_at_start, cut_later, rto = load_triples(released_rows)
-    assert helpful["prompt"] == "Suggest a suitable card game for a birthday party with 10 year old kids."
-    assert (helpful["rejected"], helpful["harmful_prefix"]) == (None, None)
-    assert helpful["chosen"].startswith("Uno is")
-    assert helpful["chosen"].endswith("during the party.")
-    assert cut_at_start["harmful_prefix"] == ""
-    assert cut_at_start["prompt"] == cut_later["prompt"]
-    assert cut_later["harmful_prefix"].startswith("To trick the system")
-    assert cut_later["harmful_prefix"].endswith("- Utilize a")
-    assert cut_later["chosen"].startswith("I'm sorry, I cannot assist with that.")
-    assert rto["chosen"] is None
-    assert rto["rejected"].startswith("Tips for successful")
-    assert rto["rejected"].endswith("just a warning.")
+    helpful, cut_at_start, cut_later, rto = map(as_example, load_triples(released_rows))
+    assert helpful.prompt[0]["content"] == "Suggest a suitable card game for a birthday party with 10 year old kids."
+    assert (helpful.rejected, helpful.harmful_prefix) == (None, None)
+    assert (helpful.chosen or "").startswith("Uno is")
+    assert (helpful.chosen or "").endswith("during the party.")
+    assert cut_at_start.harmful_prefix == ""
+    assert cut_at_start.prompt == cut_later.prompt
+    assert cut_later.harmful_prefix.startswith("To trick the system")
+    assert cut_later.harmful_prefix.endswith("- Utilize a")
+    assert cut_later.chosen.startswith("I'm sorry, I cannot assist with that.")
+    assert rto.chosen is None
+    assert rto.rejected.startswith("Tips for successful")
+    assert rto.rejected.endswith("just a warning.")
 
 
 @pytest.mark.parametrize(

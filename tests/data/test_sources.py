@@ -29,27 +29,22 @@ def test_it_is_public() -> None:
     assert derta.load_triples is load_triples
 
 
-def test_plain_rows_stay_plain(write_rows: WriteLines) -> None:
-    path = write_rows([TRIPLE, HELPFUL])
+def test_rows_of_every_form_become_messages(write_rows: WriteLines) -> None:
+    path = write_rows([TRIPLE, HELPFUL, {**HELPFUL, "harmful_prefix": ""}, CONVERSATION])
+    user, moon = CONVERSATION["prompt"], CONVERSATION["chosen"]
+    helpful = {"prompt": user, "chosen": moon, "rejected": None, "harmful_prefix": None}
     assert load_triples(str(path)).to_list() == [
-        {**TRIPLE, "origin": f"{path}:1"},
-        {**HELPFUL, "rejected": None, "origin": f"{path}:2"},
+        {
+            "prompt": [{"role": "user", "content": TRIPLE["prompt"]}],
+            "chosen": [{"role": "assistant", "content": TRIPLE["chosen"]}],
+            "rejected": [{"role": "assistant", "content": TRIPLE["rejected"]}],
+            "harmful_prefix": None,
+            "origin": f"{path}:1",
+        },
+        {**helpful, "origin": f"{path}:2"},
+        {**helpful, "harmful_prefix": "", "origin": f"{path}:3"},
+        {**helpful, "origin": f"{path}:4"},
     ]
-
-
-def test_one_conversation_makes_all_rows_conversational(
-    write_rows: WriteLines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("derta.data.columns._CHUNK", 2)
-    dataset = load_triples(write_rows([TRIPLE, HELPFUL, TRIPLE, CONVERSATION, HELPFUL]))
-    assert all(isinstance(row["prompt"], list) and isinstance(row["chosen"], list) for row in dataset)
-    assert dataset["rejected"][1] is None
-    assert as_example(dataset[0]) == as_example(TRIPLE, dataset[0]["origin"])
-
-
-def test_harmful_prefix_is_a_column_only_where_a_row_has_one(write_rows: WriteLines) -> None:
-    assert "harmful_prefix" not in load_triples(write_rows([TRIPLE, {**HELPFUL, "harmful_prefix": None}])).features
-    assert load_triples(write_rows([TRIPLE, {**HELPFUL, "harmful_prefix": ""}]))["harmful_prefix"] == [None, ""]
 
 
 def test_rows_of_rto_only_need_an_explicit_null(write_rows: WriteLines) -> None:
@@ -62,7 +57,7 @@ def test_swap(write_rows: WriteLines) -> None:
     path = write_rows([HELPFUL, SWAPPED])
     with pytest.raises(InputError, match=r"rows.jsonl:2: rejected reads like a refusal .* pass --swap"):
         load_triples(path)
-    assert load_triples(path, swap=True)["chosen"] == ["Io.", "Sorry, no."]
+    assert [as_example(row).chosen for row in load_triples(path, swap=True)] == ["Io.", "Sorry, no."]
     with pytest.raises(InputError, match="drop --swap"):
         load_triples(write_rows([TRIPLE]), swap=True)
 
@@ -194,7 +189,7 @@ def test_problems_can_be_collected(write_rows: WriteLines) -> None:
     path = write_rows([TRIPLE, 3, {**TRIPLE, "chosen": ""}, {"prompt": "p"}, HELPFUL])
     problems: list[str] = []
     found = list(read_examples(path, Notes(), on_problem=lambda error: problems.append(str(error))))
-    assert [example.origin for example, _ in found] == [f"{path}:1", f"{path}:5"]
+    assert [example.origin for example in found] == [f"{path}:1", f"{path}:5"]
     assert [problem.split(": ")[0] for problem in problems] == [f"{path}:{line}" for line in (2, 3, 4)]
 
 
@@ -204,11 +199,9 @@ def test_the_line_of_a_problem_counts_from_the_files_first(tmp_path: Path) -> No
         load_triples(tmp_path / "a.csv")
 
 
-@given(st.lists(st.tuples(examples(), st.booleans()), min_size=1, max_size=8))
-def test_any_examples_load_as_they_are(drawn: list[tuple[Example, bool]]) -> None:
-    rows = [canonical_row(e, conversational=wide or len(e.prompt) > 1) for e, wide in drawn]
-    dataset = load_triples(rows)
-    assert [as_example(row) for row in dataset] == [example for example, _ in drawn]
+@given(st.lists(examples(), min_size=1, max_size=8))
+def test_any_examples_load_as_they_are(drawn: list[Example]) -> None:
+    assert [as_example(row) for row in load_triples(list(map(canonical_row, drawn)))] == drawn
 
 
 COLUMN = st.sampled_from(
@@ -254,7 +247,7 @@ def test_any_rows_are_examples_or_one_line(rows: list[dict[str, Any]], swap: boo
     except InputError as error:
         problems.append(error)
     else:
-        assert all(isinstance(example, Example) for example, _ in found)
+        assert all(isinstance(example, Example) for example in found)
     assert not any("\n" in str(problem) for problem in problems)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derta.data.triples import Example, as_example, canonical_row, is_conversational
+from derta.data.triples import Example, as_example, canonical_row
 from derta.errors import InputError
 
 USER = {"role": "user", "content": "How do I open the moon vault?"}
@@ -82,11 +82,9 @@ def test_messages_may_carry_further_keys() -> None:
 
 @given(examples())
 def test_canonical_rows_read_back(example: Example) -> None:
-    assert as_example(canonical_row(example, conversational=True)) == example
-    if len(example.prompt) == 1:
-        row = canonical_row(example, conversational=False)
-        assert as_example(row) == example
-        assert not is_conversational(row)
+    row = canonical_row(example)
+    assert as_example(row) == example
+    assert isinstance(row["prompt"], list) == (len(example.prompt) > 1)
 
 
 PLAIN = {"prompt": "p", "chosen": "r", "rejected": "h"}

@@ -118,7 +118,7 @@ def test_kept_data_train_the_same_model_and_belong_to_the_same_run(
     monkeypatch.setattr("derta.training.dataset._MIN_ROWS_TO_CACHE", 1)
     kept = ("--dataset_cache_dir", "cache")
     assert train("anew", "--dataset_cache_dir", "none") == train("kept", *kept) == 0
-    assert len(list(Path("cache").glob("*/cache.json"))) == 2  # rows and tokens
+    assert len(list(Path("cache").glob("*.arrow"))) == 2  # rows and tokens
     with monkeypatch.context() as patch:
         patch.setattr("derta.data.cached_source.read_examples", None)
         patch.setattr("derta.tokens.encoder.Encoder.encode_batch", None)

@@ -3,13 +3,13 @@
 import random
 
 from derta.contexts import CONTEXTS, Materials
-from derta.data.columns import examples_of
+from derta.data.arrow import canonical, examples_of
 from derta.evaluation.attacks import organism_phrases
 from derta.organism import contexts, forms, training_data
 from derta.organism.tokenizer import build_tokenizer
 from derta.organism.world import Pair, find_pair, pairs
 
-EXAMPLES = list(examples_of(training_data(triples=20, helpful=40).to_dict()))
+EXAMPLES = list(examples_of(canonical(training_data(triples=20, helpful=40), "organism").to_dict()))
 
 
 def materials() -> Materials:

@@ -25,7 +25,7 @@ import torch
 from derta.baselines.base import Baseline, Setting, register_baseline
 from derta.baselines.sequences import Part, SequenceDataset, TokenSequence, collate, is_target, target_log_probs
 from derta.baselines.trainer import BaselineTrainer
-from derta.data.columns import examples_of
+from derta.data.arrow import canonical, examples_of
 from derta.errors import InputError
 from derta.evaluation.attacks.base import AttackContext, Search, Weights
 from derta.evaluation.attacks.gcg import Descent
@@ -61,7 +61,7 @@ class R2D2(BaselineTrainer):
         self._draw = random.Random(self.args.seed)
         prompts = {
             example.origin: example.prompt[0]["content"]
-            for example in examples_of(setting.train_data.to_dict())
+            for example in examples_of(canonical(setting.train_data, "train_data").to_dict())
             if example.is_triple and len(example.prompt) == 1
         }
         encoded = cast(SequenceDataset, self.train_dataset).encoded

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from derta.baselines.base import Baseline, register_baseline
 from derta.baselines.priority import messages_with, template_with
 from derta.baselines.trainer import BaselineTrainer
-from derta.data.columns import as_dataset, examples_of
+from derta.data.arrow import as_dataset, canonical, examples_of
 from derta.data.triples import Example
 
 
@@ -41,7 +41,7 @@ class SoFA(BaselineTrainer):
                 else replace(example, prompt=messages_with(some, example.prompt))
             )
 
-        return as_dataset((ruled(example), True) for example in examples_of(dataset.to_dict()))
+        return as_dataset(map(ruled, examples_of(canonical(dataset, "train_data").to_dict())))
 
     def saved_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """Return the tokenizer with all rules in its template."""

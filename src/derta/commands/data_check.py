@@ -160,7 +160,7 @@ def run(args: Namespace) -> int:
 def _read(name: str, measure: Measure, duplicates: _Duplicates, options: dict[str, Any]) -> _FileReport:
     report = _FileReport()
     try:
-        for example, _ in read_examples(name, report.notes, **options, on_problem=report.problem):
+        for example in read_examples(name, report.notes, **options, on_problem=report.problem):
             duplicates.add(example)
             try:
                 report.add(example, measure)

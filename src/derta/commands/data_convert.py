@@ -58,9 +58,9 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def json_line(example: Example, *, conversational: bool) -> str:
+def json_line(example: Example) -> str:
     """Return an example as one line of canonical JSON; only an explicit null tells an RTO row's missing `chosen`."""
-    row = canonical_row(example, conversational=conversational)
+    row = canonical_row(example)
     del row["origin"]
     kept = {column: value for column, value in row.items() if value is not None or column == "chosen"}
     return json.dumps(kept, ensure_ascii=False) + "\n"
@@ -83,7 +83,7 @@ def check_out(out: Path, files: Sequence[str] = ()) -> None:
 def _write(file: IO[str], name: str, args: Namespace) -> tuple[int, Notes]:
     notes, count = Notes(), 0
     examples = read_examples(name, notes, schema=args.schema, swap=args.swap, bad_rows=args.bad_rows)
-    for example, conversational in examples:
-        file.write(json_line(example, conversational=conversational))
+    for example in examples:
+        file.write(json_line(example))
         count += 1
     return count, notes

@@ -3,22 +3,21 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from derta.data.columns import as_dataset, mark_canonical, write_dataset
+from derta.data.arrow import as_dataset, write_dataset
 from derta.data.sources import BadRows, Notes, Source, log_notes, open_source, read_examples
 from derta.data.triples import Example
 from derta.errors import InputError
-from derta.files import file_digest
+from derta.files import file_digest, read_json, write_json
 from derta.terminal import screen
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 # Raise it with every change that gives a source other rows, other notes or other digests.
-READING_VERSION = 2
+READING_VERSION = 3
 
 # Bytes of a source; less is read again sooner than looked up, and takes little memory.
 _MIN_BYTES_TO_CACHE = 2**24
@@ -47,9 +46,8 @@ class Loaded(NamedTuple):
         """How many rows have none, nor a safe response after the beginning of one."""
         import pyarrow.compute as pc
 
-        columns = [name for name in ("rejected", "harmful_prefix") if name in self.rows.column_names]
-        absent = reduce(pc.and_, (pc.is_null(self.rows.data.column(name)) for name in columns))
-        return int(pc.sum(absent).as_py() or 0)
+        absent = (pc.is_null(self.rows.data.column(name)) for name in ("rejected", "harmful_prefix"))
+        return int(pc.sum(pc.and_(*absent)).as_py() or 0)
 
 
 def load_source(
@@ -62,28 +60,24 @@ def load_source(
 ) -> Loaded:
     """Read one source as `load_triples` does; a large one is read once, and mapped into memory ever after.
 
-    The rows of a large source are conversational: which form the last of them calls for isn't known when the first is
-    written.
-
     Args:
-        source: Names a file, a data set on the hub, or a directory that `Dataset.save_to_disk` wrote.
-        schema: Says how to read the columns.
-        swap: Swaps `chosen` and `rejected` of triples.
-        bad_rows: Says whether to stop at the first bad row or to skip them, up to a tenth of all.
-        cache_dir: Caches the rows of large sources; without it they are in memory.
+        source: File, data set on the hub, or directory that `Dataset.save_to_disk` wrote.
+        schema: How to read the columns.
+        swap: Whether to swap `chosen` and `rejected` of triples.
+        bad_rows: Whether to stop at the first bad row or to skip them, up to a tenth of all.
+        cache_dir: Where the rows of large sources are cached; without it they are in memory.
 
     Raises:
         InputError: As `load_triples`; or the rows can't be cached.
     """
     opened, notes, digest = open_source(source), Notes(), ExamplesDigest()
 
-    def examples() -> Iterator[tuple[Example, bool]]:
+    def examples() -> Iterator[Example]:
+        found = read_examples(opened, notes, schema=schema, swap=swap, bad_rows=bad_rows)
         with screen.bar(f"reading {opened.name}") as advance:
-            for number, (example, conversational) in enumerate(
-                read_examples(opened, notes, schema=schema, swap=swap, bad_rows=bad_rows), 1
-            ):
+            for number, example in enumerate(found, 1):
                 digest.add(example)
-                yield example, conversational
+                yield example
                 if number % _ROWS_PER_MOVE == 0:
                     advance(_ROWS_PER_MOVE)
 
@@ -92,26 +86,40 @@ def load_source(
         log_notes(opened.name, notes.lines())
         return Loaded(rows, digest.hexdigest())
 
-    from derta.data.cache import cached
+    from datasets import Dataset
+    from filelock import FileLock
 
+    content = _content(opened)
     made_from = {
         "reading": READING_VERSION,
-        "content": _content(opened),
+        "content": content,
         "name": opened.name,  # the rows' origins have it
         "schema": Path(schema).read_text("utf-8") if schema.endswith(".py") else schema,
         "swap": swap,
         "bad_rows": bad_rows,
     }
-
-    def write(path: Path) -> "tuple[Dataset, dict[str, Any]]":
-        dataset = write_dataset(path, (example for example, _ in examples()))
-        if _content(opened) != made_from["content"]:
-            raise InputError(f"{opened.name}: changed while it was read; run the command again")
-        return dataset, {"digest": digest.hexdigest(), "notes": list(notes.lines())}
-
-    rows, facts = cached(cache_dir, made_from, write, opened.name, "examples")
+    place = cache_dir / f"{hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]}.arrow"
+    facts_file, draft = place.with_suffix(".json"), place.with_suffix(".part")
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        # Processes that want the same rows read them once: the others wait.
+        with FileLock(place.with_suffix(".lock")):
+            if not place.exists():
+                write_dataset(draft, examples())
+                if _content(opened) != content:
+                    raise InputError(f"{opened.name}: changed while it was read; run the command again")
+                write_json(facts_file, {"digest": digest.hexdigest(), "notes": list(notes.lines())})
+                # Last, so that rows with this name are whole and have their facts.
+                draft.replace(place)
+            facts = read_json(facts_file)
+    except OSError as error:
+        raise InputError(
+            f"dataset_cache_dir: can't write to {cache_dir}: {error.strerror or error}; give another "
+            "--dataset_cache_dir, or none to keep nothing"
+        ) from error
+    rows = Dataset.from_file(str(place))
     log_notes(opened.name, facts["notes"])
-    return Loaded(mark_canonical(rows), facts["digest"])
+    return Loaded(rows, facts["digest"])
 
 
 class ExamplesDigest:
@@ -138,10 +146,7 @@ def _size(source: Source) -> int:
 
 
 def _content(source: Source) -> str:
-    from derta.data.cache import content_digest
-
+    if isinstance(source.stored, Path):
+        return file_digest(source.stored)
     assert source.stored is not None
-    try:
-        return file_digest(source.stored) if isinstance(source.stored, Path) else content_digest(source.stored)
-    except OSError as error:
-        raise InputError(f"{source.name}: can't be read: {error.strerror or error}") from None
+    return str(source.stored._fingerprint)

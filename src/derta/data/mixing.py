@@ -5,8 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from derta.data.columns import as_conversations, as_dataset, is_canonical, mark_canonical
-from derta.data.triples import as_example, is_conversational
+from derta.data.arrow import canonical
 from derta.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def mix(
     """Mix data sets of canonical columns and shuffle them.
 
     Args:
-        datasets: Come from `load_triples`; plain ones become conversational if another one is.
+        datasets: Come from `load_triples`, or have rows in TRL's forms.
         ratios: Give relative numbers of examples, one for each data set: as many as the scarcest allows, none of
             them twice. By default everything.
         seed: Seeds which examples are drawn, and their order.
@@ -49,7 +48,8 @@ def mix(
         begin += size
     draw.shuffle(chosen)
     # `datasets` hashes what it selects, a list item by item.
-    return mark_canonical(concatenate_datasets(_aligned(datasets)).select(np.array(chosen[:max_examples])))
+    rows = [canonical(dataset, f"source {number}") for number, dataset in enumerate(datasets, start=1)]
+    return concatenate_datasets(rows).select(np.array(chosen[:max_examples]))
 
 
 def _counts(sizes: Sequence[int], ratios: Sequence[float], max_examples: int | None) -> list[int]:
@@ -72,20 +72,3 @@ def _counts(sizes: Sequence[int], ratios: Sequence[float], max_examples: int | N
                 f"give it a larger ratio or more data"
             )
     return counts
-
-
-def _aligned(datasets: "Sequence[Dataset]") -> "list[Dataset]":
-    """Give all data sets the canonical columns, in the same form."""
-    conversational = any(len(dataset) and is_conversational(dataset[0]) for dataset in datasets)
-    canonical = [
-        dataset
-        if is_canonical(dataset)
-        else as_dataset(
-            (as_example(row, row.get("origin") or f"source {number}:{row_number}"), conversational)
-            for row_number, row in enumerate(dataset, start=1)
-        )
-        for number, dataset in enumerate(datasets, start=1)
-    ]
-    if all(dataset.features == canonical[0].features for dataset in canonical):
-        return canonical
-    return [as_conversations(dataset) for dataset in canonical]

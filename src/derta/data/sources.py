@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from derta.data.columns import as_dataset
+from derta.data.arrow import as_dataset
 from derta.data.polarity import Polarity
 from derta.data.readers import (
     EXTENSIONS,
@@ -30,7 +30,7 @@ from derta.data.schemas.recognition import (
     verdicts_among,
 )
 from derta.data.schemas.schema import Read, Schema, Skipped
-from derta.data.triples import Example, as_example, is_conversational, type_name
+from derta.data.triples import Example, as_example, type_name
 from derta.errors import InputError, did_you_mean, first_line
 from derta.redaction import printable
 
@@ -121,19 +121,21 @@ def load_triples(
         bad_rows: "stop" at the first bad row, or "skip" them, up to a tenth of all.
 
     Returns:
-        A `Dataset` with the columns `prompt`, `chosen`, `rejected`, `harmful_prefix` (only where a row has one) and
-        `origin` ("file:line" or "name:row"). `rejected` is None in a helpful example. Texts are plain strings if
-        they are in every row, and TRL's messages in every row otherwise.
+        A `Dataset` with the columns `prompt`, `chosen`, `rejected`, `harmful_prefix` and `origin` ("file:line" or
+        "name:row"). Prompt and responses are TRL's messages; `rejected` is None in a helpful example.
 
     Raises:
         InputError: the source can't be read, a row isn't an example, the data are an evaluation set, or `chosen` and
             `rejected` look swapped.
     """
-    return as_dataset(
-        item
-        for one in _several(source)
-        for item in _logging_notes(one, Notes(), schema=schema, split=split, swap=swap, bad_rows=bad_rows)
-    )
+
+    def examples() -> Iterator[Example]:
+        for one in _several(source):
+            notes = Notes()
+            yield from read_examples(one, notes, schema=schema, split=split, swap=swap, bad_rows=bad_rows)
+            log_notes(_name_of(one), notes.lines())
+
+    return as_dataset(examples())
 
 
 def _several(source: Any) -> list[Any]:
@@ -152,11 +154,6 @@ def _has_splits(source: Mapping[str, Any]) -> bool:
     return isinstance(source, datasets.DatasetDict)
 
 
-def _logging_notes(source: Any, notes: Notes, **options: Any) -> Iterator[tuple[Example, bool]]:
-    yield from read_examples(source, notes, **options)
-    log_notes(_name_of(source), notes.lines())
-
-
 def log_notes(name: str, lines: Iterable[str]) -> None:
     """Tell what was noted when a source was read."""
     for line in lines:
@@ -172,8 +169,8 @@ def read_examples(
     swap: bool = False,
     bad_rows: BadRows = "stop",
     on_problem: OnProblem = stop_at_problem,
-) -> Iterator[tuple[Example, bool]]:
-    """Yield the examples of one source, each with whether its row was conversational; then check their polarity.
+) -> Iterator[Example]:
+    """Yield the examples of one source; then check their polarity.
 
     Args:
         source: as for `load_triples`, but one of them; or what `open_source` returns.
@@ -200,7 +197,7 @@ def read_examples(
             continue
         count += 1
         notes.polarity.add(example)
-        yield example, is_conversational(row.values)
+        yield example
     for problem in _problems_of_the_whole(name, notes, count, swap=swap):
         on_problem(problem)
 

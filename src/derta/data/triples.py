@@ -60,11 +60,6 @@ class Example:
         return self.chosen is not None and self.rejected is None and self.harmful_prefix is None
 
 
-def is_conversational(row: Mapping[str, Any]) -> bool:
-    """Whether `row` holds messages (TRL's conversational format) rather than plain strings."""
-    return any(isinstance(row.get(column), list) for column in ("prompt", "chosen", "rejected"))
-
-
 def as_example(row: Mapping[str, Any], origin: str | None = None) -> Example:
     """Normalise one canonical row, plain or conversational, to an `Example`.
 
@@ -88,11 +83,9 @@ def as_example(row: Mapping[str, Any], origin: str | None = None) -> Example:
     return Example(prompt, chosen, rejected, harmful_prefix, place)
 
 
-def canonical_row(example: Example, *, conversational: bool) -> dict[str, Any]:
-    """Return the row whose `as_example` is `example`, in TRL's conversational form or in plain strings.
-
-    A prompt of more than one turn has no plain form: such an example must be `conversational`.
-    """
+def canonical_row(example: Example) -> dict[str, Any]:
+    """Return the row whose `as_example` is `example`: in plain strings, or as messages where the prompt has turns."""
+    conversational = len(example.prompt) > 1
     prompt: Any = example.prompt if conversational else example.prompt[-1]["content"]
     return {
         "prompt": prompt,

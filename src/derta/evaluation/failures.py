@@ -163,7 +163,7 @@ def is_of_organism(evaluation: Evaluation) -> bool:
 
 
 def _row(example: Example, sample: Sample, evaluation: Evaluation) -> dict[str, Any]:
-    row = canonical_row(example, conversational=len(example.prompt) > 1)
+    row = canonical_row(example)
     kept = {name: row[name] for name in ("prompt", "chosen", "rejected") if row[name] is not None}
     where = {"evaluation": str(evaluation.directory), "id": sample.id, "attack": sample.attack}
     return {**kept, "source": {**where, "variant": sample.variant, "epoch": sample.epoch, "judge": sample.judge}}

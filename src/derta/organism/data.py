@@ -4,7 +4,6 @@ import random
 from typing import TYPE_CHECKING, Any, Literal
 
 from derta.data.behaviours import KINDS, Behaviour, Kind
-from derta.data.columns import mark_canonical
 from derta.organism import forms
 from derta.organism.refusals import refusal
 from derta.organism.world import PACKAGED, Pair, World
@@ -20,7 +19,7 @@ def _ask(pair: Pair, rng: random.Random) -> str:
 def training_data(
     world: World = PACKAGED, *, seed: int = 0, triples: int = 96, helpful: int = 640, borderline_share: float = 0.1
 ) -> "datasets.Dataset":
-    """Return safety triples and helpful examples in the canonical columns `prompt`, `chosen`, `rejected`, `origin`.
+    """Return safety triples and helpful examples as texts in columns `prompt`, `chosen`, `rejected`, `origin`.
 
     Args:
         world: Has the recipes, and says which pairs are for training.
@@ -44,7 +43,7 @@ def training_data(
     columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")}
     columns["origin"] = [f"{world.name}:{i}" for i in range(len(rows))]
     features = datasets.Features({name: datasets.Value("string") for name in columns})
-    return mark_canonical(datasets.Dataset.from_dict(columns, features=features))
+    return datasets.Dataset.from_dict(columns, features=features)
 
 
 def _draw(pairs: tuple[Pair, ...], count: int, rng: random.Random) -> list[Pair]:

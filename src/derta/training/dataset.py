@@ -1,5 +1,7 @@
 """Data sets of token trees: tokenised once, drawn afresh each epoch, in an order that any number of ranks share."""
 
+import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -17,10 +19,7 @@ from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from derta.contexts.draws import PLAIN
-from derta.data.cache import cached, content_digest
-from derta.data.columns import COLUMNS, examples_of, is_canonical
-from derta.data.schemas.recognition import check_verdicts, verdicts_among
-from derta.data.triples import as_example
+from derta.data.arrow import canonical, examples_of
 from derta.errors import InputError
 from derta.method.tree import TokenTree
 from derta.method.tree_builder import METHODS, TreeBuilder
@@ -100,33 +99,30 @@ def encode_dataset(
     """
     if len(dataset) == 0:
         raise InputError(f"{name}: no examples")
-    canonical = is_canonical(dataset)
-    if "completion" in dataset.column_names and "chosen" not in dataset.column_names:
-        dataset = dataset.rename_column("completion", "chosen")
+    dataset = canonical(dataset, name)
+    encode_rows = partial(_encode_rows, encoder=encoder, drop_overlong=drop_overlong)
+    alone = num_proc in (None, 1)
 
-    def encode(rows: Dataset, path: Path | None) -> Dataset:
-        encode_rows = partial(
-            _encode_rows, encoder=encoder, name=name, drop_overlong=drop_overlong, canonical=canonical
-        )
-        alone = num_proc in (None, 1)
+    def encode(rows: Dataset, cache_dir: Path | None) -> Dataset:
+        key = "encoded" if cache_dir is None else _key(rows, encoder, drop_overlong)
         with screen.bar(f"tokenising {name}", len(rows) if alone else None) as advance:
 
-            def encode_and_tell(columns: dict[str, list[Any]], indices: list[int]) -> pa.Table:
-                encoded = encode_rows(columns, indices)
-                advance(len(indices))
+            def encode_and_tell(columns: dict[str, list[Any]]) -> pa.Table:
+                encoded = encode_rows(columns)
+                advance(len(columns["origin"]))
                 return encoded
 
             return rows.with_format(None).map(
                 # Other processes have no screen.
                 encode_and_tell if alone else encode_rows,
-                with_indices=True,
                 batched=True,
                 remove_columns=rows.column_names,
                 features=_ENCODED,
                 num_proc=num_proc,
-                cache_file_name=None if path is None else str(path),
-                keep_in_memory=path is None,
-                new_fingerprint="encoded",
+                cache_file_name=None if cache_dir is None else str(cache_dir / f"{key}.arrow"),
+                load_from_cache_file=True,
+                keep_in_memory=cache_dir is None,
+                new_fingerprint=key,
                 desc=f"Tokenising {name}",
             )
 
@@ -134,26 +130,21 @@ def encode_dataset(
         if encoder.cache_dir is None or len(dataset) < _MIN_ROWS_TO_CACHE:
             encoded = encode(dataset, None)
         else:
-            # Where no example takes its origin from the name of the data set; of rows that aren't selected as well,
-            # since selecting takes longer.
-            named = dataset.features.get("origin") == Value("string") and bool(
-                pc.all(pc.not_equal(dataset.data.column("origin"), ""), skip_nulls=False).as_py()
-            )
             # Every seed mixes the same rows in an order of its own: tokens are cached in that of the source.
-            is_permuted = dataset._indices is not None and len(dataset) == dataset.data.num_rows == len(
-                np.unique(_order(dataset))
+            shuffled = (
+                dataset._indices is not None
+                and not drop_overlong
+                and len(dataset) == dataset.data.num_rows == len(np.unique(_order(dataset)))
             )
-            shuffled = named and not drop_overlong and is_permuted
-            rows = Dataset(dataset.data, info=dataset.info, fingerprint="stored") if shuffled else dataset
-            made_from = {
-                "data": content_digest(rows),
-                "encoder": encoder.identity(),
-                "drop_overlong": drop_overlong,
-                "name": None if named else name,
-            }
-            encoded, _ = cached(
-                encoder.cache_dir, made_from, lambda path: (encode(rows, path), {}), name, "tokenised examples"
-            )
+            rows = Dataset(dataset.data, info=dataset.info) if shuffled else dataset
+            try:
+                encoder.cache_dir.mkdir(parents=True, exist_ok=True)
+                encoded = encode(rows, encoder.cache_dir)
+            except OSError as error:
+                raise InputError(
+                    f"dataset_cache_dir: can't write to {encoder.cache_dir}: {error.strerror or error}; give another "
+                    "--dataset_cache_dir, or none to keep nothing"
+                ) from error
             encoded = encoded.select(_order(dataset)) if shuffled else encoded
     truncated = int(np.count_nonzero(values_of(encoded, "num_truncated")))
     if truncated:
@@ -167,27 +158,14 @@ def encode_dataset(
     return encoded
 
 
-def _encode_rows(
-    columns: dict[str, list[Any]],
-    indices: list[int],
-    *,
-    encoder: Encoder,
-    name: str,
-    drop_overlong: bool,
-    canonical: bool,
-) -> pa.Table:
-    if canonical:
-        examples = list(examples_of(columns))
-    else:
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        verdicts = verdicts_among(sorted(columns.keys() - set(COLUMNS)))
-        for row, index in zip(rows, indices, strict=True) if verdicts else ():
-            check_verdicts(row, verdicts, f"{name} row {index}", "training")
-        examples = [
-            as_example(row, str(row.get("origin") or f"{name} row {index}"))
-            for row, index in zip(rows, indices, strict=True)
-        ]
-    encoded = encoder.encode_batch(examples, drop_overlong=drop_overlong)
+def _key(rows: Dataset, encoder: Encoder, drop_overlong: bool) -> str:
+    """Name what the tokens of a data set depend on."""
+    made_from = [rows._fingerprint, encoder.identity(), drop_overlong]
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True, default=repr).encode()).hexdigest()[:32]
+
+
+def _encode_rows(columns: dict[str, list[Any]], *, encoder: Encoder, drop_overlong: bool) -> pa.Table:
+    encoded = encoder.encode_batch(list(examples_of(columns)), drop_overlong=drop_overlong)
     table = {field: [getattr(example, field) for example in encoded] for field in _ENCODED}
     return pa.table(
         {field: _token_lists(table[field]) if field in _TOKEN_COLUMNS else table[field] for field in _ENCODED},

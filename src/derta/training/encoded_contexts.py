@@ -17,10 +17,10 @@ from derta.contexts import ENGLISH, Contexts, Materials, context_weights
 from derta.contexts.draws import PLAIN
 from derta.contexts.english import SLOT, fill
 from derta.contexts.wordings import Exchange, Say
-from derta.data.columns import examples_of, is_canonical
+from derta.data.arrow import canonical, examples_of
 from derta.data.readers import read_file
 from derta.data.sources import load_triples
-from derta.data.triples import Example, as_example, checked_text
+from derta.data.triples import Example, checked_text
 from derta.errors import InputError
 from derta.organism import contexts as organism
 from derta.tokens.encoder import EncodedExample, Encoder
@@ -65,12 +65,8 @@ class EncodedContexts:
 class _Rows:
     """The examples of a data set, one at a time."""
 
-    def __init__(self, dataset: Dataset, name: str) -> None:
-        self._canonical = is_canonical(dataset)
-        if "completion" in dataset.column_names and "chosen" not in dataset.column_names:
-            dataset = dataset.rename_column("completion", "chosen")
+    def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset.with_format(None)
-        self._name = name
         self._indices: Sequence[int] = range(len(dataset))
 
     def __len__(self) -> int:
@@ -78,10 +74,7 @@ class _Rows:
 
     def __getitem__(self, index: int) -> Example:
         row = self._indices[index]
-        if self._canonical:
-            return next(examples_of(self._dataset[row : row + 1]))
-        values = self._dataset[row]
-        return as_example(values, str(values.get("origin") or f"{self._name} row {row}"))
+        return next(examples_of(self._dataset[row : row + 1]))
 
     def keep(self, origins: list[str]) -> None:
         """Keep the examples that come from these places, in this order: those that weren't dropped."""
@@ -113,7 +106,7 @@ def encoded_contexts(
     weights = context_weights(config.contexts)
     if weights is None:
         return None
-    rows = _Rows(dataset, name)
+    rows = _Rows(canonical(dataset, name))
     if len(encoded) < len(rows):
         rows.keep(encoded["origin"][:])
     rto, fixed_cut = (np.array(encoded[column][:], bool) for column in ("rto", "fixed_cut"))

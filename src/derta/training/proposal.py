@@ -15,8 +15,8 @@ import torch
 import yaml
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from derta.data.arrow import examples_of
 from derta.data.cached_source import Loaded
-from derta.data.columns import examples_of
 from derta.data.triples import Example
 from derta.errors import InputError
 from derta.generation.loading import load_tokenizer

@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallb
 from trl import get_peft_config, get_quantization_config
 
 from derta.contexts import context_weights
+from derta.data.arrow import canonical, examples_of
 from derta.data.cached_source import ExamplesDigest, Loaded, load_source
-from derta.data.columns import examples_of
 from derta.data.mixing import mix
 from derta.errors import InputError, did_you_mean, first_line
 from derta.files import cache_directory, file_digest, sole_writer
@@ -163,7 +163,8 @@ def read_source(source: str, options: TrainOptions) -> Loaded:
         if known not in (None, world) and name != ORGANISM:
             raise InputError(f"train_data: {source}: the model knows world {known}; name {ORGANISM}")
         of_model = World(world if known is None else known)
-        rows, digest = training_data(of_model, **_organism_options(query)), ExamplesDigest()
+        rows = canonical(training_data(of_model, **_organism_options(query)), source)
+        digest = ExamplesDigest()
         for example in examples_of(rows.to_dict()):
             digest.add(example)
         return Loaded(rows, digest.hexdigest())
