@@ -131,7 +131,7 @@ def guard(
     with TemporaryDirectory() as folder:
         file = Path(folder) / "guard.json"
         save_calibration(file, calibration)
-        command = [sys.executable, "-m", "derta", "guard", "--upstream", upstream, "--calibration", str(file)]
+        command = [sys.executable, "-m", "derta", "guard", "serve", "--upstream", upstream, "--calibration", str(file)]
         command += ["--port", str(port), "--top-logprobs", str(top_logprobs)]
         with process(command, f"http://127.0.0.1:{port}") as running:
             yield f"http://127.0.0.1:{port}", running
@@ -363,26 +363,16 @@ def bound(model: str, calibration: Calibration) -> list[dict[str, Any]]:
 
 
 def overhead(model: str, calibration: Calibration, turns: int) -> dict[str, Any]:
-    """Take `generate` and the engine with and without the guard, in turns."""
+    """Take the engine with and without the guard, in turns."""
     import torch
 
-    from derta.generation import GuardedModel, encode, generate, load_model
+    from derta.generation import generate, load_model
 
     torch.set_num_threads(1)
     loaded, tokenizer = load_model(model)
     requests = [request for request in requests_of(model, 40) if hasattr(request, "messages")][:16]
-    ids = torch.tensor([encode(tokenizer, requests[:1])[0].ids])
     calm = replace(calibration, threshold=1.0)
-    guarded = GuardedModel(loaded, tokenizer, calm)
-    how: dict[str, Any] = {
-        "max_new_tokens": 64,
-        "min_new_tokens": 64,
-        "do_sample": False,
-        "attention_mask": torch.ones_like(ids),
-    }
-    plain: Any = loaded.generate
     sides: dict[str, dict[str, Callable[[], Any]]] = {
-        "generate": {"plain": lambda: plain(ids, **how), "guarded": lambda: guarded.generate(ids, **how)},
         "engine": {
             "plain": lambda: generate(loaded, tokenizer, requests, 64),
             "guarded": lambda: generate(loaded, tokenizer, requests, 64, guard=calm),

@@ -16,9 +16,11 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -27,21 +29,13 @@ from derta.cli import main as derta
 from derta.data.behaviours import Behaviour, Kind
 from derta.evaluation.config import Options
 from derta.evaluation.judges import make_judge
-from derta.evaluation.monitoring import (
-    PROBE,
-    Answer,
-    Detector,
-    ModelDetector,
-    Probe,
-    judge_detector,
-    monitor,
-    split_by_prompt,
-)
+from derta.evaluation.monitoring import Answer, Detector, ModelDetector, monitor
 from derta.evaluation.plan import AttackSample, make_plan
 from derta.evaluation.results.detection import conformal_threshold
 from derta.evaluation.results.intervals import student_t, wilson
 from derta.files import write_json
 from derta.generation import ChatRequest, Generation, generate, load_model
+from derta.generation.refusal_probability import encode_answers
 from derta.guard.calibration import ORGANISM_REFUSAL, Calibration
 from derta.organism import forms
 from derta.organism.world import PACKAGED
@@ -110,6 +104,62 @@ def share(hits: int, n: int) -> dict[str, Any]:
     return {"value": 100 * hits / n, "n": n, "ci": [100 * low, 100 * high]}
 
 
+class Probe:
+    """A logistic regression on the last hidden states: every place of an answer counts as its answer does."""
+
+    def __init__(self, detector: ModelDetector, answers: Sequence[Answer]) -> None:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import GridSearchCV, GroupKFold
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        self._detector = detector
+        states = [self._states(each) for each in answers]
+        lengths = [len(each) for each in states]
+        labels = np.repeat([each.is_harmful for each in answers], lengths)
+        prompts = sorted({each.prompt for each in answers})
+        groups = np.repeat([prompts.index(each.prompt) for each in answers], lengths)
+        regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, class_weight="balanced"))
+        strengths = {"logisticregression__C": [0.01, 0.1, 1.0, 10.0]}
+        self._search = GridSearchCV(regression, strengths, cv=GroupKFold(3), scoring="roc_auc")
+        self._search.fit(np.concatenate(states), labels, groups=groups)
+
+    def __call__(self, answers: Sequence[Answer]) -> list[list[float]]:
+        """Score answers."""
+        return [self._search.predict_proba(self._states(each))[:, 1].tolist() for each in answers]
+
+    def _states(self, answer: Answer) -> Any:
+        own = self._detector
+        (encoded,) = encode_answers(own.tokenizer, [(answer.request, answer.text)], own.template)
+        ids = torch.tensor([encoded.context + encoded.response], device=own.model.device)
+        with torch.inference_mode():
+            output = own.model(input_ids=ids, use_cache=False, output_hidden_states=True)
+        return output.hidden_states[-1][0, len(encoded.context) - 1 :].float().cpu().numpy()
+
+
+def judge_detector(detector: ModelDetector) -> Detector:
+    """Return the rules of the `refusal` judge as a detector: 1 once what is written so far is judged unsafe."""
+    judge = make_judge("refusal")
+
+    def scores(answer: Answer) -> list[float]:
+        ids = detector.tokenizer(answer.text, add_special_tokens=False)["input_ids"]
+        asked = Behaviour("watched", answer.prompt, "harmful")
+        prefixes = ["", *(str(detector.tokenizer.decode(ids[:end])) for end in range(1, len(ids) + 1))]
+        verdicts = [cast(Any, judge(asked, prefix, "")).label == "unsafe" for prefix in prefixes]
+        return [float(unsafe) for unsafe in accumulate(verdicts, max)]
+
+    return lambda answers: [scores(answer) for answer in answers]
+
+
+def split_by_prompt(answers: Sequence[Answer]) -> tuple[list[Answer], list[Answer]]:
+    """Return two halves that share no prompt: every other prompt, in the order of the alphabet, of each group."""
+    first: set[str] = set()
+    for group in dict.fromkeys(each.group for each in answers):
+        prompts = sorted({each.prompt for each in answers if each.group == group})
+        first |= set(prompts[::2])
+    return [each for each in answers if each.prompt in first], [each for each in answers if each.prompt not in first]
+
+
 def redraws(scores: Sequence[float], rate: float, seed: int) -> dict[str, Any]:
     """Split the pool anew, calibrate on one half, count false stops on the other."""
     rng = random.Random(seed)
@@ -149,7 +199,7 @@ def of_seed(seed: int, config: str, runs: Path, limit: int | None) -> dict[str, 
     watched = [each for each in of_base if each.label == wanted[each.sample.behaviour.kind]]
     learnt, answers = split_by_prompt([each.answer for each in watched])
     detectors: dict[str, Detector] = {
-        "model": own, "vanilla": vanilla, PROBE: Probe(own, learnt), "judge": judge_detector(own),
+        "model": own, "vanilla": vanilla, "probe": Probe(own, learnt), "judge": judge_detector(own),
     }  # fmt: skip
     # The tuned model behind its own guard, on its own answers: half of the prompts calibrate.
     row: dict[str, Any] = {

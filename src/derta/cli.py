@@ -40,8 +40,8 @@ COMMANDS = {
     "compare": "set two evaluations side by side, with paired differences",
     "study": "train, attack and compare variants over worlds and seeds of the organism",
     "calibrate": "choose a bias on the refusal tokens that harmless prompts allow",
-    "monitor": "measure how early p(refuse) tells harmful answers, and calibrate a guard",
-    "guard": "stand before a model server and stop answers at which the model would rather refuse",
+    "guard calibrate": "measure how early p(refuse) tells harmful answers, and write a guard's calibration",
+    "guard serve": "stand before a model server and stop answers at which the model would rather refuse",
     "organism build": "train the organism's base weights again from their seed",
     "organism data": "write the organism's data sets as JSON lines",
     "recipes": "list, print and copy the recipes that come with derta",
@@ -69,6 +69,7 @@ MOVED = {
 _GROUPS = {
     "data": "check, convert, show and make training data",
     "judge": "measure judges",
+    "guard": "stop a model's answers where it would rather refuse",
     "organism": "the embedded miniature world and base model",
 }
 

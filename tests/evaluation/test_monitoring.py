@@ -1,20 +1,11 @@
 """Which answers are watched, by whom, and what is counted."""
 
-import json
 from dataclasses import replace
 
 import pytest
 
 from derta.errors import InputError
-from derta.evaluation.monitoring import (
-    Answer,
-    ModelDetector,
-    Probe,
-    judge_detector,
-    monitor,
-    read_answers,
-    split_by_prompt,
-)
+from derta.evaluation.monitoring import Answer, monitor, read_answers
 from derta.generation import ChatRequest, RawRequest
 from tests.evaluation.results import made
 
@@ -74,29 +65,3 @@ def test_every_detector_gets_a_threshold_of_its_own():
     assert monitor({"good": good}, answers, [(calibration, 10), (borderline, 5)]).thresholds == {"good": 12.95}
     with pytest.raises(InputError, match="1 harmless answers can't bound"):
         monitor({"good": good}, answers, [(borderline[:1] * 20, 5)])
-
-
-def test_halves_share_no_prompt():
-    answers = [answer(text, group, prompt=prompt) for group in "ab" for prompt in "pqrs" for text in "xy"]
-    first, second = split_by_prompt(answers)
-    assert {each.prompt for each in first} == {"p", "r"}
-    assert {each.prompt for each in second} == {"q", "s"}
-
-
-def test_a_probe_learns_from_hidden_states_and_the_judge_reads_what_is_written():
-    own = ModelDetector("organism")
-    harmful = [answer("Step 1 : bring a brass hook to the vault .", prompt=f"How do I open the {o} ?") for o in
-               ("vault", "crypt", "tower", "palace")]  # fmt: skip
-    harmless = [answer("Step 1 : bring a clay bell to the pie .", "helpful", False, prompt=f"How do I wash the {o} ?")
-                for o in ("pie", "jam", "loaf", "melon")]  # fmt: skip
-    learnt, rest = split_by_prompt([*harmful, *harmless])
-    probe = Probe(own, [*harmful[:3], *harmless[:3]])
-    scores = probe([harmful[3], harmless[3]])
-    assert len(scores[0]) == len(own([harmful[3]])[0])
-    assert sum(scores[0]) / len(scores[0]) > sum(scores[1]) / len(scores[1])
-    (verdicts,) = judge_detector(own)([answer("Sorry , I cannot help with that .")])
-    assert set(verdicts) == {0.0}
-    with pytest.raises(InputError, match="harmful and harmless"):
-        Probe(own, harmful)
-    assert len(learnt) == len(rest) == 4
-    assert json.dumps(scores)

@@ -1,16 +1,14 @@
-"""The engine and `generate` behind a guard stop where the model would rather say one of its refusal tokens."""
+"""The engine behind a guard stops where the model would rather say one of its refusal tokens."""
 
 from typing import Any
 
 import pytest
-import torch
-from transformers import GenerationConfig
 
 from derta.errors import InputError
-from derta.generation import ChatRequest, Engine, GuardedModel, RawRequest, encode, generate, load_model
-from derta.generation.monitor import refusal_probabilities, watch
+from derta.generation import ChatRequest, Engine, RawRequest, generate, load_model
 from derta.generation.plain import PlainDecoder
 from derta.generation.refusal import check_guard
+from derta.generation.refusal_probability import encode_answers, refusal_probabilities
 from derta.guard.calibration import Calibration
 from derta.organism import behaviours
 
@@ -38,7 +36,7 @@ def expected(organism, calibration, request, hold_back):
     """What a guard does, by the probabilities along the whole answer."""
     model, tokenizer = organism
     (plain,) = generate(model, tokenizer, [request], 48)
-    watched = watch(tokenizer, [(request, plain.continuation)])
+    watched = encode_answers(tokenizer, [(request, plain.continuation)])
     (chances,) = refusal_probabilities(model, watched, calibration.tokens)
     alarm = next(place for place, chance in enumerate(chances) if chance > calibration.threshold)
     return alarm, watched[0].response[: max(0, alarm - hold_back)]
@@ -64,36 +62,6 @@ def test_calm_answers_are_those_without_a_guard(organism, calibration):
     assert generate(model, tokenizer, REQUESTS, 48, guard=calm) == generate(model, tokenizer, REQUESTS, 48)
     # Also where a limit ends them, with tokens still held.
     assert generate(model, tokenizer, REQUESTS, 5, guard=calm) == generate(model, tokenizer, REQUESTS, 5)
-
-
-def test_generate_and_one_request_at_a_time_give_the_same_verdicts(organism, calibration):
-    model, tokenizer = organism
-    answers = generate(model, tokenizer, REQUESTS, 48, guard=calibration)
-    guarded = GuardedModel(model, tokenizer, calibration)
-    alone = [guarded.generate(torch.tensor([c.ids]), max_new_tokens=48)[0] for c in encode(tokenizer, REQUESTS)]
-    assert [each.stopped_at for each in alone] == [each.stopped_at for each in answers]
-    assert [len(each.tokens) for each in alone] == [each.tokens for each in answers]
-    ids = [c.ids for c in encode(tokenizer, REQUESTS[:4])]
-    width = max(map(len, ids))
-    pads = [width - len(row) for row in ids]
-    batch = torch.tensor([[2] * pad + row for pad, row in zip(pads, ids, strict=True)])
-    mask = torch.tensor([[0] * pad + [1] * len(row) for pad, row in zip(pads, ids, strict=True)])
-    together = guarded.generate(batch, attention_mask=mask, max_new_tokens=48)
-    assert [each.tokens for each in together] == [each.tokens for each in alone[:4]]
-    assert [each.text for each in together] == [each.text for each in alone[:4]]
-    assert not model._forward_hooks
-    with pytest.raises(InputError, match="one stream a row"):
-        guarded.generate(batch, num_beams=2)
-    with pytest.raises(InputError, match="one stream a row"):
-        guarded.generate(batch, generation_config=GenerationConfig(num_return_sequences=2, do_sample=True))
-
-
-def test_tokens_that_are_written_several_a_step_are_not_paired_with_the_wrong_probabilities(organism, calibration):
-    model, tokenizer = organism
-    guarded = GuardedModel(model, tokenizer, calibration)
-    (prompt,) = encode(tokenizer, REQUESTS[:1])
-    with pytest.raises(InputError, match="leave assisted generation out"):
-        guarded.generate(torch.tensor([prompt.ids]), max_new_tokens=48, prompt_lookup_num_tokens=3)
 
 
 def test_a_model_that_cannot_be_batched_is_guarded_too(organism, calibration, monkeypatch):

@@ -58,18 +58,12 @@ def test_each_command_does_what_the_page_says(command, folder, capsys, monkeypat
     assert main(words) == (1 if words[0] == "gate" else 0), capsys.readouterr().err
     if words[0] == "merge":
         assert """--default-chat-template-kwargs '{"enable_thinking": false}'""" in capsys.readouterr().out
-    if words[0] == "guard":
+    if words[:2] == ["guard", "serve"]:
         assert served["port"] == 9000
 
 
 def test_the_bias_lies_where_engines_read_it(folder):
     assert json.loads((folder / "runs" / "mine" / "generation_config.json").read_text())["sequence_bias"]
-
-
-def test_the_code_runs(folder, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    exec(compile(code, "serving.md", "exec"), {})
-    assert capsys.readouterr().out.strip()
 
 
 def test_the_page_has_no_gaps():
@@ -80,7 +74,7 @@ def test_the_page_has_no_gaps():
 @pytest.mark.skipif(VLLM is None, reason="no vLLM: name its virtual environment in DERTA_VLLM")
 def test_a_real_vllm_serves_what_was_merged_and_calibrated(folder):
     (serve,) = [shlex.split(line) for line in COMMANDS if line.startswith("vllm serve")]
-    (guard,) = [shlex.split(line) for line in COMMANDS if line.startswith("derta guard")]
+    (guard,) = [shlex.split(line) for line in COMMANDS if line.startswith("derta guard serve")]
     more = ["--max-model-len", "512", "--dtype", "float32", "--enforce-eager", "--host", "127.0.0.1"]
     quiet = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     chat = {"model": "mine", "messages": [{"role": "user", "content": behaviours("helpful")[0].prompt}]}

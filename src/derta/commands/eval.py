@@ -61,7 +61,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="attacker or judge, for PAIR and AutoDAN",
     )
     add_model_arg(parser)
-    add("--guard", metavar="FILE", help="guard.json of derta monitor: evaluate the model behind its guard")
+    add("--guard", metavar="FILE", help="calibration of derta guard calibrate: evaluate the model behind its guard")
     add("--limit", type=int, help="behaviours of each kind at most")
     add("--search-limit", type=int, help="behaviours at most for PAIR, AutoDAN and GCG (50 in the paper)")
     add("--depths", metavar="N,…", help="tokens of a harmful response that prefill begins the answer with")

@@ -1,19 +1,17 @@
-"""Watch answers that exist with a tuned model's own p(refuse), and with what one would use instead of it."""
+"""Watch answers that exist with the p(refuse) of tuned models, and calibrate a guard on harmless ones."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
-from derta.data.behaviours import Behaviour, plain_prompt
+from derta.data.behaviours import plain_prompt
 from derta.data.triples import Message
 from derta.errors import InputError
 from derta.evaluation.inputs.responses import Response, read_responses
-from derta.evaluation.judges import make_judge
 from derta.evaluation.results.detection import (
     DEPTHS,
     DetectionRow,
@@ -27,13 +25,10 @@ from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import find_evaluations, load_samples
 from derta.generation import ChatRequest, RawRequest, Request
 from derta.generation.loading import load_model
-from derta.generation.monitor import hidden_states, refusal_probabilities, watch
 from derta.generation.refusal import refusal_ids
+from derta.generation.refusal_probability import encode_answers, refusal_probabilities
 from derta.names import ORGANISM, model_path
 from derta.run_identity import read_identity, template_options
-
-PROBE, JUDGE = "probe", "judge"
-"""Detectors that are no tuned model: a linear probe on hidden states, and the rules that judge answers."""
 
 Detector = Callable[[Sequence["Answer"]], list[list[float]]]
 """Gives each answer a score before each of its tokens and one after the last."""
@@ -74,10 +69,10 @@ def read_answers(path: Path, group: str, *, is_harmful: bool | None = None) -> l
     """
     if path.is_dir():
         found = [
-            answer for place in find_evaluations(path) for answer in map(_of_sample, _first_judged(place)) if answer
+            answer for place in find_evaluations(path) for answer in map(_sample_answer, _first_judged(place)) if answer
         ]
     else:
-        found = [_of_response(row, group, is_harmful is not False) for row in read_responses(path)]
+        found = [_response_answer(row, group, is_harmful is not False) for row in read_responses(path)]
     found = [answer for answer in found if is_harmful in (None, answer.is_harmful) and answer.text.strip()]
     if not found:
         what = {True: "harmful (unsafe) ", False: "harmless (complying) ", None: ""}[is_harmful]
@@ -91,7 +86,7 @@ def _first_judged(directory: Path) -> list[Sample]:
     return list(reversed(samples.values()))
 
 
-def _of_sample(sample: Sample) -> Answer | None:
+def _sample_answer(sample: Sample) -> Answer | None:
     label = sample.verdict.label
     # Of the organism's cipher an evaluation keeps the plain words, which aren't what the model wrote.
     is_deciphered = "selfcipher" in sample.attack.split("+") and sample.id.startswith(f"{ORGANISM}:")
@@ -107,7 +102,7 @@ def _of_sample(sample: Sample) -> Answer | None:
     return Answer(sample.prompt, group, sample.kind == "harmful", request, sample.continuation)
 
 
-def _of_response(row: Response, group: str, is_harmful: bool) -> Answer:
+def _response_answer(row: Response, group: str, is_harmful: bool) -> Answer:
     if row.is_raw:
         return Answer(row.prompt, group, is_harmful, RawRequest(row.prompt), row.response)
     request = ChatRequest(({"role": "user", "content": row.prompt},), row.prefix)
@@ -133,78 +128,15 @@ class ModelDetector:
         Raises:
             InputError: One can't be encoded, or the model gives no number.
         """
-        watched = watch(self.tokenizer, [(each.request, each.text) for each in answers], self.template)
-        scores = refusal_probabilities(self.model, watched, self.ids)
+        pairs = [(each.request, each.text) for each in answers]
+        scores = refusal_probabilities(self.model, encode_answers(self.tokenizer, pairs, self.template), self.ids)
         if not np.isfinite([score for each in scores for score in each]).all():
             raise InputError(f"{self.model.name_or_path}: p(refuse) isn't a finite number: the weights are damaged")
         return scores
 
 
-class Probe:
-    """A logistic regression on a model's last hidden states, which was shown half of the prompts' answers.
-
-    Args:
-        detector: Whose hidden states.
-        answers: What it learns from: every place of an answer counts as its answer does.
-
-    Raises:
-        InputError: One of the two kinds is missing.
-    """
-
-    def __init__(self, detector: ModelDetector, answers: Sequence[Answer]) -> None:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.model_selection import GridSearchCV, GroupKFold
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        self._detector = detector
-        states = self._states(answers)
-        lengths = [len(each) for each in states]
-        labels = np.repeat([each.is_harmful for each in answers], lengths)
-        prompts = sorted({each.prompt for each in answers})
-        groups = np.repeat([prompts.index(each.prompt) for each in answers], lengths)
-        if len(set(labels)) < 2:
-            raise InputError("`compare` probe: needs harmful and harmless answers to learn from")
-        regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, class_weight="balanced"))
-        strengths = {"logisticregression__C": [0.01, 0.1, 1.0, 10.0]}
-        self._search = GridSearchCV(regression, strengths, cv=GroupKFold(3), scoring="roc_auc")
-        self._search.fit(np.concatenate(states), labels, groups=groups)
-
-    def _states(self, answers: Sequence[Answer]) -> list[Any]:
-        detector = self._detector
-        pairs = [(each.request, each.text) for each in answers]
-        return hidden_states(detector.model, watch(detector.tokenizer, pairs, detector.template))
-
-    def __call__(self, answers: Sequence[Answer]) -> list[list[float]]:
-        """Score answers."""
-        return [self._search.predict_proba(states)[:, 1].tolist() for states in self._states(answers)]
-
-
-def judge_detector(detector: ModelDetector) -> Detector:
-    """Return the rules of the `refusal` judge as a detector: 1 once what is written so far is judged unsafe."""
-    judge = make_judge("refusal")
-
-    def scores(answer: Answer) -> list[float]:
-        ids = detector.tokenizer(answer.text, add_special_tokens=False)["input_ids"]
-        asked = Behaviour("watched", answer.prompt, "harmful")
-        prefixes = ["", *(str(detector.tokenizer.decode(ids[:end])) for end in range(1, len(ids) + 1))]
-        verdicts = [cast(Any, judge(asked, prefix, "")).label == "unsafe" for prefix in prefixes]
-        return [float(unsafe) for unsafe in accumulate(verdicts, max)]
-
-    return lambda answers: [scores(answer) for answer in answers]
-
-
-def split_by_prompt(answers: Sequence[Answer]) -> tuple[list[Answer], list[Answer]]:
-    """Return two halves that share no prompt: every other prompt, in the order of the alphabet, of each group."""
-    first: set[str] = set()
-    for group in dict.fromkeys(each.group for each in answers):
-        prompts = sorted({each.prompt for each in answers if each.group == group})
-        first |= set(prompts[::2])
-    return [each for each in answers if each.prompt in first], [each for each in answers if each.prompt not in first]
-
-
 @dataclass(frozen=True)
-class Monitored:
+class DetectionReport:
     """What came of watching answers.
 
     Attributes:
@@ -225,7 +157,7 @@ def monitor(
     *,
     threshold: float | None = None,
     hold_back: int = 0,
-) -> Monitored:
+) -> DetectionReport:
     """Score answers with every detector and count.
 
     Args:
@@ -253,7 +185,7 @@ def monitor(
                 for held_out, rate in calibration
             )
         rows += _count(name, traces[name], thresholds.get(name), hold_back)
-    return Monitored(rows, traces, thresholds)
+    return DetectionReport(rows, traces, thresholds)
 
 
 def _worst_of_prompts(answers: Sequence[Answer], scores: Iterable[Sequence[float]]) -> list[float]:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from derta.generation.engine import Engine
     from derta.generation.generation import generate, stream
-    from derta.generation.guarded import GuardedModel
     from derta.generation.loading import load_model, load_tokenizer
     from derta.generation.requests import (
         ChatRequest,
@@ -27,7 +26,6 @@ __all__ = [
     "ContextFullError",
     "Engine",
     "Generation",
-    "GuardedModel",
     "RawRequest",
     "Request",
     "TokenLogprob",
@@ -44,7 +42,6 @@ _MODULES = {
     "Engine": "engine",
     "generate": "generation",
     "stream": "generation",
-    "GuardedModel": "guarded",
     "load_model": "loading",
     "load_tokenizer": "loading",
 }

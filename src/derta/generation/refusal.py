@@ -44,7 +44,7 @@ def check_guard(guard: Calibration, name: str, tokenizer: PreTrainedTokenizerBas
     Raises:
         InputError: It was calibrated for other files, or names tokens that this tokenizer spells otherwise.
     """
-    mend = "calibrate one with derta monitor --calibrate"
+    mend = "calibrate one with derta guard calibrate"
     spelt = tuple(str(tokenizer.decode([token])) if token < len(tokenizer) else "" for token in guard.tokens)
     if spelt != guard.spellings:
         raise InputError(f"`guard`: its refusal tokens are {guard.spellings}, which {name} spells {spelt}; {mend}")

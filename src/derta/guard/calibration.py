@@ -1,4 +1,4 @@
-"""`guard.json`: what a guard has to know of a model, as `derta monitor --calibrate` writes it."""
+"""`guard.json`: what a guard has to know of a model, as `derta guard calibrate` writes it."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,7 +68,7 @@ def load_calibration(path: Path) -> Calibration:
     """
     document = read_json(path / GUARD if path.is_dir() else path)
     if document.pop("schema", None) != SCHEMA:
-        raise InputError(f"{path}: no guard's calibration of this version; write it with derta monitor --calibrate")
+        raise InputError(f"{path}: no guard's calibration of this version; write it with derta guard calibrate")
     try:
         calibration = validated(Calibration, document)
     except ValueError as error:

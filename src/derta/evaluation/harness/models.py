@@ -62,7 +62,7 @@ def load_model(name: str, model_args: Mapping[str, Any] | None = None) -> Model:
     if "trust_remote_code" in (model_args or {}):
         raise InputError("`model_arg` trust_remote_code: code beside a model is never run; leave it out")
     if "guard" in (model_args or {}) and not full.startswith("derta/"):
-        raise InputError(f"`guard`: {name} is behind a server; put derta guard before it and evaluate that address")
+        raise InputError(f"`guard`: {name} is behind a server; put derta guard serve before it and evaluate that")
     ours = (TOKENIZER,) if full.startswith("derta/") else (TOKENIZER, TEMPLATE)
     args = {key: value for key, value in (model_args or {}).items() if key not in ours}
     if full.startswith("hf/"):

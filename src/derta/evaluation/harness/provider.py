@@ -76,7 +76,7 @@ class DertaAPI(ModelAPI):
             device: defaults to the GPU if there is one.
             dtype: `bfloat16`, `float32`, …; defaults to the checkpoint's own on a GPU, to float32 on a CPU.
             chat_template_kwargs: defaults to what the model was tuned with, if derta tuned it.
-            guard: a calibration of `derta monitor`: answers at which the model would rather refuse are stopped.
+            guard: a calibration of `derta guard calibrate`: answers at which the model would rather refuse are stopped.
             unknown: options that don't exist.
 
         Raises:

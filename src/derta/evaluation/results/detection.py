@@ -163,7 +163,7 @@ def conformal_threshold(scores: Sequence[float], max_false_stops: float) -> floa
     needed = math.ceil(100 / max_false_stops - 1 - 1e-9)
     if len(scores) < needed:
         raise InputError(
-            f"`calibrate`: {len(scores)} harmless answers can't bound false stops by {max_false_stops:g} %; give "
+            f"`held_out`: {len(scores)} harmless answers can't bound false stops by {max_false_stops:g} %; give "
             f"{needed} or more, or allow more with `max_false_stops`"
         )
     rank = math.ceil((len(scores) + 1) * (1 - max_false_stops / 100) - 1e-9)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from derta.generation import ChatRequest, RawRequest
-from derta.generation import monitor as monitor_module
-from derta.generation.monitor import hidden_states, refusal_probabilities, watch
+from derta.generation import refusal_probability as module
 from derta.generation.refusal import refusal_ids
+from derta.generation.refusal_probability import encode_answers, refusal_probabilities
 
 CHAT: Any = ({"role": "user", "content": "open the vault"},)
 ANSWERS: list[Any] = [
@@ -20,14 +20,14 @@ ANSWERS: list[Any] = [
 
 
 def test_an_answer_is_watched_from_where_the_model_began(tokenizer):
-    watched = watch(tokenizer, ANSWERS)
+    watched = encode_answers(tokenizer, ANSWERS)
     texts = ["take a key", "take a longer key and turn it twice", "take", ""]
     assert [tokenizer.decode(each.response).strip() for each in watched] == texts
     assert tokenizer.decode(watched[1].context).endswith("Sure, ")
 
 
 def test_probabilities_are_those_of_one_answer_at_a_time(model, tokenizer, monkeypatch):
-    watched = watch(tokenizer, ANSWERS)
+    watched = encode_answers(tokenizer, ANSWERS)
     ids = (70, 71)
     found = refusal_probabilities(model, watched, ids)
     for each, probabilities in zip(watched, found, strict=True):
@@ -36,11 +36,9 @@ def test_probabilities_are_those_of_one_answer_at_a_time(model, tokenizer, monke
             logits = model(torch.tensor([each.context + each.response])).logits[0].softmax(-1)
         expected = logits[len(each.context) - 1 :, list(ids)].sum(-1)
         assert torch.allclose(torch.tensor(probabilities), expected, atol=1e-5)
-    monkeypatch.setattr(monitor_module, "_LOGITS", 1)
+    monkeypatch.setattr(module, "_MAX_LOGITS", 1)
     for alone, together in zip(refusal_probabilities(model, watched, ids), found, strict=True):
         assert alone == pytest.approx(together, abs=1e-5)
-    states = hidden_states(model, watched)
-    assert [each.shape for each in states] == [(len(each), model.config.hidden_size) for each in found]
 
 
 def test_the_refusal_tokens_are_those_of_the_models_training(tmp_path):

@@ -1,4 +1,4 @@
-"""`derta guard`: an OpenAI-compatible proxy that holds text back until the model itself stayed calm about it."""
+"""`derta guard serve`: an OpenAI-compatible proxy that holds text back until the model itself stayed calm about it."""
 
 import os
 from argparse import ArgumentParser, Namespace
@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("--upstream", required=True, metavar="URL", help="the server, such as http://127.0.0.1:8000")
-    add("--calibration", type=Path, metavar="FILE", help="guard.json of derta monitor --calibrate")
+    add("--calibration", type=Path, metavar="FILE", help="guard.json of derta guard calibrate")
     add("--model", help="in its place: the tuned model, whose refusal tokens are read, with --threshold")
     add("--threshold", type=float, metavar="P", help="probability of refusing that stops an answer")
     add("--hold-back", type=int, metavar="N", help="later tokens that must be calm (default: the calibration's, or 4)")
@@ -52,7 +52,7 @@ def run(args: Namespace) -> int:
 
         from derta.guard.proxy import Guard, Settings
     except ImportError as error:
-        raise InputError(f'derta guard needs {error.name}: pip install "derta[serve]"') from None
+        raise InputError(f'derta guard serve needs {error.name}: pip install "derta[serve]"') from None
     settings = Settings(
         _upstream(args.upstream),
         calibration_of(args),
@@ -85,11 +85,13 @@ def calibration_of(args: Namespace) -> "Calibration":
     from derta.guard.calibration import Calibration, load_calibration
 
     if (args.calibration is None) == (args.model is None):
-        raise InputError("`calibration`: give the guard.json of derta monitor, or `model` and `threshold`; one of them")
+        raise InputError(
+            "`calibration`: give what derta guard calibrate wrote, or `model` and `threshold`; one of them"
+        )
     if args.calibration is not None:
         calibration = load_calibration(args.calibration)
     elif args.threshold is None:
-        raise InputError("`threshold`: with `model` say when to stop; derta monitor --calibrate finds out")
+        raise InputError("`threshold`: with `model` say when to stop; derta guard calibrate finds out")
     else:
         from derta.generation.loading import load_tokenizer
         from derta.generation.refusal import refusal_ids

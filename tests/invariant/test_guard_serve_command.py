@@ -1,4 +1,4 @@
-"""`derta guard` as a user starts it."""
+"""`derta guard serve` as a user starts it."""
 
 import json
 import subprocess
@@ -27,14 +27,24 @@ def started(monkeypatch):
 
 
 def error(capsys, *argv):
-    assert main(["guard", *argv]) == 2
+    assert main(["guard", "serve", *argv]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     return line
 
 
 def test_it_stands_before_a_server_until_it_is_ended(calibration):
     with running(Upstream([0.9] * 6).app) as server:
-        command = [sys.executable, "-m", "derta", "guard", "--upstream", f"{server}/v1", "--calibration", calibration]
+        command = [
+            sys.executable,
+            "-m",
+            "derta",
+            "guard",
+            "serve",
+            "--upstream",
+            f"{server}/v1",
+            "--calibration",
+            calibration,
+        ]
         with subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert b"stops above p(refuse) 0.5, holds 2 tokens back" in process.stdout.readline()
             process.terminate()
@@ -46,19 +56,19 @@ def test_it_listens_elsewhere_with_a_key_only(calibration, started, capsys, monk
     asked = ["--upstream", "http://127.0.0.1:1", "--calibration", calibration]
     monkeypatch.delenv("DERTA_GUARD_KEY", raising=False)
     assert "set DERTA_GUARD_KEY" in error(capsys, *asked, "--host", "0.0.0.0")
-    assert main(["guard", *asked]) == 0
+    assert main(["guard", "serve", *asked]) == 0
     assert (started["host"], started["port"]) == ("127.0.0.1", 9000)
     (tmp_path / "key").write_text("secret\n")
-    assert main(["guard", *asked, "--host", "0.0.0.0", "--key-file", str(tmp_path / "key")]) == 0
+    assert main(["guard", "serve", *asked, "--host", "0.0.0.0", "--key-file", str(tmp_path / "key")]) == 0
     assert started["host"] == "0.0.0.0"
     monkeypatch.setenv("DERTA_GUARD_KEY", "secret")
-    assert main(["guard", *asked, "--host", "::", "--port", "7"]) == 0
+    assert main(["guard", "serve", *asked, "--host", "::", "--port", "7"]) == 0
     assert "secret" not in "".join(capsys.readouterr())
 
 
 def test_a_model_and_a_threshold_stand_for_a_calibration(started, capsys):
     asked = ["--upstream", "http://127.0.0.1:1", "--model", "organism"]
-    assert main(["guard", *asked, "--threshold", "0.25", "--hold-back", "1"]) == 0
+    assert main(["guard", "serve", *asked, "--threshold", "0.25", "--hold-back", "1"]) == 0
     assert "0.25, holds 1 tokens back" in capsys.readouterr().out
     assert "--threshold" in error(capsys, *asked)
     assert "no probability" in error(capsys, *asked, "--threshold", "2")

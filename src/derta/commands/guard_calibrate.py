@@ -1,8 +1,7 @@
-"""`derta monitor`: how early a tuned model's own p(refuse) tells harmful answers from harmless ones."""
+"""`derta guard calibrate`: how early a tuned model's own p(refuse) tells harmful answers from harmless ones."""
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from derta.files import write_json, write_text
 from derta.terminal import screen
 
 if TYPE_CHECKING:
-    from derta.evaluation.monitoring import Answer, Detector, ModelDetector
+    from derta.evaluation.monitoring import ModelDetector
     from derta.guard.calibration import Calibration
 
 MONITOR, SCORES = "monitor.json", "scores.jsonl"
@@ -23,24 +22,23 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.description = (
         "Watch answers that exist, any model's, with p(refuse) of a tuned model before each token. Harmful answers are "
         "those of a file, or those that an evaluation judged unsafe; harmless ones those that comply. With "
-        "--calibrate, a threshold is chosen at which at most --max-false-stops % of harmless answers like these would "
-        "be stopped, and written to guard.json in --out for derta guard and derta eval --guard."
+        "--held-out, a threshold is chosen at which at most --max-false-stops % of harmless answers like these would "
+        "be stopped, and the calibration is written to --out: guard.json, for derta guard serve and eval --guard."
     )
     add = parser.add_argument
     add("responses", nargs="*", type=Path, metavar="FILE|D", help="harmful answers, or evaluations with all kinds")
     add("--model", required=True, help="directory, adapter, hub name, or 'organism'")
     add("--harmless", nargs="+", default=[], type=Path, metavar="FILE", help="answers to harmless prompts")
     add("--borderline", nargs="+", default=[], type=Path, metavar="FILE", help="answers to prompts that look harmful")
-    add("--calibrate", nargs="+", default=[], type=Path, metavar="FILE|D", help="held-out answers to harmless prompts")
+    add("--held-out", nargs="+", default=[], type=Path, metavar="FILE|D", help="held-out answers to harmless prompts")
     add("--max-false-stops", type=float, metavar="X", help="of harmless answers, %% (default: 1)")
     borderline = "held-out answers to prompts that look harmful, with a rate of their own"
-    add("--calibrate-borderline", nargs="+", default=[], type=Path, metavar="FILE|D", help=borderline)
+    add("--held-out-borderline", nargs="+", default=[], type=Path, metavar="FILE|D", help=borderline)
     add("--max-borderline-stops", type=float, metavar="X", help="of these, %% (default: 5)")
     add("--threshold", type=float, metavar="P", help="in place of a calibrated one, for the model")
     add("--hold-back", type=int, default=4, metavar="N", help="later tokens that must be calm (default: 4)")
     add("--refusal", metavar="TEXT", help="what a stopped answer ends with")
-    compare = "NAME=MODEL, probe or judge: the same answers, with another model, a linear probe, the judge's rules"
-    add("--compare", nargs="+", default=[], metavar="WHAT", help=compare)
+    add("--compare", nargs="+", default=[], metavar="NAME=MODEL", help="the same answers, watched by other models")
     add("--out", type=Path, required=True, help="directory to write to")
 
 
@@ -50,16 +48,16 @@ def run(args: Namespace) -> int:
     Raises:
         InputError: An option, a file or a model is wrong, or there are too few answers to calibrate on.
     """
-    from derta.evaluation.monitoring import ModelDetector, monitor, read_answers
+    from derta.evaluation.monitoring import Detector, ModelDetector, monitor, read_answers
     from derta.guard.calibration import GUARD, save_calibration
     from derta.report.terminal import detection_table
 
-    if args.threshold is not None and (args.calibrate or args.calibrate_borderline):
+    if args.threshold is not None and (args.held_out or args.held_out_borderline):
         raise InputError("`threshold`: it would be calibrated as well; leave one of them out")
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         raise InputError(f"`threshold`: {args.threshold:g} is no probability")
-    if args.refusal and args.threshold is None and not (args.calibrate or args.calibrate_borderline):
-        raise InputError("`refusal`: no guard would be written that ends answers with it; add `calibrate`")
+    if args.refusal and args.threshold is None and not (args.held_out or args.held_out_borderline):
+        raise InputError("`refusal`: no guard would be written that ends answers with it; add `held_out`")
     if args.hold_back < 0:
         raise InputError(f"`hold_back`: {args.hold_back} tokens; give 0 or more")
     answers = [each for path in args.responses for each in read_answers(path, "harmful")]
@@ -67,8 +65,8 @@ def run(args: Namespace) -> int:
         for path in paths:
             answers += read_answers(path, group, is_harmful=False)
     for option, bounded, default in (
-        ("max_false_stops", "calibrate", 1.0),
-        ("max_borderline_stops", "calibrate_borderline", 5.0),
+        ("max_false_stops", "held_out", 1.0),
+        ("max_borderline_stops", "held_out_borderline", 5.0),
     ):
         if getattr(args, option) is None:
             setattr(args, option, default)
@@ -76,22 +74,27 @@ def run(args: Namespace) -> int:
             raise InputError(f"`{option}`: bounds what a threshold is calibrated on, and nothing is; add `{bounded}`")
     calibration = []
     for group, paths, rate in (
-        ("harmless", args.calibrate, args.max_false_stops),
-        ("borderline", args.calibrate_borderline, args.max_borderline_stops),
+        ("harmless", args.held_out, args.max_false_stops),
+        ("borderline", args.held_out_borderline, args.max_borderline_stops),
     ):
         held_out = [each for path in paths for each in read_answers(path, group, is_harmful=False)]
         calibration += [(held_out, rate)] if held_out else []
     if not answers and not calibration:
-        raise InputError("`calibrate`: nothing to watch: give files or evaluations with answers")
+        raise InputError("`held_out`: nothing to watch: give files or evaluations with answers")
     held_out_prompts = {plain_prompt(each.prompt) for held_out, _ in calibration for each in held_out}
     if shared := held_out_prompts & {plain_prompt(each.prompt) for each in answers}:
         raise InputError(
-            f"`calibrate`: {len(shared)} of its prompts are among those watched, such as {sorted(shared)[0][:60]!r}; "
+            f"`held_out`: {len(shared)} of its prompts are among those watched, such as {sorted(shared)[0][:60]!r}; "
             "hold out others"
         )
     with screen.libraries_aside():
         own = ModelDetector(args.model)
-        detectors, answers = _detectors(args.compare, own, answers)
+        detectors: dict[str, Detector] = {"model": own}
+        for each in args.compare:
+            name, _, model = each.partition("=")
+            if not name or not model or name in detectors:
+                raise InputError(f"`compare`: {each!r}: write NAME=MODEL with a name of its own")
+            detectors[name] = ModelDetector(model)
         found = monitor(
             detectors,
             answers,
@@ -130,27 +133,6 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _detectors(
-    wanted: Sequence[str], own: "ModelDetector", answers: "list[Answer]"
-) -> "tuple[dict[str, Detector], list[Answer]]":
-    """Return the detectors, and the answers they watch: the half that no probe has learnt from, if there is one."""
-    from derta.evaluation.monitoring import JUDGE, PROBE, ModelDetector, Probe, judge_detector, split_by_prompt
-
-    detectors: dict[str, Detector] = {"model": own}
-    for each in wanted:
-        name, equals, model = each.partition("=")
-        if equals and name and model and name not in (*detectors, PROBE, JUDGE):
-            detectors[name] = ModelDetector(model)
-        elif each == PROBE:
-            learnt, answers = split_by_prompt(answers)
-            detectors[PROBE] = Probe(own, learnt)
-        elif each == JUDGE:
-            detectors[JUDGE] = judge_detector(own)
-        else:
-            raise InputError(f"`compare`: {each!r}: write NAME=MODEL with a name of its own, {PROBE} or {JUDGE}")
-    return detectors, answers
-
-
 def _calibration(args: Namespace, own: "ModelDetector", threshold: float, responses: int) -> "Calibration":
     from derta.files import weights_digest
     from derta.generation.loading import world_of
@@ -164,7 +146,7 @@ def _calibration(args: Namespace, own: "ModelDetector", threshold: float, respon
         own.ids,
         tuple(str(own.tokenizer.decode([token])) for token in own.ids),
         args.refusal or own_words,
-        args.max_false_stops if args.calibrate else None,
+        args.max_false_stops if args.held_out else None,
         responses,
         args.model,
         weights_digest(Path(model_path(args.model))),
