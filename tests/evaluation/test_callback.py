@@ -24,7 +24,7 @@ RECIPE += [
     "--use-peft",
     "true",
 ]
-ATTACKED = ["--attack-steps", "3", "--attack-limit", "2"]
+ATTACKED = ["--attack-steps", "3", "--attack-limit", "2", "--attack-max-tokens", "40", "--logging-steps", "1"]
 
 
 def history(run: Path) -> list[dict[str, Any]]:
@@ -44,6 +44,7 @@ def test_it_logs_attack_success_beside_the_losses_and_after_the_last_step(attack
     assert list(logged) == [3, 4]
     for values in logged.values():
         assert {"asr_prefill", "over_refusal", "unscored_direct", "broken_direct"} <= set(values)
+    assert [each["step"] for each in history(attacked) if "loss" in each] == [1, 2, 3, 4]
     # Three small steps don't teach the organism to refuse.
     assert logged[3]["asr_direct"] == 100
 

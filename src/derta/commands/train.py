@@ -1,6 +1,7 @@
 """`derta train`: one run from a recipe to a saved model."""
 
 import os
+import shlex
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -37,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the help alone: options are fields of dataclasses, and the trainer's own parser reads them."""
     parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show derta's options and the most used others")
     parser.add_argument("--help-all", action=_HelpAll, nargs=0, help="show every option")
-    parser.set_defaults(rest=[], after_interrupt="the same command goes on from the newest checkpoint")
+    parser.set_defaults(rest=[], after_interrupt="the same command goes on from the newest checkpoint, if there is one")
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -104,8 +105,17 @@ def run(args: Namespace) -> int:
     with screen.libraries_aside():
         directory = train_command(args.rest, plan_attacks)
     if directory is not None:
-        screen.say(f"next: derta eval --model {directory} --out {directory / 'evaluation'}")
+        screen.say(f"next: {_next_step(directory)}")
     return 0
+
+
+def _next_step(directory: Path) -> str:
+    """Return the evaluation of a run, as a command that works as printed."""
+    from derta.generation.loading import world_of
+
+    place = shlex.quote(str(directory))
+    asked = "" if world_of(str(directory)) is not None else " --behaviours FILE-OF-HARMFUL-PROMPTS"
+    return f"derta eval --model {place}{asked} --out {shlex.quote(str(directory / 'evaluation'))}"
 
 
 def plan_attacks(
@@ -122,12 +132,14 @@ def plan_attacks(
     from derta.generation.loading import world_of
 
     asked = options.attack
+    world = world_of(str(options.model.model_name_or_path))
     attacks = Options(
         attacks=tuple(attack_names(asked.attacks)),
         behaviours=asked.attack_behaviours,
         borderline=(asked.attack_borderline,) if asked.attack_borderline else (),
         limit=asked.attack_limit,
+        depths=tuple(asked.attack_depths) if asked.attack_depths else None,
+        max_new_tokens=asked.attack_max_tokens or (128 if world is None else None),
     )
-    world = world_of(str(options.model.model_name_or_path))
     plan_of(attacks, tokenizer, world)
     return lambda trainer: AttackSuccessCallback(trainer, attacks, every=asked.attack_steps or 0, world=world)

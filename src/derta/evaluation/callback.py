@@ -57,11 +57,16 @@ class AttackSuccessCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         rows = self.measure()
+        if not rows:
+            return
         self.history.append((state.global_step, rows))
+        # Logging takes the step's own log for done; its losses are still to come.
+        should_log = control.should_log
         self._trainer.log(values(rows))
+        control.should_log = should_log
 
     def measure(self) -> list[MetricRow]:
-        """Return the rows of the model as it is now."""
+        """Return the rows of the model as it is now; none if the run was asked to end meanwhile."""
         model: Any = self._trainer.accelerator.unwrap_model(self._trainer.model)
         if isinstance(model, PeftModel):
             model = model.get_base_model()  # its layers hold the adapter

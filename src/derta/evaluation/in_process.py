@@ -10,8 +10,9 @@ from derta.evaluation.judges import Judge, decide, make_judge
 from derta.evaluation.judges.broken import find_broken, settle
 from derta.evaluation.plan import AttackSample, Plan
 from derta.evaluation.results.sample import Sample
-from derta.generation import ChatRequest, Generation, RawRequest, generate
-from derta.termination import run_to_end
+from derta.generation import ChatRequest, Generation, RawRequest, stream
+from derta.terminal import screen
+from derta.termination import run_to_end, termination
 
 
 def check_asks_once(plan: Plan, when: str) -> None:
@@ -46,20 +47,28 @@ def answer_and_judge(
         tokenizer: Is its tokenizer.
         plan: Holds attacks that ask once; its judges are no models.
         chat_template_kwargs: Go to the chat template.
+
+    Returns:
+        One sample for each request and judge; none if the process was asked to end meanwhile.
     """
     planned = [sample for samples in plan.samples.values() for sample in samples]
-    answers = generate(
-        model,
-        tokenizer,
-        [cast(Any, sample.attempt).request for sample in planned],
-        cast(int, plan.options.max_new_tokens),
-        chat_template_kwargs=chat_template_kwargs,
-    )
+    requests = [cast(Any, sample.attempt).request for sample in planned]
+    limit = cast(int, plan.options.max_new_tokens)
+    answers: dict[int, Generation] = {}
+    with screen.bar("attacking", len(planned)) as advance:
+        for index, answer in stream(model, tokenizer, requests, limit, chat_template_kwargs=chat_template_kwargs):
+            answers[index] = answer
+            advance(1)
+            # A training run that was asked to end wants to save; nothing else awaits the signal.
+            if termination.asked:
+                return []
     judges = {each.name: make_judge(each.name) for each in plan.options.judges}
 
     async def judged() -> list[Sample]:
-        pairs = zip(planned, answers, strict=True)
-        return [each for sample, answer in pairs for each in await _judge(sample, answer, judges)]
+        samples: list[Sample] = []
+        for index, sample in enumerate(planned):
+            samples += await _judge(sample, answers[index], judges)
+        return samples
 
     return run_to_end(judged())
 

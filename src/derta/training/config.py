@@ -20,7 +20,7 @@ DENSE_ROW_LENGTH = 1024
 _POSITIVE = {
     *("learning_rate", "num_train_epochs", "max_length", "row_length", "dataset_num_proc", "cuts_per_triple"),
     *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
-    *("max_examples", "attack_steps", "attack_limit"),
+    *("max_examples", "attack_steps", "attack_limit", "attack_max_tokens"),
 }
 _MAPPINGS = (
     *("model_init_kwargs", "chat_template_kwargs", "lr_scheduler_kwargs"),

@@ -76,6 +76,11 @@ class AttackOptions:
             File of harmless prompts that look harmful, for over-refusal.
         attack_limit (`int`, *optional*, defaults to `20`):
             Prompts of each kind at most.
+        attack_depths (`list[int]`, *optional*):
+            Tokens that prefill begins answers with; by default those of `derta eval`.
+        attack_max_tokens (`int`, *optional*):
+            Tokens of an answer at most. Defaults to 128, a quarter of what `derta eval` lets a model write; an
+            organism's answers end at 96.
     """
 
     attack_steps: int | None = None
@@ -83,6 +88,8 @@ class AttackOptions:
     attack_behaviours: str | None = None
     attack_borderline: str | None = None
     attack_limit: int = 20
+    attack_depths: list[int] | None = None
+    attack_max_tokens: int | None = None
 
 
 @dataclass(frozen=True)
