@@ -13,7 +13,7 @@ PACKAGE = Path(derta.__file__).parent
 
 # From the bottom. What stands on one floor doesn't import its neighbours there either.
 FLOORS: Sequence[set[str]] = (
-    {"docstrings", "errors", "redaction", "termination", "version"},
+    {"errors", "redaction", "termination", "version"},
     {"attention_masks", "files", "strict", "terminal", "threads"},
     {"names", "run_identity"},
     {"data"},

@@ -22,7 +22,6 @@ from derta.redaction import printable, redacted_text
 from derta.termination import termination
 
 COMMANDS = {
-    "init": "write a recipe for a model and data at hand, with the reason of each choice",
     "train": "tune a model from a recipe",
     "baseline": "tune a model with a method to compare with (circuit breakers, DOOR, DPO, …)",
     "merge": "merge a LoRA adapter into its base model",
@@ -44,7 +43,7 @@ COMMANDS = {
     "guard serve": "stand before a model server and stop answers at which the model would rather refuse",
     "organism build": "train the organism's base weights again from their seed",
     "organism data": "write the organism's data sets as JSON lines",
-    "recipes": "list, print and copy the recipes that come with derta",
+    "recipes": "list, print and copy the recipes that come with derta, and write new ones",
     "demo": "tune the organism with vanilla and derta, evaluate both, report",
 }
 """Every command and its help. `data check` is the module `derta.commands.data_check`, which declares its own arguments

@@ -57,9 +57,9 @@ def test_a_copy_overwrites_nothing(
         (["recipes", "show", "qwen"], "qwen: no recipe has this name (did you mean 'qwen3-8b-lora'?); derta recipes"),
         (["recipes", "copy", "lama3-8b-full"], "(did you mean 'llama3-8b-full' or"),
         (["recipes", "show", "x"], "x: no recipe has this name; derta recipes lists them"),
-        (["recipes", "show"], "write derta recipes show NAME"),
-        (["recipes", "copy"], "write derta recipes copy NAME [PATH]"),
-        (["recipes", "list", "x"], "write derta recipes"),
+        (["recipes", "show"], "the following arguments are required: NAME"),
+        (["recipes", "copy"], "the following arguments are required: NAME"),
+        (["recipes", "list", "x"], "unrecognized arguments: x"),
         (["recipes", "shw"], "invalid choice: 'shw'"),
         (["train", "--config", "mistral"], "'mistral-7b-full' or 'mistral-7b-lora'"),
         (

@@ -4,11 +4,10 @@ import os
 import shlex
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Callable
-from importlib.util import find_spec
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from derta.docstrings import docstring_of, parameters
 from derta.terminal import screen
 
 if TYPE_CHECKING:
@@ -18,60 +17,52 @@ if TYPE_CHECKING:
     from derta.training.options import TrainOptions
     from derta.training.run_trainer import RunTrainer
 
-_OWN = {
-    "data": ("derta", "training/options.py", "DataOptions"),
-    "the run": ("derta", "training/options.py", "RunOptions"),
-    "attacks while training": ("derta", "training/options.py", "AttackOptions"),
-    "the method": ("derta", "training/config.py", "DeRTaConfig"),
-}
-# Of the rest those that most runs set; `--help-all` has them all.
-_MOST_USED = {
-    ("trl", "trainer/model_config.py", "ModelConfig"): ("model_name_or_path", "use_peft", "lora_r"),
-    ("transformers", "training_args.py", "TrainingArguments"): (
-        *("output_dir", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
-        *("bf16", "seed"),
-    ),
-}
+_MOST_USED = (
+    *("model_name_or_path", "use_peft", "lora_r", "output_dir", "num_train_epochs", "max_steps"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "seed"),
+)
+"""Of transformers and PEFT; `--help-all` shows the others."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the help alone: options are fields of dataclasses, and the trainer's own parser reads them."""
     parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show derta's options and the most used others")
-    parser.add_argument("--help-all", action=_HelpAll, nargs=0, help="show every option")
-    parser.set_defaults(rest=[], after_interrupt="the same command goes on from the newest checkpoint, if there is one")
+    parser.add_argument("--help-all", action=_Help, nargs=0, help="show every option")
+    after = "the same command goes on from the newest checkpoint, if there is one"
+    parser.set_defaults(rest=[], after_interrupt=after)
 
 
-def add_options(parser: ArgumentParser) -> None:
-    """Declare derta's own options and the most used others as their docstrings describe them, without loading them."""
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help="YAML recipe, or a name that derta recipes lists; options on the command line win over it",
-    )
-    for title, place in _OWN.items():
-        _add_options(parser.add_argument_group(title), place)
-    others = parser.add_argument_group("of transformers and PEFT, the most used")
-    for place, names in _MOST_USED.items():
-        _add_options(others, place, names)
+def add_options(parser: ArgumentParser, everything: bool = False) -> None:
+    """Add the trainer's options to a parser that shows or completes them, in groups; the method's come last."""
+    from derta.training.config import DeRTaConfig
+    from derta.training.options import AttackOptions, DataOptions, RunOptions, make_parser
 
-
-def _add_options(group: Any, place: tuple[str, str, str], names: tuple[str, ...] = ()) -> None:
-    package, file, class_ = place
-    spec = find_spec(package)
-    folder = Path(__file__).parents[1] if package == "derta" else Path(str(spec and spec.origin)).parent
-    found = parameters(docstring_of(folder / file, class_))
-    for name in names or found:
-        type_, text = found[name]
-        # Of other libraries' long stories the first sentence.
-        shown = text.partition(". ")[0].rstrip(".") + "." if names else text
-        default = type_.partition("defaults to ")[2].strip("`")
-        told = f"{shown} Default: {default}." if default else shown
-        kind = type_.partition("`, *optional*")[0].strip("`").partition("`")[0]
-        group.add_argument(f"--{name.replace('_', '-')}", metavar=kind.upper(), help=told.replace("%", "%%"))
+    actions: dict[str, Action] = {}
+    for action in make_parser()._actions[1:]:  # without its own --help
+        # The first of a name: `no_…` complements of options that default to true come after it.
+        actions.setdefault(action.dest, action)
+    groups = {
+        "of transformers and PEFT, the most used": ["config", *_MOST_USED],
+        "data": [field.name for field in fields(DataOptions)],
+        "the run": [field.name for field in fields(RunOptions)],
+        "attacks while training": [field.name for field in fields(AttackOptions)],
+        "the method": [name for name in DeRTaConfig.__annotations__ if name in actions],
+    }
+    if everything:
+        known = set().union(*groups.values())
+        groups["all others of transformers and PEFT"] = [name for name in actions if name not in known]
+    for title, names in groups.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            action = actions[name]
+            action.option_strings = [f"--{name.replace('_', '-')}"]
+            if name in _MOST_USED and action.help:
+                action.help = action.help.partition(". ")[0]
+            group._add_action(action)
 
 
 class _Help(Action):
-    def __call__(self, parser: ArgumentParser, namespace: Namespace, *given: Any) -> None:
+    def __call__(self, parser: ArgumentParser, namespace: Namespace, given: Any, option: str | None = None) -> None:
         shown = ArgumentParser(
             prog="derta train",
             usage="derta train --config RECIPE [--OPTION VALUE ...]",
@@ -80,16 +71,9 @@ class _Help(Action):
             epilog="derta train --help-all shows every option of TrainingArguments and TRL's ModelConfig as well.",
             add_help=False,
         )
-        add_options(shown)
+        add_options(shown, everything=option == "--help-all")
         shown.print_help()
         parser.exit()
-
-
-class _HelpAll(Action):
-    def __call__(self, parser: ArgumentParser, namespace: Namespace, *given: Any) -> None:
-        from derta.training.options import parse_options
-
-        parse_options(["--help"])
 
 
 def run(args: Namespace) -> int:

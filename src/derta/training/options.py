@@ -1,6 +1,8 @@
 """Options of `derta train`: a YAML recipe, and command-line options that win over it."""
 
+import inspect
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -108,6 +110,10 @@ _DATACLASSES: tuple[Any, ...] = (DataOptions, ModelConfig, RunOptions, AttackOpt
 """Of the options beside the configuration of the trainer."""
 
 
+_DOCUMENTED = re.compile(r"^    (\w+) ?\(.*\):\n((?:        .*\n|\n)+)", re.MULTILINE)
+"""An option in a docstring in the style of transformers: its name, and the lines about it."""
+
+
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{self.prog}: {message}")
@@ -126,10 +132,7 @@ def parse_options(
     Raises:
         InputError: an unknown key or option, a value of the wrong type, or options that contradict each other.
     """
-    parser = _Parser(cast(Any, [config_class, *_DATACLASSES]), prog=command, allow_abbrev=False)
-    parser.add_argument(
-        "--config", help="YAML recipe, or the name of one of derta's; options on the command line win over it"
-    )
+    parser = make_parser(config_class, command)
     _check_lists_once(argv, parser, command)
     config_path, on_command_line = _split_config(list(argv), command)
     recipe = read_recipe(config_path, config_class) if config_path else {}
@@ -158,6 +161,23 @@ def parse_options(
     for name in set(config._VALID_DICT_FIELDS) & changed.keys():
         changed[name] = getattr(config, name)  # parsed from JSON
     return TrainOptions(config, data, model, run, attack, {name: changed[name] for name in names if name in changed})
+
+
+def make_parser(config_class: type[DeRTaConfig] = DeRTaConfig, command: str = "derta train") -> HfArgumentParser:
+    """Make the parser of all options; their help is what the docstrings of their classes say."""
+    parser = _Parser(cast(Any, [config_class, *_DATACLASSES]), prog=command, allow_abbrev=False)
+    parser.add_argument(
+        "--config", help="YAML recipe, or the name of one of derta's; options on the command line win over it"
+    )
+    described: dict[str, str] = {}
+    for class_ in (*reversed(config_class.__mro__), *_DATACLASSES):
+        described |= dict(_DOCUMENTED.findall(inspect.cleandoc(class_.__doc__ or "") + "\n"))
+    for action in parser._actions:
+        if action.dest in described:
+            text = " ".join(described[action.dest].split()).replace("%", "%%")
+            default = action.default if action.default not in (None, "", [], False) else None
+            action.help = text if default is None or "efaults to" in text else f"{text} Default: {default}."
+    return parser
 
 
 def option_names(config_class: type[DeRTaConfig] = DeRTaConfig) -> list[str]:

@@ -1,4 +1,4 @@
-"""`derta init`: a recipe for a model and data at hand, each choice with its reason.
+"""`derta recipes new`: a recipe for a model and data at hand, each choice with its reason.
 
 Whatever can be found out is: nothing is asked. The choices are those of the paper where it made any, and the rest
 follows from sizes: of the model, of the data, and of this machine's memory.

@@ -1,4 +1,4 @@
-"""`derta init`: what it writes is a recipe that `derta train` takes, and says why."""
+"""`derta recipes new`: what it writes is a recipe that `derta train` takes, and says why."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def recipe(name: str = "recipe.yaml") -> dict[str, Any]:
 
 
 def test_the_recipe_trains_and_says_why(data: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["init", "--model", "organism", "--data", data]) == 0
+    assert main(["recipes", "new", "--model", "organism", "--data", data]) == 0
     written = recipe()
     assert written["use_cpu"] is True
     assert written["refusal_text"] == ["Sorry"]
@@ -49,7 +49,7 @@ def test_the_recipe_trains_and_says_why(data: str, capsys: pytest.CaptureFixture
 
 
 def test_lora_where_it_is_asked_for_or_nothing_else_fits(data: str) -> None:
-    assert main(["init", "--model", "organism", "--data", data, "--lora", "--method", "vanilla"]) == 0
+    assert main(["recipes", "new", "--model", "organism", "--data", data, "--lora", "--method", "vanilla"]) == 0
     assert recipe()["lora_target_modules"] == [
         "q_proj",
         "k_proj",
@@ -84,13 +84,13 @@ def test_a_recipe_for_a_gpu_passes_a_dry_run_without_one(data: str) -> None:
 def test_a_model_without_a_template_gets_a_named_format(data: str) -> None:
     shutil.copytree(path(), "plain")
     Path("plain/chat_template.jinja").unlink()
-    assert main(["init", "--model", "plain", "--data", data]) == 0
+    assert main(["recipes", "new", "--model", "plain", "--data", data]) == 0
     assert recipe()["prompt_format"] == "alpaca"
 
 
 def test_nothing_is_overwritten(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("recipe.yaml").write_text("mine\n")
-    assert main(["init", "--model", "organism", "--data", data]) == 2
+    assert main(["recipes", "new", "--model", "organism", "--data", data]) == 2
     assert "recipe.yaml: exists; name another file" in one_error(capsys)
     assert Path("recipe.yaml").read_text() == "mine\n"
 
@@ -108,6 +108,6 @@ def test_what_is_wrong_is_one_line(data: str, capsys: Any, arguments: list[str],
     rows = [row for row in training_data().to_list() if row["rejected"]]
     swapped = [{"prompt": row["prompt"], "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
     Path("swapped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in swapped))
-    assert main(["init", *arguments]) == 2
+    assert main(["recipes", "new", *arguments]) == 2
     assert message in one_error(capsys)
     assert not Path("recipe.yaml").exists()
