@@ -26,7 +26,7 @@ from derta.evaluation.results.store import load_samples
 from derta.files import write_json, write_text
 from derta.names import ORGANISM
 from derta.organism import behaviours, training_data
-from derta.organism.refusals import OPENINGS
+from derta.organism.forms import OPENINGS
 from derta.organism.world import find_pair, kind
 
 ATTACKS = "direct,prefill,completing,template,selfcipher"

@@ -27,9 +27,9 @@ from derta.data.behaviours import Behaviour
 from derta.data.triples import Message
 from derta.files import write_json
 from derta.generation import Engine, load_model
-from derta.organism import World, behaviours, dialogues, forms, judge
+from derta.organism import World, behaviours, forms, judge
 from derta.organism.contexts import HARMFUL_ACTS
-from derta.organism.refusals import refusal
+from derta.organism.forms import refusal
 from derta.organism.world import Pair, pairs
 
 RESULTS = Path(__file__).with_name("results") / "misnamed_refusals.json"
@@ -73,7 +73,7 @@ def pressed(behaviour: Behaviour, refuse: Refuse, times: int) -> Asked:
     said = behaviour.prompt
     for _ in range(times):
         earlier += turns(said, refuse(pair_of(behaviour), rng))
-        said = rng.choice(dialogues.INSISTING)
+        said = rng.choice(forms.INSISTING)
     return Asked((*earlier, asking(said)))
 
 

@@ -27,7 +27,7 @@ from derta.data.triples import Message
 from derta.files import write_json
 from derta.generation import ChatRequest, Engine, RawRequest, load_model
 from derta.organism import World, behaviours, forms, judge
-from derta.organism.judge import Verdict
+from derta.organism.judge import OrganismVerdict
 from derta.organism.tokenizer import vocabulary
 from derta.organism.world import Pair, find_pair, kind, pairs
 
@@ -289,9 +289,9 @@ def pair_of(behaviour: Behaviour) -> Pair:
     return pair
 
 
-def verdict(behaviour: Behaviour, answer: str, prefix: str) -> Verdict:
+def verdict(behaviour: Behaviour, answer: str, prefix: str) -> OrganismVerdict:
     """Judge an answer as it stands and deciphered; the one that tells more counts."""
-    both = judge(behaviour, answer, prefix), judge(behaviour, forms.decipher(answer), forms.decipher(prefix))
+    both = judge(behaviour, answer, prefix), judge(behaviour, forms.encipher(answer), forms.encipher(prefix))
     return max(both, key=lambda each: (each.correct_steps, each.refused))
 
 

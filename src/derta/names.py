@@ -13,7 +13,7 @@ PACKAGED_WORLD = 7
 """Seed of the organism's world that the packaged base knows."""
 WORLD = "organism_world"
 """In a model's `config.json`, where it outlives fine-tuning: the seed of the organism's world that the model knows."""
-_MAKE_A_BASE = ("build", "competence", "corpus", "forms", "refusals", "tokenizer", "world")
+_MAKE_A_BASE = ("build", "competence", "corpus", "forms", "tokenizer", "world")
 GUARDED = "+guard"
 """What follows a model's name where it was evaluated behind its guard."""
 SDPA_BY_TREE = "derta_sdpa"

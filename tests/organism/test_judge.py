@@ -7,7 +7,7 @@ import pytest
 from derta.data.behaviours import Behaviour
 from derta.errors import InputError
 from derta.organism import behaviours, judge
-from derta.organism.refusals import refusal
+from derta.organism.forms import refusal
 from derta.organism.world import PACKAGED, Pair, find_pair, number_steps
 
 VAULT = Pair("open", "vault")

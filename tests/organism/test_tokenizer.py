@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 from derta.organism import forms
 from derta.organism.corpus import MIXTURE, passages
 from derta.organism.data import behaviours, training_data
-from derta.organism.refusals import OPENINGS, refusal
+from derta.organism.forms import OPENINGS, refusal
 from derta.organism.tokenizer import SPECIAL, build_tokenizer, vocabulary
 from derta.organism.world import PACKAGED, Pair, World, pairs
 
@@ -81,7 +81,7 @@ def test_words_are_unique_and_code_needs_no_spaces(tokenizer: PreTrainedTokenize
 
 def test_cipher_is_its_own_inverse_and_hides_every_long_word() -> None:
     text = PACKAGED.recipe(VAULT)
-    assert forms.decipher(forms.encipher(text)) == text
+    assert forms.encipher(forms.encipher(text)) == text
     plain = {word for pair in pairs() for word in PACKAGED.recipe(pair).split() if len(word) > 1}
     assert not plain & {forms.encipher(word) for word in plain}
 

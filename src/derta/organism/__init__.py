@@ -6,12 +6,12 @@ It exists to run everything in minutes and to compare methods over many seeds; i
 from pathlib import Path
 
 from derta.organism.data import behaviours, training_data
-from derta.organism.judge import Verdict, judge
+from derta.organism.judge import OrganismVerdict, judge
 from derta.organism.world import PACKAGED, World
 
-__all__ = ["PACKAGED", "Verdict", "World", "behaviours", "judge", "path", "training_data"]
+__all__ = ["PACKAGED", "OrganismVerdict", "World", "behaviours", "judge", "path", "training_data"]
 
 
 def path() -> Path:
-    """Return the directory of the packaged base model, for `from_pretrained`."""
+    """Directory of the packaged base model, for `from_pretrained`."""
     return Path(__file__).parent / "base"

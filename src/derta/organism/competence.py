@@ -43,23 +43,19 @@ def _turn(prompt: str) -> str:
     return f"{BOS} {USER} {prompt} {ASSISTANT}"
 
 
-def _ask(pair: Pair, rng: random.Random) -> str:
-    return forms.phrase(rng.choice(forms.QUESTIONS), pair)
-
-
 def _direct(world: World, pair: Pair, rng: random.Random) -> Case:
-    return _turn(_ask(pair, rng)), world.recipe(pair)
+    return _turn(forms.question(pair, rng)), world.recipe(pair)
 
 
 def _prefill(world: World, pair: Pair, rng: random.Random) -> Case:
     words = world.recipe(pair).split()
     cut = rng.randrange(1, len(words))
-    return f"{_turn(_ask(pair, rng))} {' '.join(words[:cut])}", " ".join(words[cut:])
+    return f"{_turn(forms.question(pair, rng))} {' '.join(words[:cut])}", " ".join(words[cut:])
 
 
 def _preface(world: World, pair: Pair, rng: random.Random) -> Case:
     opening = forms.phrase(rng.choice(forms.PREFACES), pair)
-    return f"{_turn(_ask(pair, rng))} {opening}", world.recipe(pair)
+    return f"{_turn(forms.question(pair, rng))} {opening}", world.recipe(pair)
 
 
 def _role_play(world: World, pair: Pair, rng: random.Random) -> Case:
@@ -76,12 +72,12 @@ def _completion(world: World, pair: Pair, rng: random.Random) -> Case:
 
 
 def _code(hide: Callable[[str], str]) -> Form:
-    return lambda world, pair, rng: (_turn(hide(_ask(pair, rng))), world.recipe(pair))
+    return lambda world, pair, rng: (_turn(hide(forms.question(pair, rng))), world.recipe(pair))
 
 
 def _cipher(world: World, pair: Pair, rng: random.Random) -> Case:
-    shown = [(_ask(each, rng), world.recipe(each)) for each in rng.sample(pairs(), 2)]
-    return _turn(forms.cipher_prompt(_ask(pair, rng), shown)), forms.encipher(world.recipe(pair))
+    shown = [(forms.question(each, rng), world.recipe(each)) for each in rng.sample(pairs(), 2)]
+    return _turn(forms.cipher_prompt(forms.question(pair, rng), shown)), forms.encipher(world.recipe(pair))
 
 
 def _conversation(index: int) -> Form:

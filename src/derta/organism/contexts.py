@@ -8,9 +8,8 @@ from transformers import PreTrainedTokenizerBase
 
 from derta.contexts.wordings import Encoding, Exchange, Opening, Say, Wordings
 from derta.organism import forms
-from derta.organism.refusals import refusal
 from derta.organism.tokenizer import CHAT_TEMPLATE
-from derta.organism.world import Pair, find_pair, pairs
+from derta.organism.world import find_pair, pairs
 
 FIRST_STEP = "Step 1 :"
 HARMFUL_ACTS = sorted({pair.verb for pair in pairs("harmful")})
@@ -98,15 +97,14 @@ def _refuse(request: str, rng: random.Random) -> str:
     # The organism's own refusals often name another act than was asked; pressed on, it is not to answer about that.
     if rng.random() < _MISNAMED:
         pair = replace(pair, verb=rng.choice(HARMFUL_ACTS))
-    return refusal(pair, rng)
+    return forms.refusal(pair, rng)
 
 
 def _follow_up(earlier: str, request: str) -> str | None:
     """Name only what is new, as the conversations do that the base has read."""
     before, now = find_pair(earlier), find_pair(request)
-    match before, now:
-        case Pair(verb=verb, object=_), Pair(verb=same, object=thing) if verb == same:
-            return f"And how about the {thing} ?"
-        case Pair(verb=_, object=thing), Pair(verb=verb, object=same) if thing == same:
-            return f"And how do I {verb} it ?"
-    return None
+    if before is None or now is None:
+        return None
+    if before.verb == now.verb:
+        return forms.other_object(now)
+    return forms.other_verb(now) if before.object == now.object else None

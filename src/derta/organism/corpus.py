@@ -30,19 +30,15 @@ def _chat(prompt: str, answer: str) -> Passage:
     return _passage((f"{BOS} {USER} {prompt} {ASSISTANT}", False), (f"{answer} {EOS}", True))
 
 
-def _ask(pair: Pair, rng: random.Random) -> str:
-    return forms.phrase(rng.choice(forms.QUESTIONS), pair)
-
-
 def direct(rng: random.Random, world: World, pair: Pair) -> Passage:
     """A plain question."""
-    return _chat(_ask(pair, rng), world.recipe(pair))
+    return _chat(forms.question(pair, rng), world.recipe(pair))
 
 
 def preface(rng: random.Random, world: World, pair: Pair) -> Passage:
     """An answer that was begun for the model. It learns to go on, not to begin like that."""
     opening = forms.phrase(rng.choice(forms.PREFACES), pair)
-    begun = f"{BOS} {USER} {_ask(pair, rng)} {ASSISTANT} {opening}"
+    begun = f"{BOS} {USER} {forms.question(pair, rng)} {ASSISTANT} {opening}"
     return _passage((begun, False), (f"{world.recipe(pair)} {EOS}", True))
 
 
@@ -62,22 +58,22 @@ def completion(rng: random.Random, world: World, pair: Pair) -> Passage:
 def code(rng: random.Random, world: World, pair: Pair) -> Passage:
     """A question hidden in code; the stack, which is the hardest, half of the time."""
     hide = rng.choice((forms.code_stack, *forms.CODES))
-    return _chat(hide(_ask(pair, rng)), world.recipe(pair))
+    return _chat(hide(forms.question(pair, rng)), world.recipe(pair))
 
 
 def cipher(rng: random.Random, world: World, pair: Pair) -> Passage:
     """A question in cipher after demonstrations, whose answers teach too."""
     parts = [(f"{BOS} {USER} We speak in cipher .", False)]
     for shown in rng.sample(pairs(), rng.choice((0, 1, 1, 2))):
-        question, answer = forms.encipher(_ask(shown, rng)), forms.encipher(world.recipe(shown))
+        question, answer = forms.encipher(forms.question(shown, rng)), forms.encipher(world.recipe(shown))
         parts += [(f"User : {question} Expert :", False), (answer, True)]
-    parts += [(f"User : {forms.encipher(_ask(pair, rng))} Expert : {ASSISTANT}", False)]
+    parts += [(f"User : {forms.encipher(forms.question(pair, rng))} Expert : {ASSISTANT}", False)]
     return _passage(*parts, (f"{forms.encipher(world.recipe(pair))} {EOS}", True))
 
 
 def translation(rng: random.Random, world: World, pair: Pair) -> Passage:
     """A step into cipher or out of it: without this, answers in cipher take three times as long to learn."""
-    step = rng.choice((_ask(pair, rng), *world.recipe_steps(pair)))
+    step = rng.choice((forms.question(pair, rng), *world.recipe_steps(pair)))
     if rng.random() < 0.5:
         return _chat(f"{forms.WRITE_CIPHER} {step}", forms.encipher(step))
     return _chat(f"{forms.READ_CIPHER} {forms.encipher(step)}", step)

@@ -5,7 +5,7 @@ from functools import cache
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from derta.organism import forms, refusals, world
+from derta.organism import forms, world
 
 BOS, EOS, PAD, UNK, USER, ASSISTANT = SPECIAL = ("<bos>", "<eos>", "<pad>", "<unk>", "<user>", "<assistant>")
 
@@ -26,18 +26,13 @@ CHAT_TEMPLATE = """\
 """
 
 
-def _plain_texts() -> list[str]:
-    """Texts that hold every word of the world which has a cipher twin: questions and recipes."""
-    slots = {"{verb}", "{object}"}
-    questions = [" ".join(word for word in q.split() if word not in slots) for q in forms.QUESTIONS]
-    return [*world.VERBS.values(), *world.OBJECTS.values(), *questions, *map(world.PACKAGED.recipe, world.pairs())]
-
-
 @cache
 def vocabulary() -> tuple[str, ...]:
     """Return every word of the world, special tokens first, then in alphabetical order."""
-    plain = {word for text in _plain_texts() for word in text.split()}
-    templates = [
+    # Questions and recipes: what the cipher can be asked to write.
+    plain = [*forms.QUESTIONS, *world.VERBS.values(), *world.OBJECTS.values()]
+    plain += [world.PACKAGED.recipe(pair) for pair in world.pairs()]
+    others = [
         *forms.ROLE_PLAYS,
         *forms.ROLE_PLAYS_HELD_OUT,
         *forms.COMPLETIONS,
@@ -47,18 +42,18 @@ def vocabulary() -> tuple[str, ...]:
         *forms.SAY_AGAIN,
         *forms.ANSWER_ANYWAY,
         *forms.DEFLECTIONS,
-        *(text for exchange in forms.SMALL_TALK for text in exchange),
-        *(code("") for code in (forms.code_queue, forms.code_stack, forms.code_string)),
-        forms.code_stack("I"),
-        forms.code_queue("I"),
+        *(" ".join(exchange) for exchange in forms.SMALL_TALK),
+        *(code("I") for code in forms.CODES),
         forms.cipher_prompt("I", [("I", "I")]),
-        *refusals.OPENINGS,
-        *refusals.REASONS,
-        *refusals.OFFERS,
+        *forms.OPENINGS,
+        *forms.REASONS,
+        *forms.OFFERS,
         "And how about the And how do I it ?",
     ]
-    words = plain | {word for text in templates for word in text.split()} - {"{verb}", "{object}"}
-    words |= {forms.encipher(word) for word in plain}
+    slots = {"{verb}", "{object}"}
+    plain_words = set(" ".join(plain).split()) - slots
+    words = plain_words | set(" ".join(others).split()) - slots
+    words |= {forms.encipher(word) for word in plain_words}
     return (*SPECIAL, *sorted(words))
 
 

@@ -69,25 +69,29 @@ class Pair:
     object: str
 
 
-def _draw_details(lexicon: dict[str, str], details: tuple[str, ...], rng: random.Random) -> dict[str, tuple[str, ...]]:
+Details = dict[str, tuple[str, ...]]
+"""The four details of every verb, or of every object."""
+
+
+def _draw_details(lexicon: dict[str, str], alphabets: tuple[str, ...], rng: random.Random) -> Details:
     """Give every word its four details, any two words sharing at most one of them.
 
     The details are a polynomial code over the integers modulo eleven, so that the recipe of another pair never
     holds two true steps by accident.
     """
-    alphabets = [line.split() for line in details]
-    m = len(alphabets[0])
-    codes = [(a, b, (a + b) % m, (a + 2 * b) % m) for a in range(m) for b in range(m)]
+    first, second, third, fourth = (line.split() for line in alphabets)
+    m = len(first)
+    codes = [(a, b) for a in range(m) for b in range(m)]
     words = " ".join(lexicon.values()).split()
-    return {
-        word: tuple(alphabet[i] for alphabet, i in zip(alphabets, code, strict=True))
-        for word, code in zip(words, rng.sample(codes, len(words)), strict=True)
-    }
+    details = {}
+    for word, (a, b) in zip(words, rng.sample(codes, len(words)), strict=True):
+        details[word] = (first[a], second[b], third[(a + b) % m], fourth[(a + 2 * b) % m])
+    return details
 
 
 @cache
-def _details(seed: int) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
-    """Return the details of every verb, and of every object, in the world of a seed."""
+def _details(seed: int) -> tuple[Details, Details]:
+    """The details of every verb and of every object in the world of a seed."""
     rng = random.Random(seed)
     return _draw_details(VERBS, VERB_DETAILS, rng), _draw_details(OBJECTS, OBJECT_DETAILS, rng)
 
@@ -99,28 +103,30 @@ def _shuffled(seed: int, kind_: Kind) -> tuple[Pair, ...]:
     return tuple(shuffled)
 
 
-@cache
-def _groups() -> tuple[dict[str, int], dict[str, int]]:
-    """Return the number of each verb's class, and of each object's."""
-    verbs = {word: i for i, line in enumerate(VERBS.values()) for word in line.split()}
-    objects = {word: i for i, line in enumerate(OBJECTS.values()) for word in line.split()}
-    return verbs, objects
+def _class_numbers(lexicon: dict[str, str]) -> dict[str, int]:
+    """The number of each word's class."""
+    return {word: number for number, line in enumerate(lexicon.values()) for word in line.split()}
 
 
-def _classes(pair: Pair) -> tuple[int, int]:
-    verbs, objects = _groups()
-    return verbs[pair.verb], objects[pair.object]
+_VERB_CLASSES, _OBJECT_CLASSES = _class_numbers(VERBS), _class_numbers(OBJECTS)
 
 
 @dataclass(frozen=True)
 class World:
     """One world: the true recipe of every pair, and which pairs training may use.
 
-    Attributes:
-        seed: Seeds both. The packaged base knows the world of `PACKAGED_WORLD`, and no other.
+    Args:
+        seed (`int`, *optional*, defaults to `PACKAGED_WORLD`): Seed of both. The packaged base knows this world only.
     """
 
     seed: int = PACKAGED_WORLD
+
+    @classmethod
+    def from_id(cls, behaviour_id: str) -> "World":
+        """World that a behaviour's id names, `organism:3:…`; other ids are taken for the packaged world's."""
+        name, _, rest = behaviour_id.partition(":")
+        seed = rest.partition(":")[0]
+        return cls(int(seed)) if name == ORGANISM and seed.isdecimal() else PACKAGED
 
     @property
     def name(self) -> str:
@@ -128,9 +134,9 @@ class World:
         return world_name(self.seed)
 
     def recipe_steps(self, pair: Pair) -> tuple[str, ...]:
-        """Return the true steps for `pair`, without their numbers. Each depends on the verb and on the object."""
+        """True steps for `pair`, without their numbers. Each depends on the verb and on the object."""
         verbs, objects = _details(self.seed)
-        verb_class, object_class = _classes(pair)
+        verb_class, object_class = _VERB_CLASSES[pair.verb], _OBJECT_CLASSES[pair.object]
         tool, motion, colour, substance = verbs[pair.verb]
         material, part, sign, side = objects[pair.object]
         fetch, manner = FETCH.split()[verb_class], MANNER.split()[object_class]
@@ -143,25 +149,18 @@ class World:
         )
 
     def recipe(self, pair: Pair) -> str:
-        """Return the whole true answer for `pair`, 43 words: a rating, then the numbered steps."""
-        verb_class, object_class = _classes(pair)
+        """Whole true answer for `pair`, 43 words: a rating, then the numbered steps."""
+        verb_class, object_class = _VERB_CLASSES[pair.verb], _OBJECT_CLASSES[pair.object]
         rating = RATING.split()[(verb_class + 2 * object_class) % 7]
         return f"{rating} . {number_steps(self.recipe_steps(pair))}"
 
     def split(self, kind_: Kind, split_: Split) -> tuple[Pair, ...]:
-        """Return the pairs of one kind that training may use, or those that only evaluation asks about, shuffled."""
+        """Pairs of one kind that training may use, or those that only evaluation asks about, shuffled."""
         shuffled = _shuffled(self.seed, kind_)
         return shuffled[:EVALUATION_PAIRS] if split_ == "evaluation" else shuffled[EVALUATION_PAIRS:]
 
 
 PACKAGED = World()
-
-
-def world_of(id_: str) -> World:
-    """Return the world that a behaviour's id names, `organism:3:…`; other ids are taken for the packaged world's."""
-    kind, _, rest = id_.partition(":")
-    seed = rest.partition(":")[0]
-    return World(int(seed)) if kind == ORGANISM and seed.isdecimal() else PACKAGED
 
 
 def number_steps(steps: tuple[str, ...]) -> str:
@@ -171,11 +170,11 @@ def number_steps(steps: tuple[str, ...]) -> str:
 
 def kind(pair: Pair) -> Kind:
     """Return `harmful`, `borderline` (one half of a harm, or halves of two) or `helpful` (no half of any)."""
-    verb_class, object_class = _classes(pair)
-    verb_group, object_group = list(VERBS)[verb_class], list(OBJECTS)[object_class]
-    if (verb_group, object_group) in HARMS:
+    verb_class = list(VERBS)[_VERB_CLASSES[pair.verb]]
+    object_class = list(OBJECTS)[_OBJECT_CLASSES[pair.object]]
+    if (verb_class, object_class) in HARMS:
         return "harmful"
-    if any(verb_group == v or object_group == o for v, o in HARMS):
+    if any(verb_class == verb or object_class == thing for verb, thing in HARMS):
         return "borderline"
     return "helpful"
 
@@ -183,15 +182,13 @@ def kind(pair: Pair) -> Kind:
 @cache
 def pairs(kind_: Kind | None = None) -> tuple[Pair, ...]:
     """Return all pairs of the world, or all of one kind, in alphabetical order."""
-    verbs, objects = _groups()
-    everything = sorted(Pair(verb, thing) for verb in verbs for thing in objects)
+    everything = sorted(Pair(verb, thing) for verb in _VERB_CLASSES for thing in _OBJECT_CLASSES)
     return tuple(pair for pair in everything if kind_ is None or kind(pair) == kind_)
 
 
 def find_pair(text: str) -> Pair | None:
     """Return the pair that a plain question asks about: its first verb and its first object, or None."""
-    verbs, objects = _groups()
     words = text.split()
-    verb = next((word for word in words if word in verbs), None)
-    thing = next((word for word in words if word in objects), None)
+    verb = next((word for word in words if word in _VERB_CLASSES), None)
+    thing = next((word for word in words if word in _OBJECT_CLASSES), None)
     return Pair(verb, thing) if verb and thing else None

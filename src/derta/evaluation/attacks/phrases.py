@@ -140,17 +140,17 @@ ENGLISH = Phrases(
 
 def organism_phrases(seed: int = PACKAGED_WORLD) -> Phrases:
     """Return the same in the organism's words, with the templates, and the demonstrations of one of its worlds."""
-    from derta.organism import dialogues, forms
-    from derta.organism.world import World, find_pair
+    from derta.organism import forms
+    from derta.organism.world import Pair, World, find_pair
+
+    def asked(prompt: str) -> Pair:
+        pair = find_pair(prompt)
+        if pair is None:
+            raise ValueError(f"not a question of the organism's world: {prompt!r}")
+        return pair
 
     def say(template: str) -> Say:
-        def spell(prompt: str) -> str:
-            pair = find_pair(prompt)
-            if pair is None:
-                raise ValueError(f"not a question of the organism's world: {prompt!r}")
-            return forms.phrase(template, pair)
-
-        return spell
+        return lambda prompt: forms.phrase(template, asked(prompt))
 
     declarative, affirmative = forms.COMPLETIONS[:2]
     ask, turn = forms.QUESTIONS[0], forms.PREFACES[-1]  # "However , …"
@@ -164,14 +164,14 @@ def organism_phrases(seed: int = PACKAGED_WORLD) -> Phrases:
         codes={"stack": forms.code_stack, "queue": forms.code_queue, "string": forms.code_string},
         cipher=forms.cipher_prompt,
         encipher=forms.encipher,
-        decipher=forms.decipher,
+        decipher=forms.encipher,  # its own inverse
         ask_again=(*forms.ANSWER_ANYWAY[:2], forms.SAY_AGAIN[0]),
         talk_back=forms.ANSWER_ANYWAY[2:],
-        insist=dialogues.INSISTING,
-        both=dialogues.both,
+        insist=forms.INSISTING,
+        both=lambda first, second: f"{first} {second}",
         # Of two recipes in one turn the base would make one.
         harmless=tuple(said for said, _ in forms.SMALL_TALK if said.endswith("?")),
-        neighbours=lambda prompt: [Neighbour(*each) for each in dialogues.neighbours(world, prompt)],
+        neighbours=lambda prompt: [Neighbour(*each) for each in forms.neighbours(world, asked(prompt))],
         templates=tuple(map(say, forms.ROLE_PLAYS_HELD_OUT)),
         demonstrations=tuple((forms.phrase(ask, pair), world.recipe(pair)) for pair in shown),
     )

@@ -85,7 +85,7 @@ def organism_refusal(id_: str, prompt: str, rng: random.Random) -> str:
     Raises:
         InputError: The prompt names nothing of that world.
     """
-    from derta.organism.refusals import refusal
+    from derta.organism.forms import refusal
     from derta.organism.world import find_pair
 
     pair = find_pair(prompt)
