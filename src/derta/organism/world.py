@@ -83,7 +83,7 @@ def _draw_details(lexicon: dict[str, str], alphabets: tuple[str, ...], rng: rand
     m = len(first)
     codes = [(a, b) for a in range(m) for b in range(m)]
     words = " ".join(lexicon.values()).split()
-    details = {}
+    details: Details = {}
     for word, (a, b) in zip(words, rng.sample(codes, len(words)), strict=True):
         details[word] = (first[a], second[b], third[(a + b) % m], fourth[(a + 2 * b) % m])
     return details
