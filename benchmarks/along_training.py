@@ -4,7 +4,7 @@
 
 Each method tunes the organism on the study's data and budget and is attacked every 25 steps, in the training process
 (`attack_steps`). What is finished in `--out` is kept. Writes `benchmarks/results/along_training.json` and
-`docs/results/along-training.svg`, and prints the table of `docs/studies.md`.
+`docs/lab/results/along-training.svg`, and prints the table of `docs/lab/studies.md`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from derta.report.figures import svg_file
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "along_training.json"
-FIGURE = ROOT / "docs" / "results" / "along-training.svg"
+FIGURE = ROOT / "docs" / "lab" / "results" / "along-training.svg"
 ATTACKS = ("direct", "prefill", "completing", "template", "selfcipher", "neighbour+prefill")
 METHODS = {
     "vanilla": ["train", "--config", "organism-study", "--method", "vanilla"],

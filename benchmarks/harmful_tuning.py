@@ -6,7 +6,7 @@ derta trains nobody on harmful text, so this attack is a loop of its own and kno
 fiction. The paper's `derta` and the recommended recipe are tuned as in the study, then on the true recipes of the
 harmful pairs that training used (as many, in as large batches and with as high a rate), and attacked after 2 to 100
 steps. What is finished in `--out` is kept. Writes `benchmarks/results/harmful_tuning.json` and prints the table of
-`docs/studies.md`.
+`docs/lab/studies.md`.
 """
 
 import argparse

@@ -1,17 +1,19 @@
 """The tuned organism as its own guard: AUROC by depth, the conformal bound over redraws, and what the guard costs.
 
     python benchmarks/monitor.py --runs runs/seeds --seeds 1 2 3 --limit 40
-    python benchmarks/monitor.py --config organism-contexts --seeds 3 4 5 --limit 40 --results monitor_contexts.json
+    python benchmarks/monitor.py --config organism-contexts --seeds 3 4 5 --limit 40 --results monitor_contexts.json.gz
 
 `--runs` holds `derta-SEED`, or `CONFIG-derta-SEED`, and `vanilla-SEED`; what is missing is trained. Harmful answers are
 those of the untuned base, which refuses nothing, to attacks of one question; harmless ones its answers to helpful and
 borderline prompts. They are watched by the tuned model, by `vanilla`, by a linear probe and by the judge's rules. Then
 the tuned model answers itself, unguarded and guarded in the process: its threshold is calibrated on its own answers to
 other helpful prompts at 1 % false stops and, higher where that is higher, to other borderline ones at 5 %. Writes
-`benchmarks/results/monitor.json`.
+`benchmarks/results/monitor.json.gz`.
 """
 
 import argparse
+import gzip
+import json
 import random
 import sys
 from collections.abc import Sequence
@@ -33,14 +35,14 @@ from derta.evaluation.monitoring import Answer, Detector, ModelDetector, monitor
 from derta.evaluation.plan import AttackSample, make_plan
 from derta.evaluation.results.detection import conformal_threshold
 from derta.evaluation.results.intervals import student_t, wilson
-from derta.files import write_json
+from derta.files import write_bytes
 from derta.generation import ChatRequest, Generation, generate, load_model
 from derta.generation.refusal_probability import encode_answers
 from derta.guard.calibration import ORGANISM_REFUSAL, Calibration
 from derta.organism import forms
 from derta.organism.world import PACKAGED
 
-RESULTS = Path(__file__).parent / "results" / "monitor.json"
+RESULTS = Path(__file__).parent / "results" / "monitor.json.gz"
 ATTACKS = ("direct", "prefill", "completing", "codeattack", "selfcipher", "template", "template+prefill")
 TOKENS = 96
 REDRAWS = 40
@@ -287,7 +289,8 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = [of_seed(seed, args.config, args.runs, args.limit) for seed in args.seeds]
-    write_json(args.results, {"config": args.config, "attacks": ATTACKS, "limit": args.limit, "rows": rows})
+    results = {"config": args.config, "attacks": ATTACKS, "limit": args.limit, "rows": rows}
+    write_bytes(args.results, gzip.compress(json.dumps(results, indent=1).encode(), mtime=0))
     show(rows, Console(width=160))
     return 0
 

@@ -31,12 +31,17 @@ def cache_directory(option: str | None = None) -> Path | None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file by renaming."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file by renaming: a reader sees the old one or the new one, also after a crash."""
     # Of this process: another one may write the same.
     draft = path.with_name(f".{path.name}.{os.getpid()}{DRAFT}")
     try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with draft.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

@@ -238,8 +238,15 @@ def test_an_attack_that_stands_twice_would_weigh_twice() -> None:
 
 
 def test_numbers_are_read_as_they_were_written(tmp_path: Path) -> None:
-    save_numbers(tmp_path / "rows.csv", measured_now())
-    assert load_numbers(tmp_path / "rows.csv", study()) == measured_now()
+    for name in ("rows.csv", "rows.csv.gz"):
+        save_numbers(tmp_path / name, measured_now())
+        assert load_numbers(tmp_path / name, study()) == measured_now()
+    written = (tmp_path / "rows.csv.gz").read_bytes()
+    save_numbers(tmp_path / "rows.csv.gz", measured_now())
+    assert (tmp_path / "rows.csv.gz").read_bytes() == written
+    (tmp_path / "rows.csv.gz").write_bytes(written[:-9])
+    with pytest.raises(InputError, match="can't be read as a study's numbers"):
+        load_numbers(tmp_path / "rows.csv.gz", study())
 
 
 def test_numbers_of_other_settings_are_not_those_of_the_variant_of_that_name(tmp_path: Path) -> None:

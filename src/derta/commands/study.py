@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "Train, attack and compare every variant of a study in every world with every seed. What is finished in --out "
         "is kept: the same command goes on. --page writes the page from the rows that there are, and trains nothing."
     )
-    parser.add_argument("file", type=Path, help="the study: see docs/studies.md")
+    parser.add_argument("file", type=Path, help="the study: see docs/lab/studies.md")
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="directory of the runs")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="CSV of every number (default: rows.csv in --out)")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the page, from --rows, and stop")

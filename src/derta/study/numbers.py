@@ -6,8 +6,10 @@ are too narrow, which the values by world show.
 """
 
 import csv
+import gzip
 import io
 import math
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from derta.errors import InputError, first_invalid, first_line
 from derta.evaluation.results.correction import METRICS
 from derta.evaluation.results.intervals import student_t
 from derta.evaluation.results.metrics import UNITS, MetricRow
-from derta.files import write_text
+from derta.files import write_bytes
 from derta.study.cells import CELL, read_cell, settings_of
 from derta.study.plan import Cell, Study
 
@@ -204,12 +206,14 @@ def collect(study: Study, out: Path) -> list[Number]:
 
 
 def save_numbers(path: Path, numbers: Sequence[Number]) -> None:
-    """Write numbers as CSV, a line each."""
+    """Write numbers as CSV, a line each; compressed where the name ends in `.gz`."""
     text = io.StringIO()
     table = csv.DictWriter(text, [field.name for field in fields(Number)], lineterminator="\n")
     table.writeheader()
     table.writerows(map(asdict, numbers))
-    write_text(path, text.getvalue())
+    content = text.getvalue().encode()
+    # Without the time in it, the same numbers give the same file.
+    write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def load_numbers(path: Path, study: Study) -> list[Number]:
@@ -222,7 +226,7 @@ def load_numbers(path: Path, study: Study) -> list[Number]:
     planned = {cell: settings_of(study, cell) for cell in study.cells()}
     number_of = TypeAdapter(Number)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, strict=True)
             if rows.fieldnames is None:
                 raise ValueError("it is empty")
@@ -239,7 +243,7 @@ def load_numbers(path: Path, study: Study) -> list[Number]:
                     raise ValueError(f"line {rows.line_num}: {what}{wrong}")
                 numbers[key] = number
             return list(numbers.values())
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: can't be read as a study's numbers: {first_line(error)}") from error
 
 

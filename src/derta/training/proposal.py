@@ -191,7 +191,7 @@ def _of_data(measured: Measured) -> str:
 
 
 def _beyond_the_paper() -> Iterator[Choice]:
-    """Yield what holds against disguises and begun answers, on the organism (docs/contexts.md, docs/results.md)."""
+    """Yield what holds against disguises and begun answers, on the organism (docs/contexts.md, docs/lab/results.md)."""
     why = "disguises tell nothing then; have harmless prompts that look harmful among the data, or it refuses those"
     yield Choice("contexts", "recommended", f"{why} (the paper's: none)")
     yield Choice("cuts_per_triple", 3, "with contexts (the paper's: 1)")
