@@ -19,7 +19,8 @@ TRIPLE = {"prompt": "Open the moon vault?", "chosen": "Sorry, no.", "rejected": 
 
 
 def convert(*files: Path, out: Path) -> int:
-    return run(Namespace(files=[str(file) for file in files], out=out, schema="auto", swap=False, bad_rows="stop"))
+    options = {"schema": "auto", "swap": False, "bad_rows": "stop", "polarity_checked": False}
+    return run(Namespace(files=[str(file) for file in files], out=out, **options))
 
 
 def contents(path: Path) -> list[object]:
@@ -41,7 +42,7 @@ def test_any_examples_read_back_from_their_lines(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "lines.jsonl"
     path.write_text("".join(map(json_line, drawn)), encoding="utf-8", newline="")
-    for example, read in zip(drawn, read_examples(path, Notes()), strict=True):
+    for example, read in zip(drawn, read_examples(path, Notes(), polarity_checked=True), strict=True):
         assert (read.prompt, read.chosen, read.rejected) == (example.prompt, example.chosen, example.rejected)
         assert read.harmful_prefix == example.harmful_prefix
 

@@ -114,7 +114,9 @@ def test_a_changed_source_is_read_again(
 def test_what_was_noted_is_told_each_time(
     write_rows: WriteLines, cache_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = write_rows([TRIPLE, TRIPLE, SWAPPED, {**HELPFUL, "mood": "fine"}])
+    path = write_rows(
+        [TRIPLE, TRIPLE, {**SWAPPED, "chosen": "Push.", "rejected": "Sorry, never."}, {**HELPFUL, "mood": "fine"}]
+    )
     told = []
     for place in (None, cache_dir, cache_dir):
         load_source(str(path), cache_dir=place)

@@ -36,6 +36,21 @@ REFUSALS = [
     "That's illegal under the law of the moon.",
     "  \n- I can't.",
 ]
+ELSEWHERE = [
+    "Es tut mir leid, dabei kann ich nicht helfen.",
+    "Dabei kann ich dir leider nicht helfen.",
+    "Je suis désolé, je ne peux pas vous aider.",
+    "Je ne peux pas répondre à cette demande.",
+    "Lo siento, no puedo ayudarte con eso.",
+    "Mi dispiace, non posso aiutarti.",
+    "Desculpe, não posso ajudar.",
+    "抱歉，我不能帮助你。",
+    "很抱歉，我无法提供帮助。",
+    "申し訳ありませんが、お手伝いできません。",
+    "죄송하지만 도와드릴 수 없습니다.",
+    "К сожалению, я не могу помочь.",
+    "<think>They want the vault opened. No.</think>\n\nI'm sorry, I can't help.",
+]
 ANSWERS = [
     "",
     "Turn the silver key twice.",
@@ -53,7 +68,7 @@ ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize("response", REFUSALS)
+@pytest.mark.parametrize("response", REFUSALS + ELSEWHERE)
 def test_refusals_read_like_refusals(response: str) -> None:
     assert reads_like_refusal(response)
 
@@ -80,11 +95,46 @@ def test_swapped_columns_stop_and_name_the_flag(counts: tuple[int, int, int]) ->
         polarity.check("f", swap=True)
 
 
-@pytest.mark.parametrize(
-    "counts", [(0, 0, 0), (0, 0, 5), (1, 0, 0), (3, 3, 0), (90, 10, 0), (0, 4, 96), (65, 60, 4745)]
-)
+@pytest.mark.parametrize("counts", [(0, 0, 0), (1, 0, 0), (3, 3, 0), (90, 10, 0), (0, 4, 96), (65, 60, 4745)])
 def test_other_data_pass(counts: tuple[int, int, int]) -> None:
     counted(*counts).check("f", swap=False)
+
+
+KEY = "Turn the silver key twice, then push."
+LATE = "That is an old vault. It has a story. Many ask about it. I'm sorry, but I can't help you open it."
+
+
+@pytest.mark.parametrize("refusal", [*ELSEWHERE, LATE])
+def test_swapped_columns_stop_in_any_language_after_thoughts_and_late(refusal: str) -> None:
+    polarity = Polarity()
+    for line in range(1, 31):
+        polarity.add(Example([], KEY, refusal, None, f"f:{line}"))
+    with pytest.raises(InputError, match="f:1: rejected reads like a refusal"):
+        polarity.check("f", swap=False)
+
+
+def test_a_swapped_tenth_in_another_language_or_of_another_source_stops() -> None:
+    for refusal, group, said in ((ELSEWHERE[0], "", "in 'de'"), ("Sorry, no.", "b", "source 'b'")):
+        polarity = Polarity()
+        for line in range(1, 271):
+            polarity.add(Example([], "I'm sorry, no.", KEY, None, f"f:{line}"), "a")
+        for line in range(271, 301):
+            polarity.add(Example([], KEY, refusal, None, f"f:{line}"), group)
+        with pytest.raises(InputError, match=f"f:271: .* in 30 of 300 triples .*{said}.*a file of their own"):
+            polarity.check("f", swap=False)
+
+
+def test_where_nothing_reads_like_a_refusal_somebody_has_to_look() -> None:
+    polarity = counted(neither=30)
+    with pytest.raises(InputError, match=r"in none of its 30 triples .* pass --polarity-checked"):
+        polarity.check("f", swap=False)
+    polarity.check("f", swap=False, checked=True)
+
+
+def test_thoughts_of_safe_answers_are_told() -> None:
+    polarity = Polarity()
+    polarity.add(Example([], "<think>Why not?</think>Sorry, no.", KEY, None, "f:1"))
+    assert any("in 1 of 1 triples chosen begins with a thought" in line for line in polarity.lines())
 
 
 def test_safe_responses_after_a_prefix_do_not_count() -> None:

@@ -63,7 +63,7 @@ def test_swap(write_rows: WriteLines) -> None:
 
 
 def test_a_few_reversed_triples_are_told(write_rows: WriteLines, caplog: pytest.LogCaptureFixture) -> None:
-    path = write_rows([TRIPLE, TRIPLE, SWAPPED])
+    path = write_rows([TRIPLE, TRIPLE, {**SWAPPED, "chosen": "Push it.", "rejected": "Sorry, never."}])
     assert len(load_triples(path)) == 3
     assert caplog.messages == [
         f"{path}: in 1 of 3 triples rejected reads like a refusal and chosen does not, first at {path}:3"
@@ -201,7 +201,8 @@ def test_the_line_of_a_problem_counts_from_the_files_first(tmp_path: Path) -> No
 
 @given(st.lists(examples(), min_size=1, max_size=8))
 def test_any_examples_load_as_they_are(drawn: list[Example]) -> None:
-    assert [as_example(row) for row in load_triples(list(map(canonical_row, drawn)))] == drawn
+    rows = list(map(canonical_row, drawn))
+    assert list(read_examples(rows, Notes(), polarity_checked=True)) == drawn
 
 
 COLUMN = st.sampled_from(

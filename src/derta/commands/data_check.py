@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from derta.data.sources import Notes, read_examples
+from derta.data.targets import Responses, find_targets
 from derta.data.triples import Example
 from derta.errors import InputError
 from derta.redaction import printable
@@ -94,6 +95,7 @@ class _FileReport:
     first_unknown: str = ""
     problems: list[str] = field(default_factory=list)
     problem_count: int = 0
+    responses: list[Responses] = field(default_factory=list)
 
     def problem(self, error: InputError) -> None:
         """Take note of a problem; the first ones are kept to be shown."""
@@ -110,6 +112,7 @@ class _FileReport:
         """Count and measure one example."""
         lengths, cut, unknown = measure(example)
         self.kinds[_kind(example)] += 1
+        self.responses.append(Responses(example.origin, example.chosen, example.rejected))
         if unknown:
             self.with_unknown += 1
             self.first_unknown = self.first_unknown or example.origin
@@ -126,6 +129,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--schema", default="auto", help="how to read the columns (default: recognise them)")
     parser.add_argument("--bad-rows", choices=("stop", "skip"), default="stop", help="skip lists and leaves them out")
     parser.add_argument("--swap", action="store_true", help="swap chosen and rejected")
+    parser.add_argument("--polarity-checked", action="store_true", help="you read triples: chosen is the safe one")
     parser.add_argument("--model", help="measure lengths in this model's tokens, with its chat template")
     parser.add_argument("--prompt-format", help="named prompt format in place of the model's chat template")
     parser.add_argument("--max-length", type=int, default=1024, help="report what would be shortened beyond this")
@@ -142,8 +146,16 @@ def run(args: Namespace) -> int:
     duplicates = _Duplicates()
     reports = []
     for name in args.files:
-        options = {"schema": args.schema, "swap": args.swap, "bad_rows": args.bad_rows}
+        options = {
+            "schema": args.schema,
+            "swap": args.swap,
+            "bad_rows": args.bad_rows,
+            "polarity_checked": args.polarity_checked,
+        }
         reports.append(_read(name, measure, duplicates, options))
+    # Only now every rejected text is known.
+    for number, problem in find_targets([report.responses.__iter__ for report in reports]):
+        reports[number].problem(problem)
     count = sum(report.problem_count for report in reports)
     for name, report in zip(args.files, reports, strict=True):
         lines = list(_lines(report, args.max_length)) + (report.problem_lines() if count > 1 else [])

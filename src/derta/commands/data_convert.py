@@ -3,14 +3,15 @@
 import json
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import IO
 
 from rich.text import Text
 
 from derta.data.sources import Notes, read_examples
+from derta.data.targets import Responses, find_targets
 from derta.data.triples import Example, canonical_row
 from derta.errors import InputError
 from derta.files import check_apart
@@ -25,6 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--schema", default="auto", help="how to read the columns (default: recognise them)")
     parser.add_argument("--bad-rows", choices=("stop", "skip"), default="stop", help="skip lists and leaves them out")
     parser.add_argument("--swap", action="store_true", help="swap chosen and rejected")
+    parser.add_argument("--polarity-checked", action="store_true", help="you read triples: chosen is the safe one")
 
 
 def run(args: Namespace) -> int:
@@ -40,7 +42,11 @@ def run(args: Namespace) -> int:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            counts = [_write(file, name, args) for name in files]
+            read = [_read(name, args) for name in files]
+            for _, problem in find_targets([partial(_responses, examples) for examples, _ in read]):
+                raise problem
+            for examples, _ in read:
+                file.writelines(map(json_line, examples))
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(out)
@@ -49,11 +55,11 @@ def run(args: Namespace) -> int:
     finally:
         with suppress(OSError):
             unfinished.unlink()
-    for name, (count, notes) in zip(files, counts, strict=True):
-        for line in (f"{count:,} examples ({notes.schema})", *notes.lines()):
+    for name, (examples, notes) in zip(files, read, strict=True):
+        for line in (f"{len(examples):,} examples ({notes.schema})", *notes.lines()):
             console.print(Text(f"{printable(name)}: {line}"), soft_wrap=True)
     console.print(
-        Text(f"wrote {sum(count for count, _ in counts):,} examples to {printable(str(out))}"), soft_wrap=True
+        Text(f"wrote {sum(len(examples) for examples, _ in read):,} examples to {printable(str(out))}"), soft_wrap=True
     )
     return 0
 
@@ -80,10 +86,11 @@ def check_out(out: Path, files: Sequence[str] = ()) -> None:
     check_apart(out, map(Path, files), "out")
 
 
-def _write(file: IO[str], name: str, args: Namespace) -> tuple[int, Notes]:
-    notes, count = Notes(), 0
-    examples = read_examples(name, notes, schema=args.schema, swap=args.swap, bad_rows=args.bad_rows)
-    for example in examples:
-        file.write(json_line(example))
-        count += 1
-    return count, notes
+def _read(name: str, args: Namespace) -> tuple[list[Example], Notes]:
+    notes = Notes()
+    options = {"schema": args.schema, "swap": args.swap, "bad_rows": args.bad_rows}
+    return list(read_examples(name, notes, **options, polarity_checked=args.polarity_checked)), notes
+
+
+def _responses(examples: Iterable[Example]) -> Iterator[Responses]:
+    return (Responses(each.origin, each.chosen, each.rejected) for each in examples)

@@ -16,6 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--schema", default="auto", help="how to read the columns (default: recognise them)")
     parser.add_argument("--bad-rows", choices=("stop", "skip"), default="stop", help="skip lists and leaves them out")
     parser.add_argument("--swap", action="store_true", help="swap chosen and rejected")
+    parser.add_argument("--polarity-checked", action="store_true", help="you read triples: chosen is the safe one")
     # Declared here so that its value is never taken for the file, wherever it stands.
     parser.add_argument("--config", help="recipe to take the options of training from")
     parser.epilog = "Options of derta train that change what is trained on (--method, --rto-dropout, …) work here too."
@@ -42,7 +43,7 @@ def run(args: Namespace) -> int:
         *args.rest,
         *(("--config", args.config) if args.config else ()),
         *("--model_name_or_path", args.model, "--train_data", file, "--schema", args.schema, "--swap", str(args.swap)),
-        *("--bad_rows", args.bad_rows),
+        *("--bad_rows", args.bad_rows, "--polarity_checked", str(args.polarity_checked)),
     ])  # fmt: skip
     config = options.config
     tokenizer = load_tokenizer(args.model)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from derta.data.schemas.recognition import check_verdicts, verdicts_among
+from derta.data.targets import check_targets
 from derta.data.triples import Example, Message, as_example
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def canonical(dataset: "Dataset", name: str) -> "Dataset":
         name: Name of the data set, for the origins of rows that have none.
 
     Raises:
-        InputError: A row is no example.
+        InputError: A row is no example, or learns what is `rejected` in another.
     """
     if dataset.data.schema.remove_metadata() == _schema():
         return dataset
@@ -56,7 +57,9 @@ def canonical(dataset: "Dataset", name: str) -> "Dataset":
             check_verdicts(row, verdicts, f"{name} row {index}", "training")
             yield as_example(row, str(row.get("origin") or f"{name} row {index}"))
 
-    return as_dataset(examples())
+    made = as_dataset(examples())
+    check_targets([made])
+    return made
 
 
 def examples_of(columns: Mapping[str, Sequence[Any]]) -> Iterator[Example]:

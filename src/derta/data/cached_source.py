@@ -56,6 +56,7 @@ def load_source(
     schema: str = "auto",
     swap: bool = False,
     bad_rows: BadRows = "stop",
+    polarity_checked: bool = False,
     cache_dir: Path | None = None,
 ) -> Loaded:
     """Read one source as `load_triples` does; a large one is read once, and mapped into memory ever after.
@@ -65,6 +66,7 @@ def load_source(
         schema: How to read the columns.
         swap: Whether to swap `chosen` and `rejected` of triples.
         bad_rows: Whether to stop at the first bad row or to skip them, up to a tenth of all.
+        polarity_checked: As for `load_triples`.
         cache_dir: Where the rows of large sources are cached; without it they are in memory.
 
     Raises:
@@ -73,7 +75,9 @@ def load_source(
     opened, notes, digest = open_source(source), Notes(), ExamplesDigest()
 
     def examples() -> Iterator[Example]:
-        found = read_examples(opened, notes, schema=schema, swap=swap, bad_rows=bad_rows)
+        found = read_examples(
+            opened, notes, schema=schema, swap=swap, bad_rows=bad_rows, polarity_checked=polarity_checked
+        )
         with screen.bar(f"reading {opened.name}") as advance:
             for number, example in enumerate(found, 1):
                 digest.add(example)
@@ -97,6 +101,7 @@ def load_source(
         "schema": Path(schema).read_text("utf-8") if schema.endswith(".py") else schema,
         "swap": swap,
         "bad_rows": bad_rows,
+        "polarity_checked": polarity_checked,
     }
     place = cache_dir / f"{hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]}.arrow"
     facts_file, draft = place.with_suffix(".json"), place.with_suffix(".part")

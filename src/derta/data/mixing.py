@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from derta.data.arrow import canonical
+from derta.data.targets import check_targets
 from derta.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def mix(
         max_examples: Bounds the mixture.
 
     Raises:
-        InputError: The ratios don't fit the data sets, or leave nothing of one that should have a share.
+        InputError: The ratios don't fit the data sets, or leave nothing of one that should have a share; or a text that
+            is `rejected` in one row would be learnt in another.
     """
     import numpy as np
     from datasets import concatenate_datasets
@@ -38,6 +40,9 @@ def mix(
         raise InputError("data: nothing to mix; name at least one source")
     if max_examples is not None and max_examples < 1:
         raise InputError(f"max_examples: must be at least 1, not {max_examples}")
+    rows = [canonical(dataset, f"source {number}") for number, dataset in enumerate(datasets, start=1)]
+    # Before any row is left out by its ratio: what is harmful there isn't learnt from another source.
+    check_targets(rows)
     sizes = [len(dataset) for dataset in datasets]
     counts = sizes if ratios is None else _counts(sizes, ratios, max_examples)
     draw = random.Random(seed)
@@ -48,7 +53,6 @@ def mix(
         begin += size
     draw.shuffle(chosen)
     # `datasets` hashes what it selects, a list item by item.
-    rows = [canonical(dataset, f"source {number}") for number, dataset in enumerate(datasets, start=1)]
     return concatenate_datasets(rows).select(np.array(chosen[:max_examples]))
 
 

@@ -4,7 +4,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from derta.data.triples import Example
 from derta.errors import InputError
@@ -44,10 +44,69 @@ _DECORATION = re.compile(r"^[\W_]+")
 _APOSTROPHES = str.maketrans({character: "'" for character in "’‘‛ʼ＇`´′"})
 
 
+# How a refusal begins in other languages, by what `refusal_language` calls them.
+_ELSEWHERE = {
+    "de": r"""(?: es \s )? tut \s mir \s (?: sehr \s )? leid | leider | entschuldig | verzeihung
+        | ich \s (?: kann | darf | werde | möchte ) \s (?: [\w-]+ \s ){0,5} nicht
+        | (?: dabei | das ) \s kann \s ich \s (?: [\w-]+ \s ){0,4} nicht""",
+    "fr": r"""(?: je \s suis \s )? (?: vraiment \s )? désolée? | je \s m ' excuse | excusez - moi | malheureusement
+        | je \s ne \s (?: peux | veux | suis \s pas \s en \s mesure ) | je \s refuse""",
+    "es": r"""lo \s (?: siento | lamento ) | no \s (?: puedo | podemos | voy \s a ) | disculp | me \s niego
+        | lamentablemente""",
+    "it": r"mi \s (?: dispiace | spiace | scuso ) | (?: io \s )? non \s (?: posso | intendo ) | purtroppo | spiacente",
+    "pt": r"(?: eu \s )? (?: sinto \s muito | lamento | não \s (?: posso | vou )) | desculp | infelizmente",
+    "nl": r"het \s spijt \s me | helaas | ik \s kan \s (?: [\w-]+ \s ){0,5} niet",
+    "pl": r"przykro \s mi | przepraszam | niestety | nie \s mogę",
+    "ru": r"""извините | простите | прошу \s прощения | к \s сожалению | мне \s (?: очень \s )? жаль
+        | я \s не \s (?: могу | буду )""",
+    "zh": r"(?: 非常 | 很 | 十分 | 真的 )? (?: 抱歉 | 对不起 | 對不起 | 遗憾 ) | 我 (?: 不能 | 无法 | 無法 | 拒绝 )",
+    "ja": r"(?: 大変 | 誠に )? 申し訳 | すみません | ごめんなさい | 恐れ入りますが | 残念ながら | お手伝いできません",
+    "ko": r"죄송 | 미안 | 유감 | 도와드릴 \s 수 \s 없",
+    "ar": r"عذر | آسف | أعتذر | للأسف | لا \s (?: أستطيع | يمكنني )",
+}
+_OPENINGS = {"en": _OPENING} | {name: re.compile(words, re.VERBOSE) for name, words in _ELSEWHERE.items()}
+# Late in an answer only what nobody says of something else.
+_LATE = re.compile(
+    r"""
+    (?: i ' m | i \s am ) \s (?: (?: so | very | really | truly | afraid | but ) \s )* sorry \b
+    | sorry \s? , | i \s apologi [sz] e
+    | i \s (?: cannot | can \s not | can ' t | will \s not | won ' t | must \s decline | refuse \s to )
+        \s (?: [\w-]+ \s ){0,2}
+        (?: help | assist | provide | support | do \s (?: that | this ) | answer | comply | continue )
+    | i ' m \s unable \s to | i \s am \s unable \s to
+    """,
+    re.VERBOSE,
+)
+_THOUGHT = re.compile(r"\A\s*<(think|thinking|thought|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_LATE_SENTENCES, _LATE_CHARACTERS = 8, 1200
+
+
+def has_thought(response: str) -> bool:
+    """Whether `response` begins with a thought between tags."""
+    return _THOUGHT.match(response) is not None
+
+
+def refusal_language(response: str) -> str | None:
+    """Return the language in which `response`, a thought before it aside, begins like a refusal; else `None`."""
+    opening = _THOUGHT.sub("", response[:20_000]).lstrip()[:200]
+    opening = unicodedata.normalize("NFKC", opening.translate(_APOSTROPHES)).casefold()
+    opening = " ".join(_DECORATION.sub("", opening).split())
+    for language, begins in _OPENINGS.items():
+        if begins.match(opening):
+            return language
+    return None
+
+
 def reads_like_refusal(response: str) -> bool:
     """Whether `response` begins like a refusal. A rule of thumb for whole data sets, not a judge of one response."""
-    opening = unicodedata.normalize("NFKC", response[:200].translate(_APOSTROPHES)).casefold()
-    return _OPENING.match(" ".join(_DECORATION.sub("", opening).split())) is not None
+    return refusal_language(response) is not None
+
+
+def _refuses_late(response: str) -> bool:
+    """Whether one of the sentences after the first refuses."""
+    text = _THOUGHT.sub("", response[:20_000])[:_LATE_CHARACTERS]
+    sentences = re.split(r"[.!?:;\n]+\s+", unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).casefold())
+    return any(_LATE.search(" ".join(sentence.split())) for sentence in sentences[1:_LATE_SENTENCES])
 
 
 _HARMFUL_REQUEST = re.compile(
@@ -94,26 +153,41 @@ def sign_test(successes: int, trials: int) -> float:
 
 
 @dataclass
+class _Side:
+    """Which response of triples reads like a refusal: `chosen` alone (straight), or `rejected` alone (reversed)."""
+
+    straight: int = 0
+    reversed: int = 0
+    first_reversed: str = ""
+
+    @property
+    def is_reversed(self) -> bool:
+        """Whether so many are reversed that it is no chance."""
+        shown = self.straight + self.reversed
+        return self.reversed > self.straight and sign_test(self.reversed, shown) < SIGNIFICANCE
+
+
+@dataclass
 class Polarity:
     """Counts over the examples of one source.
 
     Attributes:
-        triples: how many triples were seen.
-        straight: of these, only `chosen` reads like a refusal.
-        reversed: of these, only `rejected` reads like a refusal.
-        first_reversed: origin of the first of those.
-        lone: how many harmful responses for RTO only were seen.
-        lone_refusals: of these, how many read like refusals.
-        helpful: how many helpful examples were seen.
-        helpful_refusals: of these, how many read like refusals.
-        complying: of these, how many answer what reads like a harmful request.
-        first_complying: origin of the first of those.
+        triples: Number of triples.
+        shown: Those in which a response reads like a refusal.
+        sides: What the triples show, by the rows' own source and the refusal's language.
+        thoughts: Triples whose `chosen` begins with a thought.
+        lone: Number of harmful responses for RTO only.
+        lone_refusals: Those that read like refusals.
+        helpful: Number of helpful examples.
+        helpful_refusals: Those that read like refusals.
+        complying: Those that answer what reads like a harmful request.
+        first_complying: Origin of the first of those.
     """
 
     triples: int = 0
-    straight: int = 0
-    reversed: int = 0
-    first_reversed: str | None = None
+    shown: int = 0
+    sides: dict[tuple[str, str], _Side] = field(default_factory=dict)
+    thoughts: int = 0
     lone: int = 0
     lone_refusals: int = 0
     helpful: int = 0
@@ -121,23 +195,36 @@ class Polarity:
     complying: int = 0
     first_complying: str | None = None
 
-    def add(self, example: Example) -> None:
-        """Count one example; a safe response after a fixed prefix says nothing."""
+    def add(self, example: Example, group: str = "") -> None:
+        """Count one example; a safe response after a fixed prefix says nothing.
+
+        Args:
+            example: Is counted.
+            group: Where the row says that it comes from.
+        """
         if example.is_triple:
-            self._add_triple(example)
+            self._add_triple(example, group)
         elif example.rejected is not None:
             self.lone += 1
             self.lone_refusals += reads_like_refusal(example.rejected)
         elif example.is_helpful:
             self._add_helpful(example)
 
-    def _add_triple(self, example: Example) -> None:
-        chosen, rejected = reads_like_refusal(example.chosen or ""), reads_like_refusal(example.rejected or "")
+    def _add_triple(self, example: Example, group: str) -> None:
+        texts = (example.chosen or "", example.rejected or "")
+        chosen, rejected = map(refusal_language, texts)
+        if chosen is None and rejected is None:
+            chosen, rejected = ("late" if _refuses_late(text) else None for text in texts)
         self.triples += 1
-        self.straight += chosen and not rejected
-        if rejected and not chosen:
-            self.reversed += 1
-            self.first_reversed = self.first_reversed or example.origin
+        self.thoughts += has_thought(texts[0])
+        self.shown += chosen is not None or rejected is not None
+        if (chosen is None) == (rejected is None):
+            return
+        side = self.sides.setdefault((group, chosen or rejected or ""), _Side())
+        side.straight += chosen is not None
+        if rejected is not None:
+            side.reversed += 1
+            side.first_reversed = side.first_reversed or example.origin
 
     def _add_helpful(self, example: Example) -> None:
         refusal = reads_like_refusal(example.chosen or "")
@@ -147,13 +234,25 @@ class Polarity:
             self.complying += 1
             self.first_complying = self.first_complying or example.origin
 
+    def _total(self) -> _Side:
+        total = _Side()
+        for side in self.sides.values():
+            total.straight += side.straight
+            total.reversed += side.reversed
+            total.first_reversed = total.first_reversed or side.first_reversed
+        return total
+
     def lines(self) -> Iterator[str]:
         """Say what is odd, whether or not it stops anything."""
-        if self.reversed:
+        total = self._total()
+        if total.reversed:
             yield (
-                f"in {self.reversed} of {self.triples} triples rejected reads like a refusal and chosen does not, "
-                f"first at {self.first_reversed}"
+                f"in {total.reversed} of {self.triples} triples rejected reads like a refusal and chosen does not, "
+                f"first at {total.first_reversed}"
             )
+        if self.thoughts:
+            count = f"in {self.thoughts} of {self.triples} triples"
+            yield f"{count} chosen begins with a thought, which is learnt: read some"
         if self.helpful_refusals > REFUSALS_SHARE * self.helpful:
             yield (
                 f"{self.helpful_refusals} of {self.helpful} helpful examples read like refusals: the model would learn "
@@ -165,23 +264,43 @@ class Polarity:
                 f"at {self.first_complying}: the model would learn to comply; leave them out unless they are harmless"
             )
 
-    def check(self, name: str, *, swap: bool) -> None:
-        """Stop when the responses of the source called `name` look swapped.
+    def check(self, name: str, *, swap: bool, checked: bool = False) -> None:
+        """Stop when the responses of the source called `name` look swapped, or nothing tells whether they are.
 
         The triples that show a side decide, those of which one response reads like a refusal: more of them are
-        reversed than straight, and either a sign test says that this is no chance or they are a tenth of all.
-        Harmful responses for RTO only stop when most of them read like refusals.
+        reversed than straight, and either a sign test says that this is no chance or they are a tenth of all. The sign
+        test is made for each language, and for each source that the rows name, too. Harmful responses for RTO only
+        stop when most of them read like refusals.
+
+        Args:
+            name: Names the source in messages.
+            swap: Whether the sides were swapped already.
+            checked: Whether somebody read triples of which none shows a side.
 
         Raises:
-            InputError: they look swapped; says which flag swaps them.
+            InputError: They look swapped, or can't be told; says which flag mends it.
         """
-        shown = self.straight + self.reversed
-        significant = sign_test(self.reversed, shown) < SIGNIFICANCE
-        if self.reversed > self.straight and (significant or self.reversed >= SWAPPED_SHARE * self.triples):
+        total = self._total()
+        many = total.reversed >= SWAPPED_SHARE * self.triples
+        found = total.is_reversed or (total.reversed > total.straight and many)
+        where = ""
+        for (group, language), side in self.sides.items() if not found else ():
+            if side.is_reversed:
+                total, found = side, True
+                where = f" (of those with a refusal in {language!r}{f' and source {group[:40]!r}' if group else ''})"
+        if found:
             mend = "drop --swap (in Python: swap=False)" if swap else "pass --swap to swap them (in Python: swap=True)"
+            if where:
+                mend = "put those rows into a file of their own and swap them there (--swap)"
             raise InputError(
-                f"{self.first_reversed}: rejected reads like a refusal and chosen does not, in {self.reversed} of "
-                f"{self.triples} triples (the reverse in {self.straight}): chosen and rejected look swapped; {mend}"
+                f"{total.first_reversed}: rejected reads like a refusal and chosen does not, in {total.reversed} of "
+                f"{self.triples} triples (the reverse in {total.straight}){where}: chosen and rejected look swapped; "
+                f"{mend}"
+            )
+        if self.triples and not self.shown and not checked:
+            raise InputError(
+                f"{name}: in none of its {self.triples} triples does chosen or rejected read like a refusal: they may "
+                f"be swapped; read some, then pass --polarity-checked (in Python: polarity_checked=True)"
             )
         if 2 * self.lone_refusals > self.lone:
             raise InputError(

@@ -30,6 +30,7 @@ from derta.data.schemas.recognition import (
     verdicts_among,
 )
 from derta.data.schemas.schema import Read, Schema, Skipped
+from derta.data.targets import check_targets
 from derta.data.triples import Example, as_example, type_name
 from derta.errors import InputError, did_you_mean, first_line
 from derta.redaction import printable
@@ -57,6 +58,7 @@ class Notes:
         skipped: how many rows the schema had no use for, by reason.
         columns: columns that nothing is known about, in the order they appeared; they are ignored.
         polarity: which responses read like refusals.
+        groups: where rows say that they come from (`source` or `dataset`), by their origins.
         rows: how many rows were read, bad ones too.
         bad_rows: what is wrong with those left out.
     """
@@ -65,6 +67,7 @@ class Notes:
     skipped: Skipped = field(default_factory=Counter)
     columns: dict[str, None] = field(default_factory=dict)
     polarity: Polarity = field(default_factory=Polarity)
+    groups: dict[str, str] = field(default_factory=dict)
     rows: int = 0
     bad_rows: list[str] = field(default_factory=list)
 
@@ -106,6 +109,7 @@ def load_triples(
     split: str = "train",
     swap: bool = False,
     bad_rows: BadRows = "stop",
+    polarity_checked: bool = False,
 ) -> "Dataset":
     """Read training data, recognise its columns and return them in canonical form.
 
@@ -119,23 +123,34 @@ def load_triples(
         split: which split of a `datasets` name or of a `DatasetDict` to read.
         swap: swap `chosen` and `rejected` of triples.
         bad_rows: "stop" at the first bad row, or "skip" them, up to a tenth of all.
+        polarity_checked: somebody read triples of a source in which no response reads like a refusal.
 
     Returns:
         A `Dataset` with the columns `prompt`, `chosen`, `rejected`, `harmful_prefix` and `origin` ("file:line" or
         "name:row"). Prompt and responses are TRL's messages; `rejected` is None in a helpful example.
 
     Raises:
-        InputError: the source can't be read, a row isn't an example, the data are an evaluation set, or `chosen` and
-            `rejected` look swapped.
+        InputError: the source can't be read, a row isn't an example, the data are an evaluation set, `chosen` and
+            `rejected` look swapped, or a text that is `rejected` in one row would be learnt in another.
     """
 
     def examples() -> Iterator[Example]:
         for one in _several(source):
             notes = Notes()
-            yield from read_examples(one, notes, schema=schema, split=split, swap=swap, bad_rows=bad_rows)
+            yield from read_examples(
+                one,
+                notes,
+                schema=schema,
+                split=split,
+                swap=swap,
+                bad_rows=bad_rows,
+                polarity_checked=polarity_checked,
+            )
             log_notes(_name_of(one), notes.lines())
 
-    return as_dataset(examples())
+    dataset = as_dataset(examples())
+    check_targets([dataset])
+    return dataset
 
 
 def _several(source: Any) -> list[Any]:
@@ -168,6 +183,7 @@ def read_examples(
     split: str = "train",
     swap: bool = False,
     bad_rows: BadRows = "stop",
+    polarity_checked: bool = False,
     on_problem: OnProblem = stop_at_problem,
 ) -> Iterator[Example]:
     """Yield the examples of one source; then check their polarity.
@@ -179,6 +195,7 @@ def read_examples(
         split: which split of a `datasets` name to read.
         swap: swap `chosen` and `rejected` of triples.
         bad_rows: with "skip", `notes` takes the rows that aren't examples, up to a tenth of all.
+        polarity_checked: as for `load_triples`.
         on_problem: what to do about everything else that is wrong; by default its `InputError` is raised.
 
     Raises:
@@ -196,13 +213,15 @@ def read_examples(
             on_bad_row(error)
             continue
         count += 1
-        notes.polarity.add(example)
+        notes.polarity.add(example, notes.groups.get(row.origin, ""))
         yield example
-    for problem in _problems_of_the_whole(name, notes, count, swap=swap):
+    for problem in _problems_of_the_whole(name, notes, count, swap=swap, polarity_checked=polarity_checked):
         on_problem(problem)
 
 
-def _problems_of_the_whole(name: str, notes: Notes, count: int, *, swap: bool) -> Iterator[InputError]:
+def _problems_of_the_whole(
+    name: str, notes: Notes, count: int, *, swap: bool, polarity_checked: bool
+) -> Iterator[InputError]:
     """Yield what is wrong with a source of which every row was read."""
     if len(notes.bad_rows) > BAD_ROWS_SHARE * notes.rows:
         yield InputError(
@@ -212,7 +231,7 @@ def _problems_of_the_whole(name: str, notes: Notes, count: int, *, swap: bool) -
     elif not count:
         yield InputError(f"{name}: none of its rows can be trained on")
     try:
-        notes.polarity.check(name, swap=swap)
+        notes.polarity.check(name, swap=swap, checked=polarity_checked)
     except InputError as error:
         yield error
 
@@ -272,6 +291,9 @@ def _checking_rows(read: Read, schema: Schema, notes: Notes, recognise: bool) ->
             except InputError as error:
                 on_problem(error)
                 continue
+            group = row.values.get("source") or row.values.get("dataset")
+            if isinstance(group, str):
+                notes.groups[row.origin] = group
             yield row
 
     return checked

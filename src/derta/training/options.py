@@ -37,6 +37,8 @@ class DataOptions:
             Stops at a bad row, or with `"skip"` lists bad rows and leaves them out, a tenth of all at most.
         swap (`bool`, *optional*, defaults to `False`):
             Whether to swap `chosen` and `rejected`.
+        polarity_checked (`bool`, *optional*, defaults to `False`):
+            Whether somebody read triples of a source in which no response reads like a refusal.
     """
 
     train_data: list[str] = field(default_factory=list)
@@ -46,6 +48,7 @@ class DataOptions:
     schema: str = "auto"
     bad_rows: Literal["stop", "skip"] = "stop"
     swap: bool = False
+    polarity_checked: bool = False
 
 
 @dataclass

@@ -170,7 +170,14 @@ def read_source(source: str, options: TrainOptions) -> Loaded:
         return Loaded(rows, digest.hexdigest())
     cache_dir = cache_directory(options.config.dataset_cache_dir)
     data = options.data
-    return load_source(source, schema=data.schema, swap=data.swap, bad_rows=data.bad_rows, cache_dir=cache_dir)
+    return load_source(
+        source,
+        schema=data.schema,
+        swap=data.swap,
+        bad_rows=data.bad_rows,
+        polarity_checked=data.polarity_checked,
+        cache_dir=cache_dir,
+    )
 
 
 def _organism_options(query: str) -> dict[str, Any]:
