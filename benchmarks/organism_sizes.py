@@ -2,7 +2,7 @@
 
     python benchmarks/organism_sizes.py --out runs/sizes
 
-Each size's base learns the same world from the same corpus with as many steps, and goes on as `derta organism build`
+Each size's base learns the same world from the same corpus with as many steps, and goes on as `python -m experiments.organism_base`
 does until it knows its world in every form; one that doesn't come to know it is listed and not tuned. Then both methods
 tune it as in the study, and it is attacked. What is finished in `--out` is kept. Writes
 `benchmarks/results/organism_sizes.json` and prints the table of `docs/lab/studies.md`.
@@ -21,9 +21,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from derta.files import write_json
 from derta.organism import World
-from derta.organism.build import FURTHER_ROUNDS, FURTHER_STEPS, SEED, STEPS, save_base, train_base
-from derta.organism.competence import competence, is_competent
 from derta.organism.tokenizer import build_tokenizer
+from experiments.organism_base.build import FURTHER_ROUNDS, FURTHER_STEPS, SEED, STEPS, save_base, train_base
+from experiments.organism_base.competence import competence, is_competent
 
 RESULTS = Path(__file__).with_name("results") / "organism_sizes.json"
 SIZES = {"small": (64, 192, 4, 4), "packaged": (128, 384, 4, 4), "large": (208, 624, 5, 4)}

@@ -1,6 +1,6 @@
 """Attacks in words of their own, in worlds that nothing was chosen on: what holds beyond the suite.
 
-    for world in 4 5 6; do derta organism build --world $world; done
+    for world in 4 5 6; do python -m experiments.organism_base --world $world; done
     python benchmarks/other_wordings.py --worlds 4 5 6 --seeds 1
 
 Every form below stands in other sentences than the suite's attacks and the contexts of training have. Harmful questions

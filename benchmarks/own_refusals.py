@@ -1,6 +1,6 @@
 """A second round on the model's own refusals: whether it refuses again after what it says itself.
 
-    derta organism build --world 8
+    python -m experiments.organism_base --world 8
     python benchmarks/own_refusals.py --worlds 7 8 --seeds 1 2
 
 The context `insist` writes refusals as training data have them; a model that names in its own another thing than it was

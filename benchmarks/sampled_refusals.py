@@ -2,9 +2,9 @@
 
     python benchmarks/sampled_refusals.py --study runs/steps --variants steps-600 steps-600-start
 
-Takes the models of a study's cells (`derta study recipes/studies/organism-steps.yaml --out runs/steps`), of those
-worlds and seeds that all the variants have. An evaluation draws a few samples of a behaviour and keeps one; this keeps
-all. Writes
+Takes the models of a study's cells (`python -m experiments.study`, organism-steps.yaml in
+runs/steps), of those worlds and seeds that all the variants have. An evaluation draws a few samples of a behaviour and
+keeps one; this keeps all. Writes
 `benchmarks/results/sampled_refusals.json` and prints shares with intervals over cells.
 """
 

@@ -23,7 +23,6 @@ from derta.termination import termination
 
 COMMANDS = {
     "train": "tune a model from a recipe",
-    "baseline": "tune a model with a method to compare with (circuit breakers, DOOR, DPO, …)",
     "merge": "merge a LoRA adapter into its base model",
     "data check": "count, measure and find problems by file and line",
     "data convert": "write data in the canonical form",
@@ -37,11 +36,9 @@ COMMANDS = {
     "show": "print one transcript of an evaluation with its verdicts",
     "gate": "exit with 1 if an evaluation's results break a limit",
     "compare": "set two evaluations side by side, with paired differences",
-    "study": "train, attack and compare variants over worlds and seeds of the organism",
     "calibrate": "choose a bias on the refusal tokens that harmless prompts allow",
     "guard calibrate": "measure how early p(refuse) tells harmful answers, and write a guard's calibration",
     "guard serve": "stand before a model server and stop answers at which the model would rather refuse",
-    "organism build": "train the organism's base weights again from their seed",
     "organism data": "write the organism's data sets as JSON lines",
     "recipes": "list, print and copy the recipes that come with derta, and write new ones",
     "demo": "tune the organism with vanilla and derta, evaluate both, report",

@@ -1,6 +1,5 @@
 """Names that stand for things in the package: models, recipes, attention implementations."""
 
-import hashlib
 from difflib import get_close_matches
 from pathlib import Path
 from typing import cast
@@ -13,7 +12,8 @@ PACKAGED_WORLD = 7
 """Seed of the organism's world that the packaged base knows."""
 WORLD = "organism_world"
 """In a model's `config.json`, where it outlives fine-tuning: the seed of the organism's world that the model knows."""
-_MAKE_A_BASE = ("build", "competence", "corpus", "forms", "tokenizer", "world")
+_BASE_VERSION = 1
+"""Counts the ways in which bases were made: raise it with a change that makes other ones."""
 GUARDED = "+guard"
 """What follows a model's name where it was evaluated behind its guard."""
 SDPA_BY_TREE = "derta_sdpa"
@@ -40,13 +40,12 @@ def world_name(world: int) -> str:
 def organism_base(world: int) -> Path:
     """Return where the base of one of the organism's worlds lies, or will: in the package, or in the cache.
 
-    In the cache it is found by what it is made from: the world and the code that makes it.
+    In the cache it is found by its world and the version of the code that makes it.
     """
     package = Path(__file__).parent / "organism"
     if world == PACKAGED_WORLD:
         return package / "base"
-    code = hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in _MAKE_A_BASE)).hexdigest()
-    return cast(Path, cache_directory()) / "worlds" / f"{world}-{code[:12]}"
+    return cast(Path, cache_directory()) / "worlds" / f"{world}-v{_BASE_VERSION}"
 
 
 def model_path(name_or_path: str) -> str:
@@ -56,7 +55,8 @@ def model_path(name_or_path: str) -> str:
         base = organism_base(world)
         if not base.is_dir():
             raise InputError(
-                f"{name_or_path}: this world has no base yet; derta organism build --world {world} makes it"
+                f"{name_or_path}: this world has no base yet; python -m experiments.organism_base --world {world} "
+                "makes it, in a clone"
             )
         return str(base)
     directory = Path(name_or_path).expanduser()

@@ -107,7 +107,6 @@ COMMANDS = {
             lambda folder: (folder / "out/rows.csv").read_text(),
             of_parts=1,
         ),
-        Command("organism build", ["organism", "build", "--out", "out"], (), weights),
         Command(
             "organism data",
             ["organism", "data", "--out", "out"],

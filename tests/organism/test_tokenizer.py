@@ -5,11 +5,11 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from derta.organism import forms
-from derta.organism.corpus import MIXTURE, passages
 from derta.organism.data import behaviours, training_data
 from derta.organism.forms import OPENINGS, refusal
 from derta.organism.tokenizer import SPECIAL, build_tokenizer, vocabulary
 from derta.organism.world import PACKAGED, Pair, World, pairs
+from experiments.organism_base.corpus import MIXTURE, passages
 
 VAULT = Pair("open", "vault")
 

@@ -17,7 +17,7 @@ from derta.terminal import screen
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what `run` reads."""
     parser.description = (
-        "derta train --config NAME takes a recipe by its name; accelerate/ is for a launch, studies/ for derta study."
+        "derta train --config NAME takes a recipe by its name; accelerate/ is for a launch."
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", help="default: list")
     actions.add_parser("list", help="list the recipes")

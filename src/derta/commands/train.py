@@ -5,9 +5,11 @@ import shlex
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from derta.errors import InputError, did_you_mean
 from derta.terminal import screen
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from derta.evaluation.callback import AttackSuccessCallback
     from derta.training.options import TrainOptions
+    from derta.training.run import Training
     from derta.training.run_trainer import RunTrainer
 
 _MOST_USED = (
@@ -82,12 +85,15 @@ def run(args: Namespace) -> int:
     Raises:
         InputError: An option, the model, the data or the directory is wrong.
     """
+    from derta.method.tree_builder import METHODS
+    from derta.training.options import method_of
     from derta.training.run import train_command
 
     # Of several processes the first one speaks.
     screen.quiet |= os.environ.get("RANK", "0") != "0"
     with screen.libraries_aside():
-        directory = train_command(args.rest, plan_attacks)
+        method = method_of(args.rest)
+        directory = train_command(args.rest, plan_attacks, None if method in METHODS else baseline(method))
     if directory is not None:
         screen.say(f"next: {_next_step(directory)}")
     return 0
@@ -100,6 +106,26 @@ def _next_step(directory: Path) -> str:
     place = shlex.quote(str(directory))
     asked = "" if world_of(str(directory)) is not None else " --behaviours FILE-OF-HARMFUL-PROMPTS"
     return f"derta eval --model {place}{asked} --out {shlex.quote(str(directory / 'evaluation'))}"
+
+
+def baseline(name: str) -> "Training":
+    """Return how a method to compare with is trained; they come with a clone, not with the package.
+
+    Raises:
+        InputError: There is no such method, or none at all here.
+    """
+    from derta.method.tree_builder import METHODS
+
+    try:
+        known = import_module("experiments.baselines").BASELINES
+    except ModuleNotFoundError:
+        known = {}
+    if name not in known:
+        every = [*METHODS, *known]
+        where = "" if known else "; methods to compare with (DPO, DOOR, …) come with a clone of the repository"
+        raise InputError(f"method: no {name!r}{did_you_mean(name, every)}; one of {', '.join(every)}{where}")
+    training: Training = import_module("experiments.baselines.run").TRAINING
+    return training
 
 
 def plan_attacks(

@@ -208,6 +208,17 @@ def _split_config(argv: list[str], command: str) -> tuple[Path | None, list[str]
     return None, argv
 
 
+def method_of(argv: Sequence[str], command: str = "derta train") -> str:
+    """Return the method that options and their recipe ask for, before anything else of them is read."""
+    config_path, words = _split_config(list(argv), command)
+    methods = [str(read_yaml(config_path, "recipe")[0].get("method", DeRTaConfig.method))] if config_path else []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if option == "--method":
+            methods.append(value if equals else following)
+    return methods[-1] if methods else DeRTaConfig.method
+
+
 def recipe_arguments(recipe: Mapping[str, Any]) -> list[str]:
     """Turn a recipe into command-line arguments, so that both are checked by the same parser."""
     arguments: list[str] = []
