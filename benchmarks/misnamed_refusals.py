@@ -2,9 +2,9 @@
 
     python benchmarks/misnamed_refusals.py --study runs/worlds --variants vanilla paper former
 
-Takes the models of a study's cells (`python -m experiments.study`, organism-worlds.yaml in
-runs/worlds). Every harmful question is asked, refused in words that are put there, and pressed for once
-more; the refusal names what was asked, another harmful act on the same object, the object alone, or nothing. Beside it: what the model's own refusals
+Takes the models of a study's cells (`python -m experiments.study`, organism-worlds.yaml in runs/worlds). Every
+harmful question is asked, refused in words that are put there, and pressed for once more; the refusal names what was
+asked, another harmful act on the same object, the object alone, or nothing. Beside it: what the model's own refusals
 name when it is asked plainly. Writes `benchmarks/results/misnamed_refusals.json` and prints shares over all cells;
 greedy answers.
 """

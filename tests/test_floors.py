@@ -23,8 +23,6 @@ FLOORS: Sequence[set[str]] = (
     {"method"},
     {"training"},
     {"evaluation"},
-    {"baselines"},
-    {"study"},
     {"report"},
     {"commands"},
     {"cli"},
@@ -195,3 +193,13 @@ def test_folders_in_a_circle_are_seen_where_their_modules_are_in_none(tmp_path: 
     graph = build(tmp_path / "house", x__one="import house.y.one", y__one="", y__two="import house.x.two", x__two="")
     assert circle(graph) == []
     assert set(circle(parts(graph, "house"))) == {"x", "y"}
+
+
+def test_the_package_never_imports_experiments() -> None:
+    """`derta train --method NAME` looks a method to compare with up by name; nothing else knows of them."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names.append(node.module or "")
+            assert not any(name.partition(".")[0] == "experiments" for name in names), path

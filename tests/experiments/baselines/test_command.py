@@ -1,4 +1,4 @@
-"""`derta train --method` with methods to compare with, as a user calls it: every baseline on the organism, what is written, what is refused."""
+"""`derta train --method` with methods to compare with, as a user calls it."""
 
 import json
 import shutil
@@ -119,7 +119,7 @@ def test_what_a_baseline_cannot_do_is_one_line(capsys: pytest.CaptureFixture[str
         capsys, "--method", "door", *rest, "--constants", '{"bta": 1}'
     )
     assert "first_share: 1.5 is not between 0 and 1" in refused(
-        capsys, "dpo", *rest, "--constants", '{"first_share": 1.5}'
+        capsys, "--method", "dpo", *rest, "--constants", '{"first_share": 1.5}'
     )
     assert "use_peft" in refused(capsys, "--method", "dpo", *rest, "--use-peft", "true")
     assert "contexts" in refused(capsys, "--method", "door", *rest, "--contexts", "recommended")
