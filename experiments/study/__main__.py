@@ -96,7 +96,10 @@ def check_variants(study: "Study") -> None:
 
     first = {cell.variant: cell for cell in study.cells()}
     for name, cell in first.items():
+        variant = study.variants[name]
         try:
+            if variant.baseline and "method" in variant.train:
+                raise InputError(f"method: {variant.baseline} is the method; leave it out")
             for command, *words in commands_of(study, cell):
                 if command == "eval":
                     parser = OneLineParser(prog="derta eval")
@@ -105,7 +108,7 @@ def check_variants(study: "Study") -> None:
                     if len(judges) > 1:
                         raise InputError("`judge`: a study counts the verdicts of one judge; leave one out")
                 else:
-                    parse_options(words, BaselineConfig if study.variants[name].baseline else DeRTaConfig)
+                    parse_options(words, BaselineConfig if variant.baseline else DeRTaConfig)
         except InputError as error:
             raise InputError(f"{study.path}: variants.{name}: {error}") from error
 

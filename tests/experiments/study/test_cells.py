@@ -35,7 +35,7 @@ def study_of(tmp_path: Path, variants: str, recipe: Path | str = "organism") -> 
 def test_a_baselines_constants_reach_its_command_as_one_word(tmp_path: Path) -> None:
     study = study_of(tmp_path, "soft: {baseline: door, constants: {alpha: 0.5}, train_data: [a, b]}")
     train, evaluate = commands_of(study, Cell(1, 3, "soft"))
-    assert train[:3] == ["baseline", "door", f"--config={recipe_path('organism').resolve()}"]
+    assert train[:3] == ["train", "--method=door", f"--config={recipe_path('organism').resolve()}"]
     assert f"--constants={json.dumps({'alpha': 0.5})}" in train
     assert train[train.index("--train-data") :] == ["--train-data", "a", "b"]
     assert {"--model-name-or-path=organism:3", "--output-dir=world-3/soft/seed-1/model"} <= set(train)

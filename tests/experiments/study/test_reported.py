@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from derta.report import study as report
 from experiments.study import load_study
+from experiments.study import page as report
 from experiments.study.numbers import Numbers, load_numbers
 from experiments.study.verdicts import check_claims
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGES = {"organism": "study", "organism-curves": "curves", "organism-steps": "steps", "organism-worlds": "worlds"}
 
 
@@ -25,5 +25,5 @@ def test_a_page_is_what_its_numbers_give(name: str, tmp_path: Path, monkeypatch:
 
 
 def test_every_study_can_be_read() -> None:
-    for path in sorted((ROOT / "recipes" / "studies").glob("*.yaml")):
+    for path in sorted((ROOT / "experiments" / "studies").glob("*.yaml")):
         assert list(load_study(path).cells())
