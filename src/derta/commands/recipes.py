@@ -16,9 +16,7 @@ from derta.terminal import screen
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what `run` reads."""
-    parser.description = (
-        "derta train --config NAME takes a recipe by its name; accelerate/ is for a launch."
-    )
+    parser.description = "derta train --config NAME takes a recipe by its name; accelerate/ is for a launch."
     actions = parser.add_subparsers(dest="action", metavar="ACTION", help="default: list")
     actions.add_parser("list", help="list the recipes")
     show = actions.add_parser("show", help="print a recipe")
