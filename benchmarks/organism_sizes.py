@@ -2,9 +2,9 @@
 
     python benchmarks/organism_sizes.py --out runs/sizes
 
-Each size's base learns the same world from the same corpus with as many steps, and goes on as `python -m experiments.organism_base`
-does until it knows its world in every form; one that doesn't come to know it is listed and not tuned. Then both methods
-tune it as in the study, and it is attacked. What is finished in `--out` is kept. Writes
+Each size's base learns the same world from the same corpus with as many steps, and goes on as the making of
+bases does until it knows its world in every form; one that doesn't come to know it is listed and not tuned. Then both
+methods tune it as in the study, and it is attacked. What is finished in `--out` is kept. Writes
 `benchmarks/results/organism_sizes.json` and prints the table of `docs/lab/studies.md`.
 """
 
