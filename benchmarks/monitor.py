@@ -179,7 +179,7 @@ def redraws(scores: Sequence[float], rate: float, seed: int) -> dict[str, Any]:
         "mean": mean,
         "ci": [low, high],
         "worst": max(rates),
-        "holds": low <= rate,
+        "holds": low is None or low <= rate,
     }
 
 
