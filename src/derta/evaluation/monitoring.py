@@ -22,7 +22,7 @@ from derta.evaluation.results.detection import (
     false_stop_row,
 )
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.store import find_evaluations, load_samples
+from derta.evaluation.results.store import find_evaluations, load_evaluation
 from derta.generation import ChatRequest, RawRequest, Request
 from derta.generation.loading import load_model
 from derta.generation.refusal import refusal_ids
@@ -71,9 +71,8 @@ def read_answers(path: Path, group: str, *, is_harmful: bool | None = None) -> l
         InputError: It can't be read, or holds no such answer.
     """
     if path.is_dir():
-        found = [
-            answer for place in find_evaluations(path) for answer in map(_sample_answer, _first_judged(place)) if answer
-        ]
+        samples = [sample for place in find_evaluations(path) for sample in load_evaluation(place).samples]
+        found = [answer for answer in map(_sample_answer, samples) if answer]
     else:
         found = [_response_answer(row, group, is_harmful is not False) for row in read_responses(path)]
     found = [answer for answer in found if is_harmful in (None, answer.is_harmful) and answer.text.strip()]
@@ -81,12 +80,6 @@ def read_answers(path: Path, group: str, *, is_harmful: bool | None = None) -> l
         what = {True: "harmful (unsafe) ", False: "harmless (complying) ", None: ""}[is_harmful]
         raise InputError(f"{path}: holds no {what}answer to watch")
     return found
-
-
-def _first_judged(directory: Path) -> list[Sample]:
-    """Return each response of an evaluation once, with the verdict of the judge that decides."""
-    samples = {sample.key[:-1]: sample for sample in reversed(load_samples(directory))}
-    return list(reversed(samples.values()))
 
 
 def _sample_answer(sample: Sample) -> Answer | None:
