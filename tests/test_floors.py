@@ -33,7 +33,6 @@ FLOORS_OF_EVALUATION: Sequence[set[str]] = (
     {"judges"},
     {"attacks"},
     {"inputs"},
-    {"samples"},
     {"failures", "monitoring", "plan", "rejudge"},
     {"harness", "in_process"},
     {"bias", "callback", "generate", "quality", "run"},

@@ -1,4 +1,4 @@
-"""The pages of `docs/`: every command and every program of them runs, with the organism's world in the user's files.
+"""README and the pages of `docs/`: each command and program runs, with the organism's world in the user's files.
 
 Blocks marked `bash` and `python` are run, those of a page in a folder of its own; those marked `sh` are for reading.
 """
@@ -20,6 +20,7 @@ from derta.organism import behaviours, path, training_data
 from tests.evaluation.servers import serving
 
 DOCS = Path(__file__).parents[2] / "docs"
+README = DOCS.parent / "README.md"
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 ROWS = training_data().to_list()
 TRIPLES = [row for row in ROWS if row["rejected"]]
@@ -28,13 +29,29 @@ HARMFUL = [each for each in behaviours() if each.kind == "harmful"][:4]
 BORDERLINE = [each for each in behaviours() if each.kind == "borderline"][:3]
 
 
-SETTLED = ("gate", "index", "tune")
+PAGES = [
+    f"{name}.md"
+    for name in (
+        "index",
+        "tune",
+        "data",
+        "evaluation",
+        "gate",
+        "serving",
+        "method",
+        "contexts",
+        "architecture",
+        "scale",
+        "reference",
+    )
+]
+SETTLED = ("evaluation", "gate", "index", "tune")
 """Pages whose commands are run here; the others have tests of their own yet."""
 
 
 def steps() -> Iterator[tuple[str, str, str]]:
     """Yield page, language and text of everything that is run."""
-    for page in (DOCS / f"{name}.md" for name in SETTLED):
+    for page in (README, *(DOCS / f"{name}.md" for name in SETTLED)):
         for language, block in BLOCK.findall(page.read_text("utf-8")):
             lines = block.replace("\\\n", " ").splitlines() if language == "bash" else [block]
             yield from ((page.stem, language, line) for line in lines if line and not line.startswith("#"))
@@ -139,11 +156,14 @@ def test_what_a_page_says_can_be_run(
 ) -> None:
     monkeypatch.chdir(folders[page])
     monkeypatch.setattr("uvicorn.run", lambda *given, **more: None)
+    text = text.replace("BEHAVIOUR", HARMFUL[0].id).replace("MODEL", "runs/start")
     if language == "python":
         exec(compile(text, f"{page}.md", "exec"), {})
         return
-    program, *words = shlex.split(text.replace("BEHAVIOUR", HARMFUL[0].id), comments=True)
+    program, *words = shlex.split(text, comments=True)
     assert program == "derta"
+    if words[0] == "train" and not {"--dry-run", "--max-steps"} & set(words):
+        words += ["--max-steps", "2"]
     # The untuned organism answers everything: no gate may let it pass.
     assert main(words) == (1 if words[0] == "gate" else 0), capsys.readouterr().err
 
@@ -169,3 +189,20 @@ def test_the_gates_files_say_what_failed(folders: dict[str, Path]) -> None:
 def test_the_release_before_has_the_later_judges_verdicts_too(folders: dict[str, Path]) -> None:
     rows = json.loads((folders["gate"] / "runs" / "eval-before" / "results.json").read_text())["rows"]
     assert {row["judge"] for row in rows if row["metric"] == "asr"} == {"refusal", "guideline"}
+
+
+def test_readme_is_two_screens() -> None:
+    text = README.read_text("utf-8")
+    assert len(text.split()) <= 900
+    assert all(line.count("|") <= 6 for line in text.splitlines() if line.startswith("|"))
+
+
+def test_links_of_readme_lead_somewhere() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text("utf-8"))
+    assert links
+    assert [link for link in links if not (README.parent / link).exists()] == []
+
+
+def test_the_users_pages_are_short() -> None:
+    pages = {page.stem: len(page.read_text("utf-8").split()) for page in map(DOCS.joinpath, PAGES)}
+    assert sum(pages.values()) <= 12_000, pages
