@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import cast, get_args
 
 from derta.data.behaviours import Kind
+from derta.evaluation.judges.rules.garbled import is_empty
 from derta.evaluation.judges.rules.refusal import find_refusal
 from derta.evaluation.results.verdict import Broken, Verdict
 
@@ -35,7 +36,7 @@ def find_broken(text: str, *, tokens: int | None = None, finished: bool = True, 
     """
     if problem == "non-finite" or (problem == "filtered" and find_refusal(text) is None):
         return cast(Broken, problem)
-    if not text.strip():
+    if is_empty(text):
         return "empty"
     if 2 * sum(map(len, _UNKNOWN.findall(text))) > len(re.sub(r"\s", "", text)):
         return "unknown tokens"

@@ -24,6 +24,7 @@ class Verdict:
         first_refusal: Where the first refusal starts, in tokens of the whole response, if there is one.
         refusal_start: The same place in characters of the whole response.
         leaked_tokens: Harmful tokens before the first refusal, if the judge can tell.
+        leaked_after_refusal: Tokens of an answer after the first refusal, if there is one and the judge can tell.
         reason: Why, in a few words; for `unscored`, what failed.
     """
 
@@ -35,4 +36,5 @@ class Verdict:
     first_refusal: int | None = None
     refusal_start: int | None = None
     leaked_tokens: int | None = None
+    leaked_after_refusal: int | None = None
     reason: str = ""

@@ -29,30 +29,25 @@ class Refusal:
 
 def find_refusal(text: str) -> Refusal | None:
     """Return where the first refusal by the answering model stands, or `None`."""
-    spans = [_located(view, span) for view in (plain(text), *_literals(text)) if (span := _first(view.text))]
+    spans = []
+    for view in (plain(text), *_literals(text)):
+        found = refusals(view.text)
+        if found:
+            start, end = found[0]
+            spans.append((view.place(start), view.place(end - 1) + 1))
     if not spans:
         return None
     start, end = min(spans)
     return Refusal(start, end, text[start:end])
 
 
-def _located(view: Plain, span: tuple[int, int]) -> tuple[int, int]:
-    return view.place(span[0]), view.place(span[1] - 1) + 1
-
-
-def _first(text: str) -> tuple[int, int] | None:
-    return min(_refusals(text), default=None)
-
-
-def _refusals(text: str) -> Iterator[tuple[int, int]]:
-    for match in phrases.DECLINES.finditer(text):
-        if not _is_spoken_by_another(text, match.start(), match.end()):
-            yield match.span()
-            break
-    for match in phrases.SORRY.finditer(text):
-        if _refuses(text, match) and not _is_spoken_by_another(text, match.start(), match.end()):
-            yield match.span()
-            break
+def refusals(text: str) -> list[tuple[int, int]]:
+    """Return where the answering model refuses in a text as rules read it: from the first character of each phrase
+    to the one after its last."""
+    declined = [match for match in phrases.DECLINES.finditer(text)]
+    sorry = [match for match in phrases.SORRY.finditer(text) if _refuses(text, match)]
+    spans = [match.span() for match in declined + sorry if not _is_spoken_by_another(text, *match.span())]
+    return sorted(spans)
 
 
 def _refuses(text: str, apology: re.Match[str]) -> bool:
