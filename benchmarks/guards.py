@@ -61,7 +61,9 @@ GUARDS = (
     Guard("files have digests", "run_identity.py", "file_digest(path) != digest", "False", _VERIFY),
     Guard("template and token of training", "run_identity.py", "held[part] != now[part]", "False", _VERIFY),
     Guard("no code beside a model", "generation/loading.py", '= {"trust_remote_code": False}', "= {}", _CODE),
-    Guard("no code in a dry run", "training/plan.py", ", trust_remote_code=False", "", "tests/training/test_plan.py"),
+    Guard(
+        "no code in a dry run", "training/dry_run.py", ", trust_remote_code=False", "", "tests/training/test_dry_run.py"
+    ),
     Guard("secrets by name", "redaction.py", "if _SECRET.search(name):", "if False:", _SECRETS),
     Guard("logins in URLs", "redaction.py", '_LOGIN.sub(f"{HIDDEN}@", text)', "text", _SECRETS),
     Guard("numbers that are none", "training/config.py", "not 0 < value < math.inf", "value <= 0", _RECIPES),

@@ -31,8 +31,8 @@ from derta.names import model_path
 from derta.tokens.encoder import Encoder
 from derta.tokens.prompt_formats import set_prompt_format
 from derta.training.dataset import encode_dataset, values_of
+from derta.training.dry_run import count_steps
 from derta.training.model_card import settings_of
-from derta.training.plan import count_steps
 from derta.training.run import model_kwargs
 from derta.training.run_trainer import RunTrainer
 from experiments.baselines.base import Baseline, Setting, register_baseline

@@ -13,8 +13,8 @@ from derta.terminal import screen
 from derta.tokens.encoder import Encoder
 from derta.tokens.prompt_formats import set_prompt_format
 from derta.training.dataset import encode_dataset, values_of
+from derta.training.dry_run import steps_line
 from derta.training.options import TrainOptions
-from derta.training.plan import steps_line
 from derta.training.run import Training
 from derta.training.run_trainer import RunTrainer
 from experiments.baselines.base import Setting, constants_of, find_baseline

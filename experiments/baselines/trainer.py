@@ -19,8 +19,8 @@ from derta.tokens.encoder import EncodedExample, Encoder
 from derta.tokens.prompt_formats import set_prompt_format
 from derta.tokens.refusal_tokens import WhiteSpace
 from derta.training.dataset import encode_dataset, values_of
+from derta.training.dry_run import count_steps
 from derta.training.model_card import settings_of
-from derta.training.plan import count_steps
 from derta.training.run import model_kwargs, train_run
 from derta.training.run_directory import RunDirectory
 from derta.training.run_trainer import RunTrainer

@@ -94,7 +94,8 @@ def run(args: Namespace) -> int:
     with screen.libraries_aside():
         method = method_of(args.rest)
         directory = train_command(args.rest, plan_attacks, None if method in METHODS else baseline(method))
-    if directory is not None:
+    # Another process may still be saving what the evaluation would read.
+    if directory is not None and not screen.quiet:
         screen.say(f"next: {_next_step(directory)}")
     return 0
 

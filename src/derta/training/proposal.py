@@ -5,7 +5,6 @@ follows from sizes: of the model, of the data, and of this machine's memory.
 """
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,9 +24,8 @@ from derta.names import model_path
 from derta.tokens.encoder import Encoder, RefusalForm, unknown_tokens
 from derta.tokens.prompt_formats import set_prompt_format
 from derta.tokens.refusal_tokens import refusal_tokens
-from derta.training.memory import Memory, estimate_memory
+from derta.training.dry_run import FREE, Machine, Memory, empty_model, estimate_memory
 from derta.training.options import TrainOptions, parse_options, recipe_arguments
-from derta.training.plan import empty_model
 from derta.training.run import read_source
 
 _SAMPLE = 2000
@@ -42,8 +40,6 @@ _SMALL_STEPS = 600
 """Steps that a small model gets at least."""
 _SMALL, _STEP, _SMALL_STEP, _FEW = 50_000_000, 128, 32, 4000
 """Parameters of a small model; examples of a step, of a step with few data, and how many are few."""
-_FREE = 0.9
-"""Share of the memory that an estimate may take."""
 
 
 @dataclass(frozen=True)
@@ -53,28 +49,6 @@ class Choice:
     name: str
     value: Any
     why: str
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a run has here: a kind of device, the bytes of one, and how many there are."""
-
-    name: str
-    memory: int
-    devices: int
-
-    @classmethod
-    def here(cls) -> "Machine":
-        """Look at this machine."""
-        if torch.cuda.is_available():
-            properties = torch.cuda.get_device_properties(0)
-            return cls(properties.name, properties.total_memory, torch.cuda.device_count())
-        return cls("CPU", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), 1)
-
-    @property
-    def is_gpu(self) -> bool:
-        """Whether it has a GPU."""
-        return self.name != "CPU"
 
 
 @dataclass(frozen=True)
@@ -129,7 +103,7 @@ def propose(model: str, data: Sequence[str], *, method: str, lora: bool | None, 
             middle = list(_weights(adapter, network, parameters, method, machine, batch, measured, chosen=lora))
             tried = {choice.name: choice.value for choice in (*head, *middle, *tail)}
             memory = _estimate(parse_options([*recipe_arguments(tried), "--dry_run", "true"]), measured, batch)
-            fits = memory.total <= _FREE * machine.memory
+            fits = memory.total <= FREE * machine.memory
             if fits or (batch == 1 and adapter == wanted[-1]):
                 return [*head, *(_with_memory(choice, memory, machine, fits) for choice in middle), *tail]
     raise AssertionError("the last batch size returns")

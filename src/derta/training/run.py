@@ -28,9 +28,9 @@ from derta.termination import termination
 from derta.threads import threads_for
 from derta.training.config import DeRTaConfig
 from derta.training.display import TrainingDisplay
+from derta.training.dry_run import count_steps, examples_per_step, print_plan
 from derta.training.model_card import DataSource
 from derta.training.options import TrainOptions, parse_options
-from derta.training.plan import count_steps, examples_per_step, print_plan
 from derta.training.run_directory import RunDirectory, is_disk_full, require_disk_space
 from derta.training.run_trainer import RunTrainer
 from derta.training.trainer import DeRTaTrainer

@@ -1,8 +1,9 @@
-"""The memory model of `--dry-run` against what small models keep, and the paper's largest run on paper."""
+"""The estimates of `--dry-run` against what small models keep, and the paper's largest run on paper."""
 
 import json
+import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,9 @@ from derta.cli import main
 from derta.errors import InputError
 from derta.method.objective import install_objective
 from derta.method.tree import Term, TokenTree, collate
-from derta.training import plan
+from derta.training import dry_run
 from derta.training.config import DeRTaConfig
-from derta.training.memory import Memory, estimate_memory
+from derta.training.dry_run import Memory, empty_model, estimate_memory
 
 ROWS, WIDTH, VOCABULARY = 4, 256, 400
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -72,59 +73,29 @@ def kept(model: torch.nn.Module, bf16: bool = False) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in storages.values())
 
 
-def estimate(model: torch.nn.Module, path: Path, layers: int = 4, devices: int = 1, **options: Any) -> Memory:
+def estimate(model: torch.nn.Module, path: Path, layers: int = 4, **options: Any) -> Memory:
     config = DeRTaConfig(str(path), use_cpu=True, **options)
-    return estimate_memory(model, shape(layers), config, (ROWS, WIDTH), ModelConfig(), devices)
+    return estimate_memory(model, shape(layers), config, (ROWS, WIDTH), ModelConfig())
 
 
 LORA = {"r": 8, "target_modules": "all-linear"}
 
 
-@pytest.mark.parametrize(
-    ("dtype", "bf16", "lora"),
-    [
-        ("float32", False, None),
-        ("float32", True, None),
-        ("float32", False, LoraConfig(**LORA)),
-        ("float32", False, LoraConfig(**LORA, lora_dropout=0.05)),
-        ("bfloat16", True, LoraConfig(**LORA, lora_dropout=0.05)),
-    ],
-    ids=["full", "full-bf16", "lora", "lora-dropout", "lora-bf16"],
-)
-def test_activations_are_what_autograd_keeps(tmp_path: Path, dtype: str, bf16: bool, lora: LoraConfig | None) -> None:
-    model = network(dtype=dtype, lora=lora)
-    assert estimate(model, tmp_path, bf16=bf16).activations == pytest.approx(kept(model, bf16), rel=0.15)
+@pytest.mark.parametrize(("dtype", "bf16"), [("float32", False), ("float32", True), ("bfloat16", True)])
+def test_activations_are_about_what_autograd_keeps(tmp_path: Path, dtype: str, bf16: bool) -> None:
+    model = network(dtype=dtype)
+    logits = 3 * 4 * ROWS * WIDTH * VOCABULARY
+    assert estimate(model, tmp_path, bf16=bf16).activations - logits == pytest.approx(kept(model, bf16), rel=0.25)
 
 
-def test_attention_over_trees_keeps_no_mask(tmp_path: Path) -> None:
-    model = network(dense=False)
-    measured = kept(model)
-    cast(LlamaForCausalLM, model).set_attn_implementation("flex_attention")
-    assert estimate(model, tmp_path).activations == pytest.approx(measured, rel=0.15)
-    assert kept(network()) - measured == 4 * ROWS * WIDTH * WIDTH * 4
-
-
-@pytest.mark.parametrize(("every", "tolerance"), [(1, 0.05), (2, 0.15)])
-def test_checkpointing_keeps_the_input_of_each_layer(tmp_path: Path, every: int, tolerance: float) -> None:
-    options: dict[str, Any] = {
-        "activation_checkpointing": True,
-        "activation_checkpointing_kwargs": {"every_n_layers": every},
-    }
+def test_checkpointing_keeps_the_input_of_each_layer(tmp_path: Path) -> None:
     measured, estimated = [], []
     for layers in (4, 12):
         model = network(layers)
-        estimated.append(estimate(model, tmp_path, layers, **options).activations)
-        model.activation_checkpointing_enable(every_n_layers=every)
+        estimated.append(estimate(model, tmp_path, layers, activation_checkpointing=True).activations)
+        model.activation_checkpointing_enable()
         measured.append(kept(model))
-    assert estimated[1] - estimated[0] == pytest.approx(measured[1] - measured[0], rel=tolerance)
-    assert estimated[0] > measured[0]  # and one layer at work
-    assert estimated[0] < estimate(network(), tmp_path).activations * every / 2
-
-
-def test_offloaded_activations_take_one_layer(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"offload": True}}
-    four, twelve = (estimate(network(layers), tmp_path, layers, **options).activations for layers in (4, 12))
-    assert four == twelve
+    assert estimated[1] - estimated[0] == pytest.approx(measured[1] - measured[0], rel=0.05)
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(**LORA)], ids=["full", "lora"])
@@ -139,7 +110,6 @@ def test_weights_gradients_and_optimizer_are_what_a_step_leaves(tmp_path: Path, 
     assert memory.weights == sum(p.numel() * p.element_size() for p in model.parameters())
     assert memory.gradients == sum(p.grad.nbytes for p in trainable)
     assert memory.optimizer == sum(v.nbytes for v in state)
-    assert memory.gathered == 0
 
 
 def test_smaller_optimizers_and_shards(tmp_path: Path) -> None:
@@ -147,11 +117,19 @@ def test_smaller_optimizers_and_shards(tmp_path: Path) -> None:
     count = sum(p.numel() for p in model.parameters())
     sizes = {name: estimate(model, tmp_path, optim=name).optimizer for name in ("adamw_torch", "adamw_bnb_8bit", "sgd")}
     assert sizes == {"adamw_torch": 8 * count, "adamw_bnb_8bit": 2 * count, "sgd": 0}
-    shared = estimate(model, tmp_path, devices=8)
-    assert (shared.weights, shared.gradients, shared.optimizer) == (count // 2, count // 2, count)
-    layer = sum(p.numel() for p in cast(Any, model).model.layers[0].parameters())
-    outside = count - 4 * layer
-    assert shared.gathered == 4 * (outside + 2 * layer)
+    memory = estimate(model, tmp_path)
+    assert memory.shared_by(8) == 2 * count + memory.activations
+
+
+def test_tied_embeddings_count_once_and_an_adapter_takes_less_than_all_weights(tmp_path: Path) -> None:
+    config = shape()
+    config.tie_word_embeddings = True
+    config.save_pretrained(tmp_path)
+    model, trainable, _ = empty_model(str(tmp_path), ModelConfig())
+    assert trainable == LlamaForCausalLM(config).num_parameters()
+    adapter = ModelConfig(use_peft=True, lora_target_modules=["all-linear"], lora_dropout=0.05)
+    whole, lora = (estimate(each, tmp_path) for each in (model, empty_model(str(tmp_path), adapter)[0]))
+    assert lora.total < whole.total
 
 
 def test_lora_of_70_billion_parameters_fits_8_devices_of_80_gb_on_paper(
@@ -178,10 +156,11 @@ def test_lora_of_70_billion_parameters_fits_8_devices_of_80_gb_on_paper(
     own = ["--model_name_or_path", "70b", "--train_data", "data.jsonl", "--ratios", "1", "--use_cpu", "true"]
     assert main([*command, *own]) == 0
     shown = capsys.readouterr().out
-    assert "one device: does not fit 80 GB each; 8 devices that share the model: fits 80 GB each" in shown
-    weights = next(line for line in shown.splitlines() if "weights" in line)
-    # 70.6 billion of 2 bytes; 1.24 billion of LoRA of 4 bytes, and their copies of 2 bytes in mixed precision
-    assert [float(cell) for cell in weights.replace("│", " ").split()[1:]] == pytest.approx([148.6, 18.3], abs=0.1)
+    shared = re.search(r": does not fit; shared by 8 devices \(FSDP2, ZeRO-3\) about ([0-9.]+) GB each", shown)
+    assert shared
+    assert float(shared[1]) < 0.9 * 80
+    assert re.search(r"weights +│ 148\.56 GB", shown)
+    assert re.search(r"time on this machine: about [0-9,.]+ hours, give or take", shown)
 
 
 def test_the_shape_of_a_model_is_built_without_the_code_beside_it(
@@ -197,8 +176,8 @@ def test_the_shape_of_a_model_is_built_without_the_code_beside_it(
     config: Any = OfOthers()
     config.auto_map = {"AutoModelForCausalLM": "modeling_others.Model"}
     config._name_or_path = str(tmp_path)
-    monkeypatch.setattr(plan, "load_config", lambda *given: config)
+    monkeypatch.setattr(dry_run, "load_config", lambda *given: config)
     monkeypatch.setattr("builtins.input", lambda *prompt: "y")
     with pytest.raises(InputError):
-        plan.empty_model(str(tmp_path), ModelConfig())
+        empty_model(str(tmp_path), ModelConfig())
     assert not ran.exists()
