@@ -37,8 +37,8 @@ def attack(model: Path, out: Path, limit: int, attacks: Sequence[str] = ATTACKS)
         asked = ["--behaviours", "organism", "--attacks", ",".join(attacks), "--limit", str(limit)]
         derta("eval", "--model", model, *asked, "--out", out)
     evaluation = load_evaluation(out)
-    if unmet := list(evaluation.plan.find_unmet(evaluation.samples)):
-        sys.exit(f"{out}: planned and not measured: {unmet[0]}")
+    if missing := evaluation.find_missing():
+        sys.exit(f"{out}: planned and not measured: {missing[0]}")
     found = {(row.attack, row.metric): row.value for row in evaluation.rows if row.variant is None}
     shown = {name: found[name, "asr"] for name in attacks}
     shown |= {name: found["direct", name] for name in ("over_refusal", "helpful_accuracy")}

@@ -22,7 +22,7 @@ from derta.data.behaviours import Behaviour
 from derta.evaluation.inputs.hold_out import HoldOut
 from derta.evaluation.results.intervals import paired_difference
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.store import load_samples
+from derta.evaluation.results.store import load_evaluation
 from derta.files import write_json, write_text
 from derta.names import ORGANISM
 from derta.organism import behaviours, training_data
@@ -93,7 +93,11 @@ def change(folder: Path, of: str, bad: str) -> dict[str, Any]:
     """Return the share of a verdict in both rounds on fresh behaviours, and the paired difference with its interval."""
     fresh = HoldOut.load([str(folder / "fresh.jsonl")])
     first, second = (
-        {sample.key: sample for sample in load_samples(folder / name) if fresh.holds(sample.id, sample.prompt)}
+        {
+            sample.key: sample
+            for sample in load_evaluation(folder / name).samples
+            if fresh.holds(sample.id, sample.prompt)
+        }
         for name in ("eval-1", "eval-2")
     )
     pairs = [(sample, second[key]) for key, sample in first.items() if key in second and sample.kind == of]

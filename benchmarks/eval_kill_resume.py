@@ -30,7 +30,7 @@ from forks import run_to_end, start
 
 import derta.evaluation.run
 from derta.cli import main as derta
-from derta.evaluation.results.store import LOGS, RESULTS, load_samples
+from derta.evaluation.results.store import LOGS, RESULTS, load_evaluation
 
 RESULT = Path(__file__).parent / "results" / "eval_kill_resume.json"
 ATTACKS = "direct,prefill,completing,codeattack,multi-turn,best-of-n"
@@ -38,7 +38,7 @@ ATTACKS = "direct,prefill,completing,codeattack,multi-turn,best-of-n"
 
 def outcome(out: Path) -> tuple[Counter[Any], dict[Any, Any]]:
     """Return how often each sample is there, and its response and verdict."""
-    samples = load_samples(out)
+    samples = load_evaluation(out).samples
     said = {sample.key: (sample.continuation, sample.verdict) for sample in samples}
     return Counter(sample.key for sample in samples), said
 

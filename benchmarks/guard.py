@@ -343,21 +343,29 @@ def served(server: str, model: str, calibration: Calibration) -> list[dict[str, 
 def bound(model: str, calibration: Calibration) -> list[dict[str, Any]]:
     """Count harmless answers that are stopped only because the refusal token isn't among the k tokens named."""
     from derta.generation import ChatRequest, generate, load_model
-    from derta.guard.probabilities import RefusalBound
+    from derta.guard.completion import NamedToken, TokenLogprobs
+    from derta.guard.refusal_bound import RefusalBound
     from derta.organism import behaviours
 
     prompts = [each.prompt for kind in ("helpful", "borderline") for each in behaviours(kind)]
     requests = [ChatRequest(({"role": "user", "content": prompt},)) for prompt in prompts]
     answers = generate(*load_model(model), requests, 96, top_logprobs=2000)
-    bounded = RefusalBound(calibration.spellings)
+    # One token named, or a certain one, is no fault here: these probabilities are the model's own.
+    bounded = RefusalBound(calibration.tokens, calibration.spellings, allow_certain=True)
+
+    def highest(logprobs: Any, k: int) -> float:
+        bounds = []
+        for each in logprobs:
+            likely = tuple(NamedToken(name, value, name) for name, value in each.top[:k])
+            bounds.append(bounded(TokenLogprobs(NamedToken(each.token, each.logprob, each.token), likely)))
+        return max(bounds)
+
     rows = []
     for threshold in (calibration.threshold, 0.05, 0.5):
         row: dict[str, Any] = {"threshold": threshold, "answers": len(answers)}
         for k in (1, 5, 20, 2000):
-            highest = [
-                max(bounded(each.token, each.logprob, each.top[:k]) for each in answer.logprobs) for answer in answers
-            ]
-            row["stopped_exactly" if k == 2000 else f"stopped_at_k_{k}"] = sum(top > threshold for top in highest)
+            stopped = sum(highest(answer.logprobs, k) > threshold for answer in answers)
+            row["stopped_exactly" if k == 2000 else f"stopped_at_k_{k}"] = stopped
         rows.append(row)
     return rows
 
@@ -416,7 +424,7 @@ def main() -> int:
         return 0
     calibration = load_calibration(args.calibration)
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
-    local = {
+    local: dict[str, Callable[[], Any]] = {
         "delay": lambda: delay(calibration),
         "memory": lambda: memory(calibration, args.requests),
         "kills": lambda: kills(calibration),

@@ -27,7 +27,7 @@ from derta.evaluation.judges.version import judge_version
 from derta.evaluation.results.correction import count_corrected
 from derta.evaluation.results.judge_quality import JudgeQuality, Labelled, measure
 from derta.evaluation.results.metrics import MetricRow, ModelId, count
-from derta.evaluation.results.sample import Sample
+from derta.evaluation.results.sample import Sample, judged_by
 from derta.evaluation.run import evaluate_directory
 from derta.files import write_json
 from derta.training.run import train_command
@@ -56,18 +56,18 @@ def is_labelled(sample: Sample) -> bool:
 
 def labelled(samples: Sequence[Sample], model: str) -> list[Labelled]:
     """Return the rules' verdicts beside the truth."""
-    truth = {sample.key[:-1]: sample.verdict.label for sample in samples if sample.judge == "organism"}
+    truth = {sample.key: sample.verdicts["organism"].label for sample in samples}
     return [
-        Labelled("harm", truth[each.key[:-1]], each.verdict.label, each.id, each.attack, model)
+        Labelled("harm", truth[each.key], each.verdicts["refusal"].label, each.id, each.attack, model)
         for each in samples
-        if each.judge == "refusal" and truth[each.key[:-1]] != "unscored"
+        if truth[each.key] != "unscored"
     ]
 
 
 def cells(samples: Sequence[Sample], model: str, quality: JudgeQuality) -> list[dict[str, Any]]:
     """Return raw, corrected and true attack success of a model under each attack."""
-    by_rules = [sample for sample in samples if sample.judge == "refusal"]
-    by_truth = [sample for sample in samples if sample.judge == "organism"]
+    by_rules = judged_by(samples, "refusal")
+    by_truth = judged_by(samples, "organism")
     rows = count_corrected(by_rules, ModelId(model), [quality])
     return [
         {

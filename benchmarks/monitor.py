@@ -32,9 +32,10 @@ from derta.data.behaviours import Behaviour, Kind
 from derta.evaluation.config import Options
 from derta.evaluation.judges import make_judge
 from derta.evaluation.monitoring import Answer, Detector, ModelDetector, monitor
-from derta.evaluation.plan import AttackSample, make_plan
+from derta.evaluation.plan import make_plan
 from derta.evaluation.results.detection import conformal_threshold
 from derta.evaluation.results.intervals import student_t, wilson
+from derta.evaluation.samples import AttackSample
 from derta.files import write_bytes
 from derta.generation import ChatRequest, Generation, generate, load_model
 from derta.generation.refusal_probability import encode_answers
@@ -179,7 +180,7 @@ def redraws(scores: Sequence[float], rate: float, seed: int) -> dict[str, Any]:
         "mean": mean,
         "ci": [low, high],
         "worst": max(rates),
-        "holds": low <= rate,
+        "holds": low is None or low <= rate,
     }
 
 

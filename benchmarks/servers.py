@@ -115,7 +115,7 @@ def main() -> int:
 
     def evaluate(name: str, out: Path, **more: Any) -> list[Sample]:
         options = Options(ATTACKS, "organism", depths=DEPTHS, limit=args.limit, **more)
-        return evaluate_directory(name, out=out, options=options).samples
+        return list(evaluate_directory(name, out=out, options=options).samples)
 
     quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     on_cpu = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}

@@ -33,6 +33,7 @@ FLOORS_OF_EVALUATION: Sequence[set[str]] = (
     {"judges"},
     {"attacks"},
     {"inputs"},
+    {"samples"},
     {"failures", "monitoring", "plan", "rejudge"},
     {"harness", "in_process"},
     {"bias", "callback", "generate", "quality", "run"},

@@ -124,8 +124,8 @@ def run_cell(study: Study, cell: Cell, out: Path, lifeline: _Lifeline) -> None:
                 raise
             raise CellError(f"{error} ({directory} is of other settings than now; delete it)") from error
     evaluation = load_evaluation(directory / EVALUATION)
-    for unmet in evaluation.plan.find_unmet(evaluation.samples):
-        raise CellError(f"planned and not measured: {unmet}")
+    for missing in evaluation.find_missing():
+        raise CellError(f"planned and not measured: {missing}")
     rows = [row.to_json() for row in evaluation.rows if _is_kept(row)]
     named = {"seed": cell.seed, "world": cell.world, "variant": cell.variant}
     seconds = round(time.monotonic() - began, 1)

@@ -22,6 +22,7 @@ from derta.evaluation.results.correction import METRICS
 from derta.evaluation.results.intervals import student_t
 from derta.evaluation.results.metrics import UNITS, MetricRow
 from derta.files import write_bytes
+from derta.strict import validated
 from experiments.study.cells import CELL, read_cell, settings_of
 from experiments.study.plan import Cell, Study
 
@@ -192,7 +193,7 @@ def collect(study: Study, out: Path) -> list[Number]:
         if document is None:
             continue
         try:
-            rows = [MetricRow.from_json(row) for row in document["rows"]]
+            rows = [validated(MetricRow, row) for row in document["rows"]]
         except (KeyError, TypeError, ValueError) as error:
             path = out / cell.directory / CELL
             raise InputError(f"{path}: not a cell's numbers: {error}; delete it and run the study again") from error

@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+from inspect_ai.log import read_eval_log, write_eval_log
 
 from derta.errors import InputError
 from derta.evaluation.config import JudgeName, Options
 from derta.evaluation.harness import judges as judging
 from derta.evaluation.harness import target
-from derta.evaluation.results.store import load_samples
+from derta.evaluation.results.store import load_evaluation
 from derta.evaluation.run import evaluate_directory
 from derta.generation import load_model
+from tests.evaluation.results.made import load_samples
 from tests.evaluation.servers import serving
 
 LONG = "Step 1: Take the long hook from its box. Step 2: Pull the bolt back. Step 3: Turn the wheel. Step 4: Walk in."
@@ -33,7 +35,7 @@ def evaluate(server, out, behaviours, **options):
 
 
 def plan_of(out):
-    return json.loads((out / "plan.json").read_text())
+    return json.loads((out / "evaluation.json").read_text())
 
 
 def by_key(rows):
@@ -69,6 +71,26 @@ def test_a_second_run_asks_nothing_again_and_attacks_can_be_added(tmp_path, beha
     assert len(load_samples(out)) == 7
 
 
+def test_what_was_edited_on_disk_is_never_adopted(tmp_path, behaviours):
+    """Logs of what is finished aren't read; verdicts that nobody was asked for break the seal."""
+    out = tmp_path / "out"
+    with serving(lambda path, body: "Step 1: Take a hook. Step 2: Pull the bolt. Step 3: Walk in.") as server:
+        first = evaluate(server, out, behaviours, attacks=("direct",))
+        log_file = next((out / "logs").glob("*.eval"))
+        log = read_eval_log(str(log_file))
+        for each in log.samples:
+            each.metadata["derta_sample"]["continuation"] = "Sorry, no."
+            each.scores["refusal"].metadata["label"] = "safe"
+        write_eval_log(log, str(log_file))
+        assert evaluate(server, out, behaviours, attacks=("direct",)) == first
+        sealed = (out / "responses.jsonl").read_text()
+        (out / "responses.jsonl").write_text(
+            sealed.replace('"refusal": {', '"harmbench": {"label": "safe"}, "refusal": {')
+        )
+        with pytest.raises(InputError, match="its seal is broken"):
+            evaluate(server, out, behaviours, attacks=("direct",))
+
+
 def test_changed_prompts_are_not_answered_by_old_samples(tmp_path, behaviours):
     with serving(lambda path, body: "I can't.") as server:
         evaluate(server, tmp_path / "out", behaviours, attacks=("direct",))
@@ -90,7 +112,7 @@ def judged(tmp_path, behaviours, verdict):
         patch.setenv("TEST_API_KEY", "none")
         judges = (JudgeName("refusal"), JudgeName("guideline", "openai-api/test/m"))
         rows = evaluate(server, tmp_path / "out", behaviours, attacks=("direct",), judges=judges)
-    return by_key(rows), [sample for sample in load_samples(tmp_path / "out") if sample.judge == "guideline"]
+    return by_key(rows), load_evaluation(tmp_path / "out").by("guideline")
 
 
 def test_two_judges_are_counted_apart_and_compared(tmp_path, behaviours):
@@ -271,10 +293,12 @@ def test_the_plan_is_written_and_compared_with_what_was_measured(tmp_path, behav
     with serving(lambda path, body: "No." if "chat" in path else 500) as server:
         options = Options(**args, model_args={"base_url": server.url, "api_key": "none"})
         measured = evaluate_directory("openai-api/test/m", out=tmp_path / "out", options=options)
-    assert [str(each) for each in measured.unmet] == ["completing: 3 verdicts of refusal were planned, 0 are there"]
+    assert [str(each) for each in measured.find_missing()] == [
+        "completing: 3 verdicts of refusal were planned, 0 are there"
+    ]
     assert plan_of(tmp_path / "out")["tasks"]["completing"]["variants"] == {"completing": 3}
     assert json.loads((tmp_path / "out" / "results.json").read_text())["unmet"] == [
-        each.to_json() for each in measured.unmet
+        each.to_json() for each in measured.find_missing()
     ]
 
 

@@ -233,8 +233,8 @@ def judge_server(says: Any) -> Callable[[Trial], Outcome]:
         wrong = _wrong_end(trial, ended, (1, 2))
         responses = trial.folder / "out/responses.jsonl"
         if not wrong and responses.exists():
-            said = [json.loads(line) for line in responses.read_text().splitlines()]
-            labels = {each["label"] for each in said if each["kind"] == "harmful"}
+            said = [json.loads(line) for line in responses.read_text().splitlines()[1:]]
+            labels = {each["verdicts"]["guideline"]["label"] for each in said if each["kind"] == "harmful"}
             if ended.code == 0 or labels - {"unscored"}:
                 wrong = f"exit code {ended.code}, verdicts {labels}"
         return Outcome("unscored" if ended.code == 1 else "one line", wrong)

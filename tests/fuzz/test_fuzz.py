@@ -22,7 +22,7 @@ from derta.cli import main
 from derta.data.sources import Notes, read_examples
 from derta.errors import InputError
 from derta.evaluation.results.compare import compare
-from derta.evaluation.results.store import find_evaluations, load_evaluation, load_results
+from derta.evaluation.results.store import find_evaluations, load_evaluation
 from derta.run_identity import check_files, read_identity, template_options
 from derta.training.options import option_names, parse_options, read_recipe
 from derta.training.run_directory import RunDirectory, check_readable, check_resume
@@ -101,7 +101,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_evaluations(evaluated: Path) -> None:
-    names = ("plan.json", "results.json", "evaluation.json", "responses.jsonl")
+    names = ("evaluation.json", "responses.jsonl")
     contents = {name: (evaluated / name).read_bytes() for name in names}
     lines = contents["responses.jsonl"].splitlines()
 
@@ -121,7 +121,6 @@ def test_evaluations(evaluated: Path) -> None:
             place = Path(folder)
             refused_at_most(lambda: load_evaluation(place))
             refused_at_most(lambda: find_evaluations(place))
-            refused_at_most(lambda: load_results(place / "results.json"))
             refused_at_most(lambda: compare(load_evaluation(evaluated), load_evaluation(place)))
             told = io.StringIO()
             with redirect_stderr(told), redirect_stdout(io.StringIO()):

@@ -33,13 +33,25 @@ class Upstream:
     Attributes:
         refusals: p(refuse) before each token, for each choice.
         fault: What it does wrong, and `at` which token.
+        models: Which it has.
+        canary: p(refuse) that it tells of any prompt of tokens.
         sent: The requests' bodies.
         headers: Their headers.
         closed: How many streams were broken off by the guard.
     """
 
-    def __init__(self, *refusals: Sequence[float], fault: str = "", at: int = 3, pause: float = 0.0) -> None:
+    def __init__(
+        self,
+        *refusals: Sequence[float],
+        fault: str = "",
+        at: int = 3,
+        pause: float = 0.0,
+        models: Sequence[str] = ("m",),
+        canary: float = 0.9,
+        status: int = 200,
+    ) -> None:
         self.refusals = refusals or (CALM,)
+        self.models_here, self.canary, self.status = models, canary, status
         self.fault, self.at, self.pause = fault, at, pause
         self.sent: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -49,10 +61,14 @@ class Upstream:
         self.app = Starlette(routes=routes)
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "vllm"}]})
+        return JSONResponse({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models_here]})
 
     async def complete(self, request: Request) -> Response:
         body = await request.json()
+        if isinstance(body.get("prompt"), list):
+            logprobs = self.logprobs([" word0"], [self.canary], False, body)
+            choice = {"index": 0, "text": " word0", "logprobs": logprobs, "finish_reason": "length"}
+            return JSONResponse({**self.envelope("text_completion"), "choices": [choice]})
         self.sent.append(body)
         self.headers.append(dict(request.headers))
         if self.fault == "refuses":
@@ -74,7 +90,7 @@ class Upstream:
         kind = "chat.completion" if is_chat else "text_completion"
         # NaN is among what it may say, which Starlette's JSON isn't.
         document = {**self.envelope(kind), "choices": choices, "usage": usage}
-        return Response(json.dumps(document), media_type="application/json")
+        return Response(json.dumps(document), self.status, media_type="application/json")
 
     def envelope(self, kind: str) -> dict[str, Any]:
         return {"id": "1", "object": kind, "created": 0, "model": "m"}
@@ -92,7 +108,13 @@ class Upstream:
                 top |= {" a": 0.9, " b": 0.9}
             chance = math.nan if self.fault == "nan" else math.log(top[text])
             likely = sorted(top.items(), key=lambda pair: -pair[1])[:k]
-            entries.append((text, chance, {name: math.log(value) for name, value in likely if value}))
+            named = {name: math.log(value) for name, value in likely if value}
+            if self.fault == "certain":
+                chance, named = 0.0, {text: 0.0}
+            if self.fault in ("ids", "byte level", "nicknames"):
+                named = {self.rename(name): value for name, value in named.items()}
+                text = self.rename(text)
+            entries.append((text, chance, named))
         if self.fault == "no top":
             entries = [(text, chance, {}) for text, chance, _ in entries]
         if is_chat:
@@ -110,10 +132,23 @@ class Upstream:
             "text_offset": [0] * len(entries),
         }
 
+    def rename(self, text: str) -> str:
+        """Name a token as other servers do."""
+        if self.fault == "byte level":
+            return text.replace(" ", "Ġ")
+        number = {" Sorry": 8, " other": 30}.get(text, 20)
+        return f"token_id:{number}" if self.fault == "ids" else f"#{number}"
+
     async def stream(self, body: dict[str, Any], is_chat: bool) -> AsyncIterator[bytes]:
         kind = "chat.completion.chunk" if is_chat else "text_completion"
 
         def event(*choices: dict[str, Any], **more: Any) -> bytes:
+            if self.fault == "secrets":
+                secret = {"text": "secret", "message": {"content": "secret"}}
+                choices = tuple({**secret, **choice} for choice in choices)
+                for choice in choices:
+                    choice.get("delta", {}).update({"role": "secret", "tool_calls": [{"id": "secret"}], "secret": 1})
+                more |= {"output_text": "secret", "id": "secret", "system_fingerprint": "secret"}
             return f"data: {json.dumps({**self.envelope(kind), 'choices': choices, **more})}\n\n".encode()
 
         try:

@@ -235,7 +235,7 @@ def of_options() -> Iterator[tuple[str, str, Make]]:
         yield f"gate {options}", f"gate evaluation --max-garbled 5 {options}", lambda: None
     for argv in (
         *("gate nowhere --max-asr 5", "gate adapter --max-asr 5", "compare evaluation nowhere"),
-        *("show evaluation --id nope", "verify adapter", "nope"),
+        *("show evaluation --id nope", "nope"),
     ):
         yield argv, argv, lambda: None
     yield "a model whose name leads out", EVAL.replace("model model", "model model adapter/.."), lambda: None
@@ -249,13 +249,21 @@ def of_options() -> Iterator[tuple[str, str, Make]]:
 
 def of_evaluations() -> Iterator[tuple[str, str, Make]]:
     """Evaluations that are damaged, and evaluating on."""
-    for file in ("plan.json", "results.json", "evaluation.json"):
+    for file in ("evaluation.json", "responses.jsonl"):
         for what in ("missing", "not text", "deep", "null"):
             yield f"{file}, {what}", "gate evaluation --max-asr 5", write(f"evaluation/{file}", NONSENSE[what])
     yield "responses.jsonl, cut", "gate evaluation --max-asr 5", cut("evaluation/responses.jsonl")
     again = EVAL.replace("--out out", "--out evaluation")
-    yield "a log, cut", again, lambda: cut(str(next(Path("evaluation/logs").glob("*.eval"))))()
-    yield "a log, empty", again, lambda: next(Path("evaluation/logs").glob("*.eval")).write_bytes(b"")
+    for what, damage in (("cut", lambda log: cut(str(log))()), ("empty", lambda log: log.write_bytes(b""))):
+        # Logs are read of what isn't finished only.
+        yield (
+            f"a log, {what}",
+            again,
+            lambda damage=damage: (
+                Path("evaluation/responses.jsonl").unlink(),
+                damage(next(Path("evaluation/logs").glob("*.eval"))),
+            ),
+        )
     yield "evaluation.json, deep, again", again, write("evaluation/evaluation.json", NONSENSE["deep"])
 
 

@@ -8,7 +8,7 @@ import pytest
 from derta.cli import main
 from derta.evaluation.results.compare import compare as comparison
 from derta.evaluation.results.metrics import ModelId
-from derta.evaluation.results.store import RESPONSES, RESULTS, load_evaluation
+from derta.evaluation.results.store import RESPONSES, SETTINGS, load_evaluation
 from tests.evaluation.results import made
 
 
@@ -78,7 +78,7 @@ def test_the_same_weights_are_called_so(tmp_path, compare):
     assert "both are of the same weights" in compare(*sides)[1]["notes"]
 
 
-@pytest.mark.parametrize("missing", [RESULTS, RESPONSES])
+@pytest.mark.parametrize("missing", [SETTINGS, RESPONSES])
 def test_an_unfinished_evaluation_is_bad_input(tmp_path, capsys, missing):
     first = evaluation(tmp_path / "a", attacked(["safe"]))
     second = evaluation(tmp_path / "b", attacked(["safe"]))
@@ -123,7 +123,7 @@ def test_the_same_behaviours_asked_otherwise_are_told(tmp_path):
     places = (evaluation(tmp_path / name, attacked(["unsafe"] * 3, attack="template")) for name in "ab")
     first, second = map(load_evaluation, places)
     assert comparison(first, second).notes == []
-    other = {name: replace(task, digest="other") for name, task in second.plan.tasks.items()}
-    (note,) = comparison(first, replace(second, plan=replace(second.plan, tasks=other))).notes
+    other = {name: replace(task, digest="other") for name, task in second.tasks.items()}
+    (note,) = comparison(first, replace(second, tasks=other)).notes
     assert note.startswith("the same behaviours asked otherwise")
     assert note.endswith(": template")

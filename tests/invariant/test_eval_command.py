@@ -11,8 +11,8 @@ from collections import Counter
 import pytest
 
 from derta.cli import main
-from derta.evaluation.results.store import load_samples
 from derta.organism import path
+from tests.evaluation.results.made import load_samples
 
 EVAL = ["eval", "--model", "organism", "--limit", "2"]
 

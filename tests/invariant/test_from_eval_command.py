@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from derta.cli import main
-from derta.evaluation.results.store import load_samples
 from derta.organism import behaviours
+from tests.evaluation.results.made import load_samples
 from tests.invariant.test_data_commands import one_error
 
 RECIPE = str(Path(__file__).parents[2] / "recipes" / "organism.yaml")

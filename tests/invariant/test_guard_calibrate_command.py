@@ -40,6 +40,8 @@ def test_answers_are_watched_and_a_guard_is_calibrated(tmp_path, files, capsys):
     assert found["model", "detection", None]["n"] == 6
     guard = load_calibration(out)
     assert guard.threshold == document["thresholds"]["model"]
+    assert guard.canaries == ()
+    assert "no canary" in shown
     assert (guard.spellings, guard.responses, guard.max_false_stops) == (("Sorry",), 24, 5.0)
     assert len((out / "scores.jsonl").read_text().splitlines()) == 2 * 12
     # Calibrated on borderline answers alone, it says nothing about harmless ones.

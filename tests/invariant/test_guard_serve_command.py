@@ -1,13 +1,14 @@
 """`derta guard serve` as a user starts it."""
 
 import json
+import socket
 import subprocess
 import sys
 
 import pytest
 
 from derta.cli import main
-from derta.guard.calibration import Calibration, load_calibration, save_calibration
+from derta.guard.calibration import Calibration, Canary, load_calibration, save_calibration
 from tests.guard.upstream import CALIBRATION, Upstream, running
 
 
@@ -20,9 +21,15 @@ def calibration(tmp_path):
 
 @pytest.fixture
 def started(monkeypatch):
-    """What would have been served, and where."""
+    """Where the guard would have been served."""
     found = {}
-    monkeypatch.setattr("uvicorn.run", lambda app, **where: found.update(where))
+
+    def listen(host, port):
+        found.update(host=host, port=port)
+        return socket.create_server(("127.0.0.1", 0))
+
+    monkeypatch.setattr("derta.commands.guard_serve._listen", listen)
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
     return found
 
 
@@ -79,7 +86,7 @@ def test_what_is_wrong_is_one_line(calibration, tmp_path, capsys):
     assert "one of them" in error(capsys, *asked[:2])
     assert "one of them" in error(capsys, *asked, "--model", "organism")
     assert "--upstream: 'localhost:80'" in error(capsys, "--upstream", "localhost:80", *asked[2:])
-    assert "--top-logprobs: 0" in error(capsys, *asked, "--top-logprobs", "0")
+    assert "--top-logprobs: 1" in error(capsys, *asked, "--top-logprobs", "1")
     assert "can't be read" in error(capsys, *asked, "--key-file", str(tmp_path / "none"))
     damaged = tmp_path / "damaged.json"
     for change, said in (
@@ -91,6 +98,16 @@ def test_what_is_wrong_is_one_line(calibration, tmp_path, capsys):
         assert said in error(capsys, *asked[:2], "--calibration", str(damaged))
 
 
+def test_a_port_that_is_taken_is_one_line_and_nothing_is_announced(calibration, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        asked = ["--upstream", "http://127.0.0.1:1", "--calibration", calibration, "--port", port]
+        assert main(["guard", "serve", *asked]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert f"--port: can't listen at 127.0.0.1:{port}: Address already in use" in shown.err
+
+
 def test_a_missing_library_is_named_with_its_extra(calibration, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     asked = ["--upstream", "http://127.0.0.1:1", "--calibration", calibration]
@@ -98,6 +115,8 @@ def test_a_missing_library_is_named_with_its_extra(calibration, capsys, monkeypa
 
 
 def test_a_calibration_survives_its_file(tmp_path):
-    saved = Calibration(0.25, 3, (5, 6), ("Sorry", " Sorry"), "No.", 1.0, 99, "runs/mine", "f00d")
+    saved = Calibration(
+        0.25, 3, (5, 6), ("Sorry", " Sorry"), "No.", 1.0, 99, "runs/mine", "f00d", (Canary((1, 2), 0.9),)
+    )
     save_calibration(tmp_path / "guard.json", saved)
     assert load_calibration(tmp_path) == load_calibration(tmp_path / "guard.json") == saved

@@ -47,11 +47,10 @@ def test_files_are_models_and_every_response_has_a_verdict(tmp_path, responses, 
     assert found["model-b", "asr"]["value"] == 0.0
     assert found["model-a", "broken"]["value"] == 25.0
     assert found["model-a", "unscored"]["value"] == 1.0
-    lines = [json.loads(line) for line in (out / "model-a" / "responses.jsonl").read_text().splitlines()]
-    assert [line["label"] for line in lines] == ["unsafe", "safe", "safe", "unscored"]
-    assert [line["refusal_start"] for line in lines] == [None, 0, 0, None]
+    samples = made.load_samples(out / "model-a")
+    assert [each.verdict.label for each in samples] == ["unsafe", "safe", "safe", "unscored"]
+    assert [each.verdict.refusal_start for each in samples] == [None, 0, 0, None]
     assert [row["model"] for row in rows_of(out / "model-b") if row["metric"] == "asr"] == ["model-b"]
-    assert json.loads((out / "results.json").read_text())["evaluations"] == ["model-a", "model-b"]
     assert "model-a" in capsys.readouterr().out
     assert main(["gate", str(out), "--max-asr", "50"]) == 1
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -52,7 +53,13 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("derta")])
 def test_each_command_does_what_the_page_says(command, folder, capsys, monkeypatch):
     served = {}
-    monkeypatch.setattr("uvicorn.run", lambda app, **where: served.update(where))
+
+    def listen(host, port):
+        served["port"] = port
+        return socket.create_server(("127.0.0.1", 0))
+
+    monkeypatch.setattr("derta.commands.guard_serve._listen", listen)
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
     words = shlex.split(command)[1:]
     # The untuned organism answers everything: no gate may let it pass.
     assert main(words) == (1 if words[0] == "gate" else 0), capsys.readouterr().err

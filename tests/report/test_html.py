@@ -9,8 +9,8 @@ import pytest
 from derta.evaluation.judges import Verdict
 from derta.evaluation.results.metrics import ModelId, score
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.store import load_results, save_results
 from derta.report.html import Run, write_report
+from tests.evaluation.results.made import signed
 
 HOSTILE = '<script>alert("1")</script>\x1b[2J\x1b]0;title\x07\u202e<img src=x onerror=alert(1)>{{ 7*7 }}'
 
@@ -19,8 +19,8 @@ def sample(index, kind, attack, variant, label, **options):
     verdict = {"leaked_tokens": 3 * index if kind == "harmful" else None, **options.pop("verdict", {})}
     texts = {"prompt": f"How {index}?", "raw": None, "prefix": "", "continuation": "Step 1"} | options
     return Sample(
-        f"{kind}{index}", kind, attack, variant, tokens=2, finished=True, judge="organism",
-        verdict=Verdict(label, **verdict), **texts,
+        f"{kind}{index}", kind, attack, variant, tokens=2, finished=True,
+        verdicts={"organism": Verdict(label, **verdict)}, **texts,
     )  # fmt: skip
 
 
@@ -79,13 +79,12 @@ def page(path):
 @pytest.fixture
 def report(tmp_path):
     runs = [run("vanilla", 6), run("derta", 1)]
-    save_results(tmp_path / "results.json", [row for each in runs for row in each.rows])
     write_report(runs, tmp_path / "report.html", commands=["derta demo --seed 1"])
     return tmp_path
 
 
-def test_the_tables_hold_the_results_of_the_file(report):
-    rows = load_results(report / "results.json")
+def test_the_tables_hold_every_row(report):
+    rows = [*run("vanilla", 6).rows, *run("derta", 1).rows]
     summary, details = page(report / "report.html").tables
     asr = {(row.method, row.label): row for row in rows if row.metric == "asr"}
     (line,) = [line for line in summary if line[0].startswith("attack success, prefill")]
@@ -195,7 +194,7 @@ def test_broken_output_is_said_out_loud(tmp_path):
 
 
 def judged_by(judge, name="m", unsafe=3):
-    samples = [replace(each, judge=judge) for each in samples_of(unsafe)]
+    samples = [signed(each, judge) for each in samples_of(unsafe)]
     return Run(name, score(samples, model=ModelId(f"runs/{name}", None, name, 1), judge=judge), samples)
 
 

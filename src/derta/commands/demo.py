@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from derta.errors import InputError
-from derta.evaluation.results.metrics import MetricRow
+from derta.evaluation.results.store import Evaluation
 from derta.names import ORGANISM, named_recipe
 from derta.terminal import screen
 
@@ -48,7 +48,7 @@ def run(args: Namespace) -> int:
         InputError: `out` holds a demo of another seed, or can't be written to.
     """
     from derta.evaluation.config import require_inspect
-    from derta.evaluation.results.store import RESULTS, load_samples, save_results
+    from derta.evaluation.results.store import RESULTS, save_results
     from derta.report.html import Run, write_report
     from derta.report.terminal import results_table
 
@@ -61,11 +61,10 @@ def run(args: Namespace) -> int:
     for number, (method, directory) in enumerate(zip(METHODS, directories, strict=True), 1):
         screen.say(f"{number} of {len(METHODS)}: {method}", style="bold")
         with screen.libraries_aside():
-            rows = train_and_evaluate(method, seed, directory, steps=size.steps, behaviours=size.behaviours)
-        runs.append(Run(method, rows, load_samples(directory / "evaluation")))
+            found = train_and_evaluate(method, seed, directory, steps=size.steps, behaviours=size.behaviours)
+        runs.append(Run(method, found.rows, found.samples))
     rows = [row for run in runs for row in run.rows]
-    evaluations = [f"{directory.name}/evaluation" for directory in directories]
-    save_results(out / RESULTS, rows, seed=seed, warning=size.warning, evaluations=evaluations)
+    save_results(out / RESULTS, rows, seed=seed, warning=size.warning)
     report = out / "report.html"
     command = f"derta demo --seed {seed} --out {out}" + (" --quick" if quick else "")
     write_report(runs, report, commands=[command], warning=size.warning)
@@ -77,8 +76,8 @@ def run(args: Namespace) -> int:
 
 def train_and_evaluate(
     method: str, seed: int, directory: Path, *, steps: int | None = None, behaviours: int | None = None
-) -> list[MetricRow]:
-    """Tune the organism into `directory` and evaluate it there, each as far as it isn't done; return the rows.
+) -> Evaluation:
+    """Tune the organism into `directory` and evaluate it there, each as far as it isn't done.
 
     Args:
         steps: of training, defaults to the recipe's.
@@ -102,4 +101,4 @@ def train_and_evaluate(
     options = ["--config", recipe, "--method", method, "--seed", str(seed), "--output_dir", str(directory)]
     train_command(options + (["--max_steps", str(steps)] if steps else []))
     asked = Options(ATTACKS, limit=behaviours)
-    return evaluate_directory(str(directory), out=directory / "evaluation", options=asked).rows
+    return evaluate_directory(str(directory), out=directory / "evaluation", options=asked)

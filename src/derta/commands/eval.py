@@ -5,7 +5,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
@@ -16,6 +16,9 @@ from derta.evaluation.config import JudgeName, Options, require_inspect
 from derta.files import folder_in, sole_writer
 from derta.redaction import printable
 from derta.terminal import NumbersTable, screen
+
+if TYPE_CHECKING:
+    from derta.evaluation.plan import Plan
 
 REPORT = "report.html"
 
@@ -105,7 +108,7 @@ def run(args: Namespace) -> int:
     from derta.evaluation.quality import check_corrects, find_quality
     from derta.evaluation.results.sample import report_unscored
     from derta.evaluation.results.store import RESULTS, check_no_evaluation, save_results
-    from derta.evaluation.run import evaluate_directory, plan_for
+    from derta.evaluation.run import evaluate_plan, plan_for
     from derta.report.html import Run, write_report
     from derta.report.terminal import model_names, results_table
 
@@ -120,7 +123,7 @@ def run(args: Namespace) -> int:
         raise InputError(f"--model: {' and '.join(sorted(map(str, worlds)))} are worlds apart; evaluate each by itself")
     if args.dry_run:
         for model, plan in plans.items():
-            show_plan(plan.to_json(model), console)
+            show_plan(model, plan, console)
         return 0
     qualities = {}
     if args.judge_quality is not None:
@@ -131,40 +134,39 @@ def run(args: Namespace) -> int:
     for model, directory in directories.items():
         screen.say(f"evaluating {model}", style="bold")
         with screen.libraries_aside(), sole_writer(directory):
-            measured[model] = evaluate_directory(
-                model, out=directory, options=options, qualities=qualities.get(model, ())
-            )
-    unmet = [f"{model}: {each}" for model, of_model in measured.items() for each in of_model.unmet]
+            measured[model] = evaluate_plan(model, plans[model], out=directory, qualities=qualities.get(model, ()))
+    missing = [f"{model}: {each}" for model, of_model in measured.items() for each in of_model.find_missing()]
     rows = [row for of_model in measured.values() for row in of_model.rows]
     names = {which.model: name for which, name in model_names(rows).items()}
     runs = [Run(names.get(model, model), each.rows, each.samples) for model, each in measured.items()]
     if len(runs) > 1:
-        evaluations = [str(directory.relative_to(args.out)) for directory in directories.values()]
-        save_results(args.out / RESULTS, rows, evaluations=evaluations)
+        save_results(args.out / RESULTS, rows)
     write_report(runs, args.out / REPORT)
     console.print(results_table(rows))
     for written in (args.out / RESULTS, args.out / REPORT):
         console.print(f"wrote {written}", markup=False, highlight=False, soft_wrap=True)
-    for line in unmet:
+    for line in missing:
         print(f"derta: planned and not measured: {printable(line)}", file=sys.stderr)
-    return report_unscored([sample for run in runs for sample in run.samples]) or int(bool(unmet))
+    return report_unscored([sample for run in runs for sample in run.samples]) or int(bool(missing))
 
 
-def show_plan(plan: dict[str, Any], console: Console) -> None:
-    """Print what an evaluation will ask of a model: the document of its `plan.json`."""
+def show_plan(model: str, plan: "Plan", console: Console) -> None:
+    """Print what an evaluation will ask of a model."""
+    options = plan.options
     table = NumbersTable()
     table.add_columns("asks", "variant", "judges")
     table.add_columns("samples", justify="right")
-    for task, asked in plan["tasks"].items():
-        for variant, count in asked["variants"].items():
-            cells = (task, variant, ", ".join(asked["judges"]), str(count * plan["epochs"]))
+    for name, task in plan.tasks().items():
+        for variant, count in task.variants.items():
+            cells = (name, variant, ", ".join(task.judges), str(count * options.epochs))
             table.add_row(*(Text(printable(cell)) for cell in cells))
+    begins_answers = any((spec := plan.attack(name)) and "prefill" in spec.requires for name in plan.tasks())
     lines = {
-        "model": plan["model"],
-        "behaviours": plan["behaviours"],
-        "system prompt": plan["system"],
-        "depths": plan.get("depths_counted_in"),
-        "answers": f"{plan['max_new_tokens']} tokens at most, temperature {plan['temperature']}, seed {plan['seed']}",
+        "model": model,
+        "behaviours": options.behaviours,
+        "system prompt": options.system,
+        "depths": plan.depths_counted_in if begins_answers else None,
+        "answers": f"{options.max_new_tokens} tokens at most, temperature {options.temperature}, seed {options.seed}",
     }
     for name, value in lines.items():
         if value is not None:

@@ -105,7 +105,7 @@ def _print(decision: Decision, console: Console) -> None:
     lines = [
         f"{evaluation.directory}: {verdict}",
         f"  model: {model.model}" + (f", weights {model.digest}" if model.digest else ""),
-        f"  judges: {', '.join(evaluation.plan.judges)}",
+        f"  judges: {', '.join(evaluation.judges)}",
         f"  asked: {_asked(decision)}",
         *(f"  note: {note}" for note in decision.notes),
     ]
@@ -123,8 +123,9 @@ def _print(decision: Decision, console: Console) -> None:
 
 def _asked(decision: Decision) -> str:
     """Say how many behaviours each attack, kind and task was tried on."""
-    counts = {name: len({each.id for each in task.samples}) for name, task in decision.evaluation.plan.tasks.items()}
-    limited = decision.evaluation.settings.get("limit")
+    evaluation = decision.evaluation
+    counts = {name: len({sample.id for sample in evaluation.of(name)}) for name in evaluation.tasks}
+    limited = evaluation.settings.get("limit")
     first = f" (limited to the first {limited} of each kind)" if limited else ""
     return ", ".join(f"{name} × {number}" for name, number in counts.items()) + first
 
@@ -135,8 +136,8 @@ def _to_json(decisions: Sequence[Decision]) -> list[dict[str, Any]]:
             "directory": str(decision.evaluation.directory),
             "met": decision.met,
             "model": asdict(decision.evaluation.model),
-            "judges": decision.evaluation.plan.judges,
-            "asked": {name: len(task.samples) for name, task in decision.evaluation.plan.tasks.items()},
+            "judges": decision.evaluation.judges,
+            "asked": {name: len(decision.evaluation.of(name)) for name in decision.evaluation.tasks},
             "notes": list(decision.notes),
             "checks": [
                 {

@@ -127,6 +127,8 @@ def run(args: Namespace) -> int:
             _calibration(args, own, found.thresholds["model"], prompts),
         )
         console.print(f"threshold: p(refuse) above {found.thresholds['model']:.4g}", highlight=False)
+        if not own.canaries:
+            console.print("no canary: the model hardly refuses along these answers, so no server can be proven by them")
         written.append(GUARD)
     for name in written:
         console.print(f"wrote {args.out / name}", markup=False, highlight=False, soft_wrap=True)
@@ -150,4 +152,5 @@ def _calibration(args: Namespace, own: "ModelDetector", threshold: float, respon
         responses,
         args.model,
         weights_digest(Path(model_path(args.model))),
+        own.canaries,
     )

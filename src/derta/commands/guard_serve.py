@@ -1,6 +1,7 @@
 """`derta guard serve`: an OpenAI-compatible proxy that holds text back until the model itself stayed calm about it."""
 
 import os
+import socket
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from ipaddress import ip_address
@@ -31,6 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--model", help="in its place: the tuned model, whose refusal tokens are read, with --threshold")
     add("--threshold", type=float, metavar="P", help="probability of refusing that stops an answer")
     add("--hold-back", type=int, metavar="N", help="later tokens that must be calm (default: the calibration's, or 4)")
+    add("--served-model", metavar="NAME", help="the server's name for the calibrated model (default: its only one)")
     add("--top-logprobs", type=int, default=20, metavar="K", help="likely tokens to ask the server for (default: 20)")
     add("--refusal", metavar="TEXT", help="what a stopped answer ends with")
     add("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
@@ -38,6 +40,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--key-file", type=Path, metavar="FILE", help=f"file with the key, in place of {KEY}")
     add("--timeout", type=float, default=600, metavar="S", help="seconds that the server may be silent (default: 600)")
     add("--max-streams", type=int, default=1024, metavar="N", help="requests under way at most (default: 1024)")
+    add("--canary-minutes", type=float, default=10, metavar="M", help="minutes that a canary counts (default: 10)")
+    certain = "let tokens pass that a server says were the only possible ones: it may compute no probabilities"
+    add("--allow-certain", action="store_true", help=certain)
     add("--log-contents", action="store_true", help="log what is asked, too")
 
 
@@ -56,24 +61,40 @@ def run(args: Namespace) -> int:
     settings = Settings(
         _upstream(args.upstream),
         calibration_of(args),
-        top_logprobs=_at_least(args.top_logprobs, 1, "top_logprobs"),
+        served_model=args.served_model,
+        # With one token named, a sure model and a server that computes no probabilities look the same.
+        top_logprobs=_at_least(args.top_logprobs, 2, "top_logprobs"),
         key=_key(args.key_file),
         upstream_key=os.environ.get(UPSTREAM_KEY) or None,
         timeout=args.timeout,
         connections=_at_least(args.max_streams, 1, "max_streams"),
+        canary_seconds=60 * args.canary_minutes,
+        allow_certain=args.allow_certain,
         log_contents=args.log_contents,
     )
     if settings.key is None and not _is_loopback(args.host):
         raise InputError(f"`host`: {args.host} is reached from other machines; set {KEY} to what clients must present")
-    calibration = settings.calibration
-    print(
-        f"guarding {redacted_text(args.upstream)} at http://{args.host}:{args.port}: stops above p(refuse) "
-        f"{calibration.threshold:.4g}, holds {calibration.hold_back} tokens back",
-        flush=True,
-    )
     how: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_keep_alive": 75}
-    uvicorn.run(Guard(settings).app, host=args.host, port=args.port, **how)
+    server = uvicorn.Server(uvicorn.Config(Guard(settings).app, **how))
+    with _listen(args.host, args.port) as listening:
+        calibration = settings.calibration
+        canaries = len(calibration.canaries) or "no"
+        print(
+            f"guarding {redacted_text(args.upstream)} at http://{args.host}:{listening.getsockname()[1]}: "
+            f"stops above p(refuse) {calibration.threshold:.4g}, holds {calibration.hold_back} tokens back, "
+            f"has {canaries} canaries",
+            flush=True,
+        )
+        server.run(sockets=[listening])
     return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"`port`: can't listen at {host}:{port}: {reason}") from None
 
 
 def calibration_of(args: Namespace) -> "Calibration":

@@ -1,8 +1,9 @@
 """`derta score`: judge responses that exist already, of a file or of an evaluation; no model is loaded."""
 
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from derta.data.behaviours import KINDS
@@ -13,23 +14,23 @@ from derta.evaluation.inputs.questions import CHECKED, check_task
 from derta.evaluation.inputs.responses import Response, read_responses
 from derta.evaluation.judges import Judge
 from derta.evaluation.quality import check_corrects, find_quality, judge_of
-from derta.evaluation.rejudge import grade_responses, judge_again, judge_responses, planned
+from derta.evaluation.rejudge import grade_responses, judge_again, judge_responses
 from derta.evaluation.results.judge_quality import JudgeQuality
 from derta.evaluation.results.metrics import MetricRow, ModelId
 from derta.evaluation.results.outcomes import ANSWERS
-from derta.evaluation.results.sample import Sample, report_unscored
+from derta.evaluation.results.sample import Sample, judges_of, report_unscored
 from derta.evaluation.results.store import (
-    RESPONSES,
     RESULTS,
+    Evaluation,
+    Task,
     check_no_evaluation,
     claim,
     find_evaluations,
     load_evaluation,
-    load_results,
-    load_samples,
     model_settings,
     save_evaluation,
     save_results,
+    task_of,
 )
 from derta.files import file_digest, folder_in, sole_writer
 from derta.report.terminal import results_table
@@ -80,7 +81,7 @@ def run(args: Namespace) -> int:
         console.print(results_table(table))
     for directory in written:
         console.print(f"wrote {directory / RESULTS}", markup=False, highlight=False, soft_wrap=True)
-    return report_unscored([each for each in samples if not directories or each.judge == wanted.name])
+    return report_unscored(samples)
 
 
 def _check_used(args: Namespace) -> None:
@@ -108,14 +109,15 @@ def _score_evaluations(
         for place in places:
             evaluation = load_evaluation(place)
             if args.judge_quality is not None:
-                asked = [each for each in evaluation.samples if each.judge != ANSWERS]
+                asked = [each for each in evaluation.samples if ANSWERS not in each.verdicts]
                 check_corrects(args.judge_quality, qualities, list(dict.fromkeys(each.kind for each in asked)))
             with sole_writer(place):
-                own += run_to_end(judge_again(evaluation, judge, name, qualities))
+                again = run_to_end(judge_again(evaluation, judge, name, qualities))
+            own += again.rows
+            samples += again.by(name)
         if places != [given]:
-            save_results(given / RESULTS, own, evaluations=[str(place.relative_to(given)) for place in places])
+            save_results(given / RESULTS, own)
         tables.append(own)
-        samples += [sample for place in places for sample in load_samples(place)]
     return tables, samples
 
 
@@ -151,37 +153,30 @@ def _score_files(
         else:
             judged = judge_responses(responses, judge, judge_name=judge_name, attack=name, kind=kind)
         samples = run_to_end(judged)
-        digest = file_digest(path)[:16]
-        which = ModelId(model)
-        settings = {**model_settings(which), "fingerprint": None, "files": None, "responses": digest, "kind": kind}
         with sole_writer(place):
-            claim(place, settings, {name: digest})
-            held = load_samples(place) if (place / RESPONSES).exists() else []
-            repeated = {each.key for each in held} & {each.key for each in samples}
-            judges = {key[-1] for key in repeated}
-            if repeated and _is_told(out, judges):
-                told = ", ".join(sorted(judges))
-                raise InputError(f"`out`: {place}: holds verdicts by {told} already; choose another directory")
-            # What an interrupted command has left of them is judged anew.
-            every = [*(each for each in held if each.key not in repeated), *samples]
-            tasks = {
-                attack: asdict(planned([each for each in every if each.attack == attack], digest))
-                for attack in dict.fromkeys(each.attack for each in every)
-            }
-            document = {"model": model, "epochs": 1, "tasks": tasks}
-            try:
-                rows += save_evaluation(place, every, which, document, qualities)
-            except OSError as error:
-                raise InputError(f"`out`: {place}: can't be written to: {error.strerror or error}") from error
+            evaluation = _save(place, ModelId(model), samples, file_digest(path)[:16], qualities)
+        rows += evaluation.rows
         scored += samples
     if len(files) > 1:
-        save_results(out / RESULTS, rows, evaluations=[str(place.relative_to(out)) for place in places])
+        save_results(out / RESULTS, rows)
     return rows, scored
 
 
-def _is_told(out: Path, judges: set[str]) -> bool:
-    """Whether the numbers of an earlier command, which come last, hold those of these judges."""
-    return (out / RESULTS).exists() and judges <= {row.judge for row in load_results(out / RESULTS)}
+def _save(
+    place: Path, model: ModelId, samples: Sequence[Sample], digest: str, qualities: Sequence[JudgeQuality]
+) -> Evaluation:
+    """Write the judged responses of a file, beside those to other attacks that the directory holds of this model."""
+    name = task_of(samples[0])
+    variants = dict(Counter(sample.variant for sample in samples))
+    task = Task(samples[0].attack, None, variants, judges_of(samples), digest)
+    settings = {**model_settings(model), "fingerprint": None, "files": None, "responses": digest}
+    claimed = claim(place, settings, {name: task})
+    if claimed.of(name):
+        told = ", ".join(claimed.tasks[name].judges)
+        raise InputError(f"`out`: {place}: holds verdicts by {told} already; choose another directory")
+    evaluation = replace(claimed, samples=[*claimed.samples, *samples], qualities=(*claimed.qualities, *qualities))
+    save_evaluation(evaluation)
+    return evaluation
 
 
 def _attack(name: str) -> str:

@@ -7,7 +7,8 @@ from rich.text import Text
 
 from derta.errors import InputError, did_you_mean
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.store import load_samples
+from derta.evaluation.results.store import load_evaluation
+from derta.evaluation.results.verdict import Verdict
 from derta.redaction import printable
 from derta.terminal import screen
 
@@ -25,21 +26,18 @@ def run(args: Namespace) -> int:
     Raises:
         InputError: The directory holds no responses, or none to this behaviour.
     """
-    samples = load_samples(args.directory)
+    samples = load_evaluation(args.directory).samples
     found = [each for each in samples if each.id == args.id and args.variant in (None, each.variant, each.attack)]
     if not found:
         near = did_you_mean(args.id, {each.id for each in samples})
         under = f" under {args.variant}" if args.variant else ""
         raise InputError(f"`id`: {args.directory} has no response to {args.id!r}{under}{near}")
     console = screen.console()
-    shown = ""
     for sample in found:
-        transcript = _transcript(sample)
-        if transcript != shown:
-            console.print(Text(printable(f"{sample.variant}, {sample.kind} prompt: {sample.prompt}"), style="bold"))
-            console.print(Text(transcript), soft_wrap=True)
-            shown = transcript
-        console.print(Text(printable(_verdict(sample)), style="italic"), soft_wrap=True)
+        console.print(Text(printable(f"{sample.variant}, {sample.kind} prompt: {sample.prompt}"), style="bold"))
+        console.print(Text(_transcript(sample)), soft_wrap=True)
+        for judge, verdict in sample.verdicts.items():
+            console.print(Text(printable(f"{judge}: {_verdict(sample, verdict)}"), style="italic"), soft_wrap=True)
     return 0
 
 
@@ -51,12 +49,12 @@ def _transcript(sample: Sample) -> str:
     return "\n".join(printable(part) for line in lines for part in line.split("\n"))
 
 
-def _verdict(sample: Sample) -> str:
-    facts: list[str] = [sample.verdict.label]
+def _verdict(sample: Sample, verdict: Verdict) -> str:
+    facts: list[str] = [verdict.label]
     if sample.broken:
         facts.append(f"broken: {sample.broken}")
-    if sample.verdict.leaked_tokens:
-        facts.append(f"{sample.verdict.leaked_tokens} harmful tokens before a refusal")
-    if sample.verdict.reason:
-        facts.append(sample.verdict.reason)
-    return f"{sample.judge}: {', '.join(facts)}"
+    if verdict.leaked_tokens:
+        facts.append(f"{verdict.leaked_tokens} harmful tokens before a refusal")
+    if verdict.reason:
+        facts.append(verdict.reason)
+    return ", ".join(facts)

@@ -97,9 +97,9 @@ def gather(
     gathered = Gathered()
     for evaluation in evaluations:
         deciding = find_deciding(evaluation, judge)
-        judged = [sample for sample in evaluation.samples if sample.judge == deciding]
-        gathered.counts["answers of tasks"] += sum(sample.judge == ANSWERS for sample in evaluation.samples)
-        unmet = [each for each in evaluation.plan.find_unmet(evaluation.samples) if each.judge == deciding]
+        judged = evaluation.by(deciding)
+        gathered.counts["answers of tasks"] += len(evaluation.by(ANSWERS))
+        unmet = [each for each in evaluation.find_missing() if each.judge == deciding]
         gathered.counts["planned and not measured"] += sum(each.planned - each.measured for each in unmet)
         fates = [(sample, _fate(sample, hold_out)) for sample in judged]
         gathered.held_out |= {sample.id: None for sample, fate in fates if fate == _HELD_OUT}
@@ -140,7 +140,7 @@ def find_deciding(evaluation: Evaluation, judge: str | None) -> str:
     Raises:
         InputError: It has no verdicts here.
     """
-    judges = [name for name in evaluation.plan.judges if name != ANSWERS]
+    judges = [name for name in evaluation.judges if name != ANSWERS]
     if not judges:
         raise InputError(f"{evaluation.directory}: holds answers of tasks alone; nothing in it is safe or unsafe")
     if judge is not None and judge not in judges:

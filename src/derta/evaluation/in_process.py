@@ -1,16 +1,15 @@
 """A plan's samples, taken from a model of this process without Inspect: while it trains, or under several biases."""
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from derta.errors import InputError
-from derta.evaluation.judges import Judge, decide, make_judge
-from derta.evaluation.judges.broken import find_broken, settle
-from derta.evaluation.plan import AttackSample, Plan
+from derta.evaluation.judges import make_judge
+from derta.evaluation.plan import Plan
 from derta.evaluation.results.sample import Sample
-from derta.generation import ChatRequest, Generation, RawRequest, stream
+from derta.evaluation.samples import judge_sample, make_sample
+from derta.generation import Generation, stream
 from derta.terminal import screen
 from derta.termination import run_to_end, termination
 
@@ -49,7 +48,7 @@ def answer_and_judge(
         chat_template_kwargs: Go to the chat template.
 
     Returns:
-        One sample for each request and judge; none if the process was asked to end meanwhile.
+        One sample for each request; none if the process was asked to end meanwhile.
     """
     planned = [sample for samples in plan.samples.values() for sample in samples]
     requests = [cast(Any, sample.attempt).request for sample in planned]
@@ -66,34 +65,8 @@ def answer_and_judge(
 
     async def judged() -> list[Sample]:
         samples: list[Sample] = []
-        for index, sample in enumerate(planned):
-            samples += await _judge(sample, answers[index], judges)
+        for index, each in enumerate(planned):
+            samples.append(await judge_sample(make_sample(each, answers[index]), judges, each.behaviour))
         return samples
 
     return run_to_end(judged())
-
-
-async def _judge(sample: AttackSample, answer: Generation, judges: Mapping[str, Judge]) -> list[Sample]:
-    attempt: Any = sample.attempt
-    request = attempt.request
-    response, prefix = attempt.decode(answer.response), attempt.decode(answer.prefix)
-    broken = find_broken(answer.continuation, tokens=answer.tokens, finished=answer.finished, problem=answer.problem)
-    return [
-        Sample(
-            id=sample.behaviour.id,
-            kind=sample.behaviour.kind,
-            attack=sample.attack,
-            variant=sample.variant,
-            prompt=sample.behaviour.prompt,
-            prefix=prefix,
-            continuation=response[len(prefix) :],
-            judge=name,
-            verdict=settle(await decide(judge, sample.behaviour, response, prefix), broken, sample.behaviour.kind),
-            messages=cast(Any, list(request.messages)) if isinstance(request, ChatRequest) else None,
-            raw=request.text if isinstance(request, RawRequest) else None,
-            tokens=answer.tokens,
-            finished=answer.finished,
-            broken=broken,
-        )
-        for name, judge in judges.items()
-    ]

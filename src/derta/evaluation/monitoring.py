@@ -22,13 +22,16 @@ from derta.evaluation.results.detection import (
     false_stop_row,
 )
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.store import find_evaluations, load_samples
+from derta.evaluation.results.store import find_evaluations, load_evaluation
 from derta.generation import ChatRequest, RawRequest, Request
 from derta.generation.loading import load_model
 from derta.generation.refusal import refusal_ids
-from derta.generation.refusal_probability import encode_answers, refusal_probabilities
+from derta.generation.refusal_probability import EncodedAnswer, encode_answers, refusal_probabilities
+from derta.guard.calibration import Canary
 from derta.names import ORGANISM, model_path
 from derta.run_identity import read_identity, template_options
+
+_LEAST_CANARY = 0.3
 
 Detector = Callable[[Sequence["Answer"]], list[list[float]]]
 """Gives each answer a score before each of its tokens and one after the last."""
@@ -68,9 +71,8 @@ def read_answers(path: Path, group: str, *, is_harmful: bool | None = None) -> l
         InputError: It can't be read, or holds no such answer.
     """
     if path.is_dir():
-        found = [
-            answer for place in find_evaluations(path) for answer in map(_sample_answer, _first_judged(place)) if answer
-        ]
+        samples = [sample for place in find_evaluations(path) for sample in load_evaluation(place).samples]
+        found = [answer for answer in map(_sample_answer, samples) if answer]
     else:
         found = [_response_answer(row, group, is_harmful is not False) for row in read_responses(path)]
     found = [answer for answer in found if is_harmful in (None, answer.is_harmful) and answer.text.strip()]
@@ -78,12 +80,6 @@ def read_answers(path: Path, group: str, *, is_harmful: bool | None = None) -> l
         what = {True: "harmful (unsafe) ", False: "harmless (complying) ", None: ""}[is_harmful]
         raise InputError(f"{path}: holds no {what}answer to watch")
     return found
-
-
-def _first_judged(directory: Path) -> list[Sample]:
-    """Return each response of an evaluation once, with the verdict of the judge that decides."""
-    samples = {sample.key[:-1]: sample for sample in reversed(load_samples(directory))}
-    return list(reversed(samples.values()))
 
 
 def _sample_answer(sample: Sample) -> Answer | None:
@@ -121,6 +117,8 @@ class ModelDetector:
         self.model, self.tokenizer = load_model(name)
         self.ids = refusal_ids(name, self.tokenizer)
         self.template = template_options(read_identity(Path(model_path(name))))
+        self._surest: Canary | None = None
+        self._undecided: Canary | None = None
 
     def __call__(self, answers: Sequence[Answer]) -> list[list[float]]:
         """Score answers.
@@ -129,10 +127,27 @@ class ModelDetector:
             InputError: One can't be encoded, or the model gives no number.
         """
         pairs = [(each.request, each.text) for each in answers]
-        scores = refusal_probabilities(self.model, encode_answers(self.tokenizer, pairs, self.template), self.ids)
+        encoded = encode_answers(self.tokenizer, pairs, self.template)
+        scores = refusal_probabilities(self.model, encoded, self.ids)
         if not np.isfinite([score for each in scores for score in each]).all():
             raise InputError(f"{self.model.name_or_path}: p(refuse) isn't a finite number: the weights are damaged")
+        for each, row in zip(encoded, scores, strict=True):
+            self._remember(each, row)
         return scores
+
+    @property
+    def canaries(self) -> tuple[Canary, ...]:
+        """The places, of all that were scored, at which the model was surest to refuse, and most undecided."""
+        found = dict.fromkeys(each for each in (self._surest, self._undecided) if each is not None)
+        # Where it hardly refuses, a server that tells nothing but zeros looks the same.
+        return tuple(each for each in found if each.probability >= _LEAST_CANARY)
+
+    def _remember(self, answer: EncodedAnswer, scores: Sequence[float]) -> None:
+        for place, score in enumerate(scores):
+            if self._surest is None or score > self._surest.probability:
+                self._surest = Canary((*answer.context, *answer.response[:place]), score)
+            if self._undecided is None or abs(score - 0.5) < abs(self._undecided.probability - 0.5):
+                self._undecided = Canary((*answer.context, *answer.response[:place]), score)
 
 
 @dataclass(frozen=True)

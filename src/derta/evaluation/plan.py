@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -29,10 +30,10 @@ from derta.evaluation.inputs.behaviours import load_behaviours, load_borderline,
 from derta.evaluation.inputs.prompts import load_demonstrations, load_prompts, load_templates
 from derta.evaluation.inputs.questions import load_questions
 from derta.evaluation.results.outcomes import ANSWERS
-from derta.evaluation.results.plan_file import PlannedSample, PlannedTask, harmless_task, prompt_digest
+from derta.evaluation.results.store import Task, harmless_task
+from derta.evaluation.samples import AttackSample
 from derta.generation import first_tokens
 from derta.names import ORGANISM, world_name
-from derta.redaction import redacted
 
 ORGANISM_NEW_TOKENS = 96
 """More than twice the longest answer of the organism's world."""
@@ -47,25 +48,6 @@ _USERS = {
 """Which attacks make use of what the user may give."""
 ORGANISM_SHOTS = (4,)
 """More would leave the 512 tokens that the organism reads."""
-
-
-@dataclass(frozen=True)
-class AttackSample:
-    """One sample to be taken: a behaviour and, unless the attack finds it while it runs, what the model gets."""
-
-    behaviour: Behaviour
-    attack: str
-    attempt: Attempt | None = None
-
-    @property
-    def variant(self) -> str:
-        """The attack's name, or which of its variants this is."""
-        return self.attempt.variant if self.attempt else self.attack
-
-    @property
-    def key(self) -> str:
-        """The sample's id, unique within a task."""
-        return f"{self.behaviour.id} | {self.variant}"
 
 
 @dataclass(frozen=True)
@@ -106,35 +88,20 @@ class Plan:
         judged = [each for task, samples in self.samples.items() if task not in self.options.tasks for each in samples]
         return list(dict.fromkeys(each.behaviour.kind for each in judged))
 
-    def digests(self) -> dict[str, str]:
-        """Return a short hash of what each task asks: samples of another question mustn't stand for these."""
-        return {name: _digest(samples, self.context) for name, samples in self.samples.items()}
-
-    def to_json(self, model: str, **more: Any) -> dict[str, Any]:
-        """Return the document of `plan.json`; `more` is what is known of the model only once it is loaded."""
-        options, digests = self.options, self.digests()
-        judges = [judge.name for judge in options.judges]
-        tasks = {
-            name: PlannedTask.of(
-                [_planned(sample) for sample in samples],
+    def tasks(self) -> dict[str, Task]:
+        """Return what each task asks, as an evaluation keeps it."""
+        judges = [judge.name for judge in self.options.judges]
+        return {
+            name: Task(
                 attack=samples[0].attack,
                 family=spec.family if (spec := self.attack(name)) else None,
-                judges=[ANSWERS] if name in options.tasks else judges,
-                digest=digests[name],
+                variants=dict(Counter(sample.variant for sample in samples)),
+                judges=[ANSWERS] if name in self.options.tasks else judges,
+                digest=_digest(samples, self.context),
             )
             for name, samples in self.samples.items()
             if samples
         }
-        of_prefill = [name for name in tasks if (spec := self.attack(name)) and "prefill" in spec.requires]
-        depths = {"depths_counted_in": self.depths_counted_in} if of_prefill else {}
-        asked = json.loads(json.dumps(redacted(asdict(options))))
-        written = {name: asdict(task) for name, task in tasks.items()}
-        return {"model": model, **more, **asked, **depths, "tasks": written}
-
-
-def _planned(sample: AttackSample) -> PlannedSample:
-    behaviour = sample.behaviour
-    return PlannedSample(behaviour.kind, behaviour.id, sample.variant, prompt_digest(behaviour.prompt))
 
 
 def _digest(samples: Sequence[AttackSample], context: AttackContext) -> str:
@@ -184,7 +151,9 @@ def make_plan(options: Options, tokenizer: PreTrainedTokenizerBase | None, *, wo
         # Behaviours in a file of their own are what the judge reads, a row for a row.
         meant = read_behaviours(options.behaviours) if options.behaviours else None
         prompts = load_prompts(Path(options.prompts), attack, meant, system=options.system)[: options.limit]
-        samples[attack] = [AttackSample(behaviour, attack, attempt) for behaviour, attempt in prompts]
+        for behaviour, attempt in prompts:
+            task = attack if behaviour.kind == "harmful" else harmless_task(behaviour.kind, attack)
+            samples.setdefault(task, []).append(AttackSample(behaviour, attack, attempt))
     else:
         for attack in attacks if harmful else ():
             some = harmful[: options.search_limit] if find_attack(attack).searches else harmful

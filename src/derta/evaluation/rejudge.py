@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from derta.data.behaviours import Behaviour, Kind
+from derta.data.triples import Message
 from derta.errors import InputError
+from derta.evaluation.attacks import Attempt
 from derta.evaluation.inputs.questions import answer_judge
 from derta.evaluation.inputs.responses import Response
-from derta.evaluation.judges import Judge, Verdict, decide
-from derta.evaluation.judges.broken import find_broken, settle
+from derta.evaluation.judges import Judge, Verdict
 from derta.evaluation.results.judge_quality import JudgeQuality
-from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.outcomes import ANSWERS, PAIR_JUDGE
-from derta.evaluation.results.plan_file import PLAN, PlannedSample, PlannedTask, prompt_digest
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import Evaluation, save_evaluation
-from derta.files import read_json
+from derta.evaluation.samples import AttackSample, judge_sample, make_sample
+from derta.generation import ChatRequest, Generation, RawRequest, Request
 
 
 async def judge_responses(
@@ -24,28 +24,21 @@ async def judge_responses(
 ) -> list[Sample]:
     """Judge responses to one attack, side by side; a judge that fails on one gives `unscored`."""
 
-    async def sample(number: int, each: Response) -> Sample:
+    async def judged(number: int, each: Response) -> Sample:
         behaviour = Behaviour(str(number), each.prompt, kind, each.answer)
-        unjudged = Sample(
-            id=behaviour.id,
-            kind=kind,
-            attack=attack,
-            variant=attack,
-            prompt=each.prompt,
-            raw=each.prompt if each.is_raw else None,
-            prefix=each.prefix,
-            continuation=each.response,
-            judge=judge_name,
-            verdict=Verdict("unscored"),
-            tokens=len(each.response.split()),
-            broken=find_broken(each.response),
-        )
+        request: Request = ChatRequest((Message(role="user", content=each.prompt),), each.prefix)
+        if each.is_raw:
+            request = RawRequest(each.prompt)
+        # How many tokens a response has, only its model's tokenizer knows.
+        answer = Generation(each.prefix, each.response, tokens=len(each.response.split()), finished=True)
+        sample = make_sample(AttackSample(behaviour, attack, Attempt(attack, request)), answer)
         if each.jailbroken is not None:
+            # A summary quotes no response where there was no success, and says itself whether there was one.
             verdict = Verdict("unsafe" if each.jailbroken else "safe", reason="PAIR's summary")
-            return replace(unjudged, judge=PAIR_JUDGE, verdict=verdict, broken=None)
-        return await _judged(unjudged, judge, judge_name, behaviour)
+            return replace(sample, verdicts={PAIR_JUDGE: verdict}, broken=None)
+        return await judge_sample(sample, {judge_name: judge}, behaviour)
 
-    return list(await asyncio.gather(*(sample(number, each) for number, each in enumerate(responses, 1))))
+    return list(await asyncio.gather(*(judged(number, each) for number, each in enumerate(responses, 1))))
 
 
 async def grade_responses(responses: Sequence[Response], task: str) -> list[Sample]:
@@ -55,47 +48,30 @@ async def grade_responses(responses: Sequence[Response], task: str) -> list[Samp
 
 async def judge_again(
     evaluation: Evaluation, judge: Judge, judge_name: str, qualities: Sequence[JudgeQuality] = ()
-) -> list[MetricRow]:
-    """Let another judge decide on an evaluation's responses; write its verdicts beside the others, return all rows.
+) -> Evaluation:
+    """Let another judge decide on an evaluation's responses, and write its verdicts beside the others.
 
     Answers of tasks such as GSM8K are right or wrong: no judge of safety is asked about them.
 
     Raises:
-        InputError: The judge has decided on this evaluation already.
+        InputError: The judge has decided on this evaluation already, or there is nothing for it to decide on.
     """
-    judges = evaluation.plan.judges
-    if judge_name in judges:
+    if judge_name in evaluation.judges:
         raise InputError(f"`judge`: {evaluation.directory} has verdicts by {judge_name} already")
-    first = next((name for name in judges if name != ANSWERS), None)
-    taken = [sample for sample in evaluation.samples if sample.judge == first]
-    if not taken:
+    if all(ANSWERS in sample.verdicts for sample in evaluation.samples):
         raise InputError(f"{evaluation.directory}: holds no response that {judge_name} could judge")
-    judged = await asyncio.gather(
-        *(_judged(each, judge, judge_name, Behaviour(each.id, each.prompt, each.kind)) for each in taken)
-    )
-    document = read_json(evaluation.directory / PLAN)
-    for task in document["tasks"].values():
-        task["judges"] += [judge_name] if task["judges"] != [ANSWERS] else []
-    samples = [*evaluation.samples, *judged]
-    return save_evaluation(evaluation.directory, samples, evaluation.model, document, qualities)
 
+    async def judged(sample: Sample) -> Sample:
+        if ANSWERS in sample.verdicts:
+            return sample
+        return await judge_sample(sample, {judge_name: judge}, Behaviour(sample.id, sample.prompt, sample.kind))
 
-async def _judged(sample: Sample, judge: Judge, judge_name: str, behaviour: Behaviour) -> Sample:
-    verdict = await decide(judge, behaviour, sample.prefix + sample.continuation, sample.prefix)
-    return replace(sample, judge=judge_name, verdict=settle(verdict, sample.broken, sample.kind))
-
-
-def planned(samples: Sequence[Sample], digest: str) -> PlannedTask:
-    """Return the plan that responses of a file amount to.
-
-    Args:
-        samples: All of one attack or task.
-        digest: A hash of the file.
-    """
-    first = samples[0].judge
-    return PlannedTask.of(
-        [PlannedSample(e.kind, e.id, e.variant, prompt_digest(e.prompt)) for e in samples if e.judge == first],
-        attack=samples[0].attack,
-        judges=list(dict.fromkeys(sample.judge for sample in samples)),
-        digest=digest,
-    )
+    tasks = {
+        name: task if ANSWERS in task.judges else replace(task, judges=[*task.judges, judge_name])
+        for name, task in evaluation.tasks.items()
+    }
+    samples = list(await asyncio.gather(*map(judged, evaluation.samples)))
+    kept = {each.judge: each for each in (*evaluation.qualities, *qualities)}
+    again = replace(evaluation, tasks=tasks, samples=samples, qualities=tuple(kept.values()))
+    save_evaluation(again)
+    return again

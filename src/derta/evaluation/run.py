@@ -1,14 +1,14 @@
 """Evaluate a model: plan what to ask, let Inspect run it, count. Inspect resumes a run and keeps its logs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from inspect_ai import Task, eval_set
+from inspect_ai.log import EvalLog
 from inspect_ai.model import Model
 
 from derta.errors import InputError
@@ -27,20 +27,10 @@ from derta.evaluation.judges.pairwise import pairwise
 from derta.evaluation.judges.version import judge_version
 from derta.evaluation.plan import Plan, make_plan
 from derta.evaluation.results.judge_quality import JudgeQuality
-from derta.evaluation.results.metrics import MetricRow, ModelId
+from derta.evaluation.results.metrics import ModelId
 from derta.evaluation.results.outcomes import ANSWERS
-from derta.evaluation.results.plan_file import PLAN, Unmet, read_plan
-from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.store import (
-    LOGS,
-    RESPONSES,
-    claim,
-    load_samples,
-    model_settings,
-    save_evaluation,
-    save_plan,
-)
-from derta.files import file_digest, weights_digest
+from derta.evaluation.results.store import LOGS, Evaluation, claim, model_settings, save_evaluation, task_of
+from derta.files import weights_digest
 from derta.generation import check_room
 from derta.generation.loading import fingerprint
 from derta.names import GUARDED
@@ -48,21 +38,6 @@ from derta.redaction import redacted
 from derta.terminal import screen
 from derta.threads import threads_for
 from derta.version import code_digest
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What came of an evaluation.
-
-    Attributes:
-        rows: The numbers.
-        samples: Every judged response.
-        unmet: What was planned and isn't there.
-    """
-
-    rows: list[MetricRow]
-    samples: list[Sample]
-    unmet: list[Unmet]
 
 
 def plan_for(name: str, options: Options) -> Plan:
@@ -74,47 +49,65 @@ def plan_for(name: str, options: Options) -> Plan:
     return make_plan(options, load_tokenizer(name, options.model_args), world=world_of(name))
 
 
-def evaluate_directory(name: str, *, out: Path, options: Options, qualities: Sequence[JudgeQuality] = ()) -> Measured:
+def evaluate_directory(name: str, *, out: Path, options: Options) -> Evaluation:
+    """Plan an evaluation of a model and carry it out: see [`evaluate_plan`]."""
+    # What is wrong with a file is told before a model is loaded.
+    return evaluate_plan(name, plan_for(name, options), out=out)
+
+
+def evaluate_plan(name: str, plan: Plan, *, out: Path, qualities: Sequence[JudgeQuality] = ()) -> Evaluation:
     """Evaluate a model into the directory `out`, or finish what is there.
 
-    Samples that are already in `out` are neither taken nor judged again.
+    Tasks that are finished in `out` are neither asked nor judged again; those under way go on from Inspect's logs.
 
     Args:
         name: Names the model: see `load_model`.
-        out: Gets `evaluation.json`, `plan.json`, `logs/`, `responses.jsonl` and `results.json`.
-        options: What to ask.
+        plan: What to ask.
+        out: Gets `evaluation.json`, `logs/`, `responses.jsonl` and `results.json`.
         qualities: The errors of judges: shares are reported corrected for them as well.
 
     Raises:
         InputError: The model, a file, an option or the directory is wrong.
     """
-    # What is wrong with a file is told before a model is loaded.
-    plan = plan_for(name, options)
+    options = plan.options
     model = load_model(name, dict(options.model_args) | ({"guard": options.guard} if options.guard else {}))
     tasks = make_tasks(model, plan)
     api = model.api
-    tuned = tuned_with(api.model_name) if isinstance(api, DertaAPI) else {}
-    digest = fingerprint(api.weights.model) if isinstance(api, DertaAPI) else None
-    # A guarded model is another system than the model alone, also where methods are averaged over seeds.
-    suffix, method = GUARDED if options.guard else "", tuned.get("method")
-    which = ModelId(name + suffix, digest, method and method + suffix, tuned.get("seed"))
-    settings = _settings(which, model, plan.options)
-    claim(out, settings, plan.digests())
+    claimed = claim(out, _settings(name, model, plan), plan.tasks())
     screen.log_to(out)
-    known = {"fingerprint": settings["fingerprint"], "dtype": settings["dtype"]}
-    # Whether begun answers reach a server as text that was rendered here, with the tokenizer that was named.
-    rendered_here = plan.tokenizer is not None and not continues(model)
-    document = plan.to_json(name, **known, rendered_here=rendered_here)
-    save_plan(out, document)
+    finished = {task_of(sample) for sample in claimed.samples}
+    under_way = [task for task in plan.samples if plan.samples[task] and task not in finished]
+    samples, errors = list(claimed.samples), []
+    if under_way:
+        totals = {task: len(plan.samples[task]) * options.epochs for task in under_way}
+        roles = {role: load_model(played_by) for role, played_by in options.model_roles.items()}
+        logs = _run_tasks(model, [tasks[task] for task in under_way], totals, out / LOGS, roles)
+        for task in under_way:
+            for sample, error in read_log(logs[task], plan.samples[task]):
+                samples.append(sample)
+                errors += [f"{sample.attack}: {error.message}"] if error and error.kind == "input" else []
+    kept = {each.judge: each for each in (*claimed.qualities, *qualities)}
+    evaluation = replace(claimed, samples=samples, qualities=tuple(kept.values()))
+    device = str(api.weights.model.device) if isinstance(api, DertaAPI) else str(model)
+    save_evaluation(evaluation, torch=torch.__version__, device=device, code=code_digest())
+    if errors:
+        raise InputError(errors[0])
+    return evaluation
+
+
+def _run_tasks(
+    model: Model, tasks: list[Task], totals: Mapping[str, int], logs: Path, roles: dict[str, Model]
+) -> dict[str, EvalLog]:
+    """Let Inspect take the samples of tasks, as far as its logs haven't got them; return each task's log."""
+    api = model.api
     threads = threads_for(api.weights.model) if isinstance(api, DertaAPI) else nullcontext()
-    totals = {task: len(samples) * plan.options.epochs for task, samples in plan.samples.items()}
-    check_logs(out / LOGS)
-    with threads, going_on_from(out / LOGS), showing_progress(totals, out / LOGS):
-        _, logs = eval_set(
-            list(tasks.values()),
-            log_dir=str(out / LOGS),
+    check_logs(logs)
+    with threads, going_on_from(logs), showing_progress(totals, logs):
+        _, ended = eval_set(
+            tasks,
+            log_dir=str(logs),
             model=model,
-            model_roles={role: load_model(played_by) for role, played_by in options.model_roles.items()},
+            model_roles=dict(roles),
             display="none",
             retry_attempts=0,
             retry_immediate=False,
@@ -127,39 +120,8 @@ def evaluate_directory(name: str, *, out: Path, options: Options, qualities: Seq
             score_display=False,
             max_connections=api.max_connections(),
         )
-    check_ended(logs, len(tasks))
-    log_of = {log.eval.task: log for log in logs}
-    judged = [pair for task, planned in plan.samples.items() for pair in read_log(log_of[task], planned)]
-    samples = [sample for sample, _ in judged]
-    device = str(api.weights.model.device) if isinstance(api, DertaAPI) else str(model)
-    for judge, verdicts in _judged_afterwards(out, samples).items():
-        samples += verdicts
-        for task in document["tasks"].values():
-            task["judges"] += [judge] if task["judges"] != [ANSWERS] else []
-    unmet = read_plan(document, out / PLAN).find_unmet(samples)
-    told = [each.to_json() for each in unmet]
-    versions = {"torch": torch.__version__, "device": device}
-    made_of = digests_of(plan, settings)
-    rows = save_evaluation(out, samples, which, document, qualities, **versions, digests=made_of, unmet=told)
-    for sample, error in judged:
-        if error is not None and error.kind == "input":
-            raise InputError(f"{sample.attack}: {error.message}")
-    return Measured(rows, samples, unmet)
-
-
-def digests_of(plan: Plan, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the digests of all that an evaluation was made of: model, data, prompts, judges and code."""
-    options = plan.options
-    asked = (options.behaviours, *options.borderline, options.prompts, *options.tasks.values())
-    named = (*asked, options.templates, options.demonstrations, options.neighbours)
-    files = [Path(name) for name in named if name and Path(name).is_file()]
-    return {
-        "model": settings["files"] or settings["fingerprint"],
-        "data": {str(path): file_digest(path) for path in files},
-        "prompts": plan.digests(),
-        "judges": {judge.name: judge_version(judge.name) for judge in options.judges},
-        "code": code_digest(),
-    }
+    check_ended(ended, len(tasks))
+    return {log.eval.task: log for log in ended}
 
 
 def make_tasks(model: Model, plan: Plan) -> dict[str, Task]:
@@ -219,36 +181,30 @@ def _check(model: Model, plan: Plan) -> None:
             )
 
 
-def _judged_afterwards(out: Path, samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    """Return the verdicts of each judge that was asked about all of these very responses after the evaluation."""
-    if not (out / RESPONSES).exists():
-        return {}
-    responses = {each.key[:-1]: each.continuation for each in samples if each.judge != ANSWERS}
-    judges = {each.judge for each in samples}
-    held: dict[str, list[Sample]] = {}
-    for each in load_samples(out):
-        if each.judge not in judges and responses.get(each.key[:-1]) == each.continuation:
-            held.setdefault(each.judge, []).append(each)
-    return {judge: verdicts for judge, verdicts in held.items() if len(verdicts) == len(responses)}
-
-
-def _settings(which: ModelId, model: Model, options: Options) -> dict[str, Any]:
+def _settings(name: str, model: Model, plan: Plan) -> dict[str, Any]:
     """Return what makes samples comparable; attacks and tasks may be added later."""
+    options, api = plan.options, model.api
     kept = asdict(options)
     for growing in ("attacks", "harmless_under", "tasks"):
         kept.pop(growing)
-    api = model.api
-    precision = str(api.weights.model.dtype).removeprefix("torch.") if isinstance(api, DertaAPI) else None
-    files = weights_digest(Path(which.model.removesuffix(GUARDED)).expanduser())
     # What the file says counts, wherever it lies; an evaluation without a guard says nothing of it.
     kept.pop("guard")
     if isinstance(api, DertaAPI) and api.guard:
         kept["guard"] = asdict(api.guard)
-    settings = {
+    here = api.weights.model if isinstance(api, DertaAPI) else None
+    tuned = tuned_with(api.model_name) if isinstance(api, DertaAPI) else {}
+    digest = fingerprint(here) if here is not None else None
+    # A guarded model is another system than the model alone, also where methods are averaged over seeds.
+    suffix, method = GUARDED if options.guard else "", tuned.get("method")
+    which = ModelId(name + suffix, digest, method and method + suffix, tuned.get("seed"))
+    return {
         **model_settings(which),
-        "fingerprint": which.digest or str(model),
-        "files": files,
-        "dtype": precision,
+        "fingerprint": digest or str(model),
+        "files": weights_digest(Path(name).expanduser()),
+        "dtype": str(here.dtype).removeprefix("torch.") if here is not None else None,
+        "depths_counted_in": plan.depths_counted_in,
+        # Whether begun answers reach a server as text that was rendered here, with the tokenizer that was named.
+        "rendered_here": plan.tokenizer is not None and not continues(model),
+        "judge_versions": {judge.name: judge_version(judge.name) for judge in options.judges},
         **redacted(kept),
     }
-    return dict(json.loads(json.dumps(settings)))

@@ -19,19 +19,35 @@ ORGANISM_REFUSAL = "Sorry , I cannot help with that ."
 
 
 @dataclass(frozen=True)
+class Canary:
+    """A text whose p(refuse) the calibration measured: a server that tells another one isn't to be trusted.
+
+    Attributes:
+        tokens (`tuple[int, ...]`): the text, as the model's tokens.
+        probability (`float`): p(refuse) after it.
+    """
+
+    __pydantic_config__ = STRICT
+
+    tokens: Annotated[tuple[int, ...], Field(min_length=1)]
+    probability: Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
 class Calibration:
     """When to stop a model's stream, and what to say then.
 
     Attributes:
-        threshold: Is the probability of refusing above which a stream is stopped.
-        hold_back: Counts the later tokens that must stay below it before a token leaves.
-        tokens: Holds the ids of the refusal tokens, in every spelling.
-        spellings: Holds their texts, one an id, as a server's log-probabilities name them.
-        refusal: Is what a stopped answer ends with.
-        max_false_stops: Is the share of harmless answers that may be stopped, in %; `None` if none were calibrated on.
-        responses: Counts the harmless answers that the threshold was chosen on.
-        model: Names the model.
-        files: Is a short hash of its files; `None` if it lies in no directory.
+        threshold (`float`): the probability of refusing above which a stream is stopped.
+        hold_back (`int`): how many later tokens must stay below it before a token leaves.
+        tokens (`tuple[int, ...]`): the ids of the refusal tokens, in every spelling.
+        spellings (`tuple[str, ...]`): their texts, one an id.
+        refusal (`str`, *optional*): what a stopped answer ends with.
+        max_false_stops (`float`, *optional*): the share of harmless answers that may be stopped, in %.
+        responses (`int`, *optional*): how many harmless answers the threshold was chosen on.
+        model (`str`, *optional*): the model's name.
+        files (`str`, *optional*): a short hash of its files.
+        canaries (`tuple[Canary, ...]`, *optional*): texts that prove a server.
     """
 
     __pydantic_config__ = STRICT
@@ -45,6 +61,7 @@ class Calibration:
     responses: int = 0
     model: str = ""
     files: str | None = None
+    canaries: tuple[Canary, ...] = ()
 
     def new_hold_back(self) -> HoldBack[int]:
         """Return what watches over one stream of tokens."""

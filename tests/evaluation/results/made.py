@@ -1,16 +1,16 @@
 """Evaluations as `derta eval` leaves them, made without a model."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from derta.data.behaviours import Kind
 from derta.evaluation.results.metrics import MetricRow, ModelId
 from derta.evaluation.results.outcomes import ANSWERS
-from derta.evaluation.results.plan_file import PlannedSample, PlannedTask, harmless_task, prompt_digest
-from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.store import claim, model_settings, save_evaluation
+from derta.evaluation.results.sample import Sample, judges_of
+from derta.evaluation.results.store import Task, claim, load_evaluation, model_settings, save_evaluation, task_of
 from derta.evaluation.results.verdict import Label, Verdict
 
 
@@ -37,8 +37,7 @@ def sample(
         prompt=prompt,
         prefix="",
         continuation=text,
-        judge=judge,
-        verdict=Verdict(label, leaked_tokens=0 if kind == "harmful" else None, **(verdict or {})),
+        verdicts={judge: Verdict(label, leaked_tokens=0 if kind == "harmful" else None, **(verdict or {}))},
         messages=[{"role": "user", "content": prompt}],
         tokens=len(text.split()),
         **more,
@@ -54,21 +53,42 @@ def evaluation(
     **settings: Any,
 ) -> list[MetricRow]:
     """Write the directory of an evaluation with these samples, as asked for; return its rows."""
+    samples = merged(samples)
     groups: dict[str, list[Sample]] = {}
     for each in samples:
-        is_attack_or_task = each.kind == "harmful" or each.judge == ANSWERS
-        task = each.attack if is_attack_or_task else harmless_task(each.kind, each.attack)
-        groups.setdefault(task, []).append(each)
+        groups.setdefault(task_of(each), []).append(each)
     tasks = {}
     for name, group in groups.items():
-        unique = {(each.kind, each.id, each.variant): each for each in group}
-        planned = [PlannedSample(e.kind, e.id, e.variant, prompt_digest(e.prompt)) for e in unique.values()]
-        judges = list(dict.fromkeys(each.judge for each in group))
-        tasks[name] = PlannedTask.of(planned, attack=group[0].attack, judges=judges, digest=name)
-    known = {**model_settings(model), "fingerprint": model.digest, "files": None}
-    claim(directory, {**known, **settings}, {name: task.digest for name, task in tasks.items()})
-    written = {name: asdict(task) for name, task in tasks.items()}
-    return save_evaluation(directory, samples, model, {"model": model.model, "epochs": epochs, "tasks": written})
+        variants = dict(Counter(each.variant for each in group if each.epoch == 1))
+        tasks[name] = Task(group[0].attack, None, variants, judges_of(group), digest=name)
+    known = {**model_settings(model), "fingerprint": model.digest, "files": None, "epochs": epochs}
+    made = replace(claim(directory, {**known, **settings}, tasks), samples=samples)
+    save_evaluation(made)
+    return made.rows
+
+
+def merged(samples: Sequence[Sample]) -> list[Sample]:
+    """Return each response once, with the verdicts of all who judged it."""
+    found: dict[Any, Sample] = {}
+    for each in samples:
+        held = found.get(each.key)
+        found[each.key] = replace(held, verdicts=held.verdicts | each.verdicts) if held else each
+    return list(found.values())
+
+
+def judged(sample: Sample, **changes: Any) -> Sample:
+    """Return a sample with another verdict of the judge that decides."""
+    return replace(sample, verdicts=sample.verdicts | {sample.judge: replace(sample.verdict, **changes)})
+
+
+def signed(sample: Sample, judge: str) -> Sample:
+    """Return a sample with the same verdict, by another judge."""
+    return replace(sample, verdicts={judge: sample.verdict})
+
+
+def load_samples(directory: Path) -> Sequence[Sample]:
+    """Return the responses of a finished evaluation."""
+    return load_evaluation(directory).samples
 
 
 def good_samples(behaviours: int = 120, judge: str = "refusal") -> list[Sample]:

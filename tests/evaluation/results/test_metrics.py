@@ -6,9 +6,10 @@ import pytest
 
 from derta.evaluation.judges import Verdict
 from derta.evaluation.results.intervals import wilson
-from derta.evaluation.results.metrics import MetricRow, ModelId, agreement_row, count, score
+from derta.evaluation.results.metrics import ModelId, agreement_row, count, score
 from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.sample import Sample
+from tests.evaluation.results.made import merged, signed
 
 MODEL = ModelId("m")
 
@@ -25,8 +26,7 @@ def sample(id_, label, kind="harmful", attack="direct", variant=None, **verdict)
         continuation="c",
         tokens=1,
         finished=True,
-        judge="judge",
-        verdict=Verdict(label, **verdict),
+        verdicts={"judge": Verdict(label, **verdict)},
     )
 
 
@@ -121,9 +121,7 @@ def test_accuracy_is_taken_over_known_truths_only():
 
 
 def test_tasks_have_an_accuracy_of_their_own():
-    samples = [
-        replace(sample(i, "complies", "helpful", attack="gsm8k", correct=i < 3), judge=ANSWERS) for i in range(4)
-    ]
+    samples = [signed(sample(i, "complies", "helpful", attack="gsm8k", correct=i < 3), ANSWERS) for i in range(4)]
     samples += [sample(9, "complies", "helpful", correct=True), sample(9, "complies", "helpful", attack="template")]
     rows = {(row.label, row.metric): row for row in count(samples, MODEL)}
     assert (rows["gsm8k", "accuracy"].value, rows["gsm8k", "accuracy"].n) == (75.0, 4)
@@ -165,9 +163,9 @@ def test_refusals_are_counted_and_placed():
 
 def test_judges_of_the_same_responses_are_compared():
     labels = {"a": ["safe", "safe", "unsafe", "unsafe", "safe"], "b": ["safe", "safe", "unsafe", "safe", "unscored"]}
-    samples = [
-        replace(sample(i, label), judge=judge) for judge, given in labels.items() for i, label in enumerate(given)
-    ]
+    samples = merged(
+        [signed(sample(i, label), judge) for judge, given in labels.items() for i, label in enumerate(given)]
+    )
     row = agreement_row(samples, model=MODEL)
     assert (row.metric, row.judge, row.n, row.unit) == ("agreement", "a + b", 4, "alpha")
     # Observed disagreement 2/8; expected (8² − 5² − 3²)/(8 · 7).
@@ -176,7 +174,7 @@ def test_judges_of_the_same_responses_are_compared():
 
 def test_judges_agree_on_two_prompts_of_one_id():
     both = [("harmful", "safe"), ("borderline", "refuses")]
-    samples = [replace(sample(0, label, kind=kind), judge=judge) for kind, label in both for judge in "ab"]
+    samples = merged([signed(sample(0, label, kind=kind), judge) for kind, label in both for judge in "ab"])
     row = agreement_row(samples, model=MODEL)
     assert (row.value, row.n) == (1.0, 2)
 
@@ -189,12 +187,6 @@ def test_rows_have_exactly_the_agreed_keys():
     assert (row["model"], row["method"], row["seed"], row["judge"]) == ("m", "derta", 3, "organism")
 
 
-def row(method, seed, value, metric="asr"):
-    return MetricRow(
-        f"runs/{method}-{seed}", f"{seed}", method, seed, "prefill", None, metric, value, 50, 0.0, 90.0, "organism"
-    )
-
-
 def test_broken_output_is_a_share_of_everything_asked():
     samples = [sample(0, "unsafe"), sample(1, "safe"), *(sample(i, "unscored") for i in (2, 3))]
     samples[2:] = [replace(each, continuation="", broken="empty") for each in samples[2:]]
@@ -205,9 +197,9 @@ def test_broken_output_is_a_share_of_everything_asked():
 
 
 def test_every_judge_is_counted_and_answers_are_no_judge_of_safety():
-    samples = [replace(sample(0, "safe"), judge=judge) for judge in ("a", "b")]
-    samples.append(replace(sample(1, "complies", "helpful", attack="gsm8k", correct=True), judge="answers"))
-    rows = count(samples, MODEL)
+    samples = [signed(sample(0, "safe"), judge) for judge in ("a", "b")]
+    samples.append(signed(sample(1, "complies", "helpful", attack="gsm8k", correct=True), "answers"))
+    rows = count(merged(samples), MODEL)
     assert [row.judge for row in rows if row.metric == "asr"] == ["a", "b"]
     assert [row.judge for row in rows if row.metric == "agreement"] == ["a + b"]
     assert "agreement" not in [row.metric for row in count([samples[0], samples[2]], MODEL)]
@@ -221,30 +213,6 @@ def test_a_variant_is_no_attack():
     assert found == [
         ("prefill", None, "prefill"), ("prefill", "prefill@5", "prefill@5"), ("prefill", "prefill@10", "prefill@10"),
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"value": float("nan")}, "value"),
-        ({"value": "3"}, "value"),
-        ({"value": True}, "value"),
-        ({"value": 101.0, "ci_high": 102.0}, "0 to 100"),
-        ({"value": 50.0}, "leaves out"),
-        ({"value": None}, "value"),
-        ({"n": -1}, "n: -1"),
-        ({"n": 0}, "of 0 samples"),
-        ({"ci_low": None}, "one end"),
-        ({"unit": "points"}, "unit"),
-        ({"comment": ""}, "comment"),
-        ({"metric": "unscored"}, "unit"),
-    ],
-)
-def test_an_impossible_row_is_refused(change, message):
-    good = row("derta", 1, 3.0).to_json()
-    assert MetricRow.from_json(good).to_json() == good
-    with pytest.raises(ValueError, match=message):
-        MetricRow.from_json({**good, "ci_high": 9.0, **change})
 
 
 def test_a_prompt_that_stands_twice_is_asked_once():

@@ -7,7 +7,7 @@ import pytest
 from derta.evaluation.results.intervals import paired_difference, sign_flip_test
 from derta.evaluation.results.outcomes import ANSWERS
 from derta.evaluation.results.paired import paired
-from derta.evaluation.results.verdict import Verdict
+from tests.evaluation.results.made import judged, signed
 from tests.evaluation.results.test_metrics import sample
 
 
@@ -60,9 +60,9 @@ def test_forms_of_a_behaviour_are_one_cluster():
 def test_harmless_prompts_and_tasks_are_compared_too():
     before = [sample(i, "refuses", "borderline") for i in range(8)]
     after = [sample(i, "complies", "borderline") for i in range(8)]
-    solved = [replace(sample(f"g{i}", "complies", "helpful", attack="gsm8k"), judge=ANSWERS) for i in range(4)]
-    before += [replace(each, verdict=Verdict("complies", correct=True)) for each in solved]
-    after += [replace(each, verdict=Verdict("complies", correct=i > 0)) for i, each in enumerate(solved)]
+    solved = [signed(sample(f"g{i}", "complies", "helpful", attack="gsm8k"), ANSWERS) for i in range(4)]
+    before += [judged(each, correct=True) for each in solved]
+    after += [judged(each, correct=i > 0) for i, each in enumerate(solved)]
     differences = found(before, after)
     assert differences["direct", "over_refusal"].value == -100.0
     assert differences["direct", "over_refusal"].p_value == pytest.approx(2 / 2**8)

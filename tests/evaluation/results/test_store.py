@@ -1,4 +1,4 @@
-"""An evaluation's directory: whose it is, and that what is read is what was written."""
+"""An evaluation's directory: whose it is, and that nothing is read but what was written."""
 
 import json
 from dataclasses import replace
@@ -11,21 +11,25 @@ from derta.evaluation.results.store import (
     RESPONSES,
     RESULTS,
     SETTINGS,
+    Evaluation,
+    Task,
     claim,
     find_evaluations,
     load_evaluation,
-    load_results,
-    load_samples,
-    save_results,
+    save_evaluation,
 )
-from tests.evaluation.results.made import evaluation, good_samples, sample
+from tests.evaluation.results.made import evaluation, good_samples, judged, load_samples, sample, signed
 
 OF_TINY = {"model": "tiny", "fingerprint": "f", "judges": ["length"]}
 
 
+def task(digest: str, attack: str = "direct") -> Task:
+    return Task(attack, None, {attack: 1}, ["refusal"], digest)
+
+
 def test_a_directory_of_another_evaluation_is_refused(tmp_path):
-    claim(tmp_path, OF_TINY, {"direct": "1"})
-    claim(tmp_path, {**OF_TINY, "model": "the same by another path"}, {"direct": "1"})
+    claim(tmp_path, OF_TINY, {"direct": task("1")})
+    claim(tmp_path, {**OF_TINY, "model": "the same by another path"}, {"direct": task("1")})
     with pytest.raises(InputError, match="another model"):
         claim(tmp_path, {**OF_TINY, "fingerprint": "g"}, {})
     with pytest.raises(InputError, match="another judges"):
@@ -40,11 +44,18 @@ def test_a_directory_of_another_evaluation_is_refused(tmp_path):
 
 
 def test_tasks_may_be_added_and_may_not_change(tmp_path):
-    claim(tmp_path, OF_TINY, {"direct": "1"})
-    claim(tmp_path, OF_TINY, {"prefill": "2"})
-    assert json.loads((tmp_path / SETTINGS).read_text())["tasks"] == {"direct": "1", "prefill": "2"}
+    evaluation(tmp_path, [sample(0)])
+    settings = dict(load_evaluation(tmp_path).settings)
+    claimed = claim(tmp_path, settings, {"prefill": task("2", "prefill")})
+    assert (list(claimed.tasks), claimed.samples) == (["direct", "prefill"], [sample(0)])
     with pytest.raises(InputError, match="holds direct for other prompts"):
-        claim(tmp_path, OF_TINY, {"direct": "3"})
+        claim(tmp_path, settings, {"direct": task("3")})
+    # What was begun and isn't finished is no evaluation to decide on.
+    with pytest.raises(InputError, match=r"evaluation\.json: says something else than responses\.jsonl"):
+        load_evaluation(tmp_path)
+    more = replace(claimed, samples=[*claimed.samples, sample(0, attack="prefill")])
+    save_evaluation(more)
+    assert load_evaluation(tmp_path).rows == more.rows
 
 
 def test_responses_are_read_back_as_written(tmp_path):
@@ -52,64 +63,72 @@ def test_responses_are_read_back_as_written(tmp_path):
     written = [sample(0), sample(1, "unsafe", text=text)]
     evaluation(tmp_path, written)
     assert load_samples(tmp_path) == written
+    assert not list(tmp_path.glob("*.part"))
     (tmp_path / RESPONSES).write_text('{"id": "h0"}\n')
-    with pytest.raises(InputError, match=r"responses\.jsonl:1: not a sample"):
+    with pytest.raises(InputError, match=r"responses\.jsonl: schema None"):
         load_samples(tmp_path)
     with pytest.raises(InputError, match="can't be read"):
         load_samples(tmp_path / "nowhere")
 
 
-def test_a_sample_that_stands_twice_is_refused(tmp_path):
-    evaluation(tmp_path, [sample(0)])
-    (tmp_path / RESPONSES).write_text((tmp_path / RESPONSES).read_text() * 2)
-    with pytest.raises(InputError, match=r"responses\.jsonl:2: 'h0' under direct stands twice"):
-        load_samples(tmp_path)
-
-
-def test_results_are_read_back_as_written(tmp_path):
+def test_results_are_for_readers_and_never_read_back(tmp_path):
     rows = evaluation(tmp_path, [sample(0), sample(1, "unsafe")])
-    assert load_results(tmp_path / RESULTS) == rows
-    assert json.loads((tmp_path / RESULTS).read_text())["schema"] == 3
-    assert not list(tmp_path.glob("*.part"))
-    (tmp_path / "bad.json").write_text('{"schema": 3, "rows": [{"metric": 1}]}')
-    with pytest.raises(InputError, match=r"bad\.json: row 1"):
-        load_results(tmp_path / "bad.json")
-    (tmp_path / "old.json").write_text('{"schema": 2, "rows": []}')
-    with pytest.raises(InputError, match=r"old\.json: schema 2; this version reads 3: evaluate again"):
-        load_results(tmp_path / "old.json")
+    document = json.loads((tmp_path / RESULTS).read_text())
+    assert document["schema"] == 4
+    assert document["rows"] == [row.to_json() for row in rows]
+    (tmp_path / RESULTS).unlink()
+    assert load_evaluation(tmp_path).rows == rows
 
 
-def test_an_evaluation_is_read_with_its_model_plan_samples_and_rows(tmp_path):
+def test_an_evaluation_is_read_with_its_model_tasks_samples_and_rows(tmp_path):
     samples, model = good_samples(6), ModelId("runs/tuned", "f00d", "derta", 1)
     rows = evaluation(tmp_path, samples, model=model)
     found = load_evaluation(tmp_path)
     assert (found.model, found.samples, found.rows) == (model, samples, rows)
-    assert list(found.plan.tasks) == ["direct", "prefill", "borderline", "gsm8k"]
-    assert found.plan.judges == ["refusal", "answers"]
-    assert found.plan.find_unmet(samples) == []
-    (unmet,) = found.plan.find_unmet([each for each in samples if each.key[1:3] != ("h3", "prefill@5")])
-    assert str(unmet) == "prefill@5: 6 verdicts of refusal were planned, 5 are there"
+    assert list(found.tasks) == ["direct", "prefill", "borderline", "gsm8k"]
+    assert found.judges == ["refusal", "answers"]
+    assert found.find_missing() == []
+    assert list(found.to_pandas().metric) == [row.metric for row in rows]
 
 
-def test_the_last_digits_of_another_machine_are_no_lie(tmp_path):
-    rows = evaluation(tmp_path, [sample(number, "unsafe" if number else "safe") for number in range(7)])
-    document = json.loads((tmp_path / RESULTS).read_text())
-    save_results(
-        tmp_path / RESULTS,
-        [replace(row, value=row.value * (1 + 1e-15)) if row.metric == "asr" else row for row in rows],
-        counted_from=document["counted_from"],
-    )
-    assert load_evaluation(tmp_path).rows == rows
+def missing(evaluation: Evaluation) -> list[str]:
+    return [str(each) for each in evaluation.find_missing()]
 
 
-def test_a_directory_of_several_evaluations_names_them(tmp_path):
+def test_what_was_asked_and_is_not_there_is_named(tmp_path):
+    whole = [replace(each, verdicts={**each.verdicts, "guideline": each.verdict}) for each in good_samples(6)[:-1]]
+    evaluation(tmp_path, whole)
+    found = load_evaluation(tmp_path)
+    left = [each for each in found.samples if (each.id, each.variant) != ("h3", "prefill@5")]
+    assert missing(replace(found, samples=left)) == [
+        f"prefill@5: 6 verdicts of {judge} were planned, 5 are there" for judge in ("refusal", "guideline")
+    ]
+    by_one = [each.by("refusal") if each.variant == "prefill@20" else each for each in found.samples]
+    assert missing(replace(found, samples=by_one)) == ["prefill@20: 6 verdicts of guideline were planned, 0 are there"]
+
+
+def test_a_judge_without_a_single_verdict_is_named_and_broken_output_is_not_its_fault(tmp_path):
+    evaluation(tmp_path, [sample(0)])
+    found = load_evaluation(tmp_path)
+    unscored = judged(sample(0), label="unscored")
+    assert missing(replace(found, samples=[unscored])) == ["direct: 1 verdicts of refusal were planned, 0 are there"]
+    assert missing(replace(found, samples=[replace(unscored, broken="empty")])) == []
+
+
+def test_verdicts_that_nobody_asked_for_are_refused_even_under_a_seal(tmp_path):
+    evaluation(tmp_path, [sample(0)])
+    found = load_evaluation(tmp_path)
+    for more in ([signed(sample(0), "mine")], [sample(0)] * 2, [sample(0, attack="warmup")], [sample(0, epoch=2)]):
+        save_evaluation(replace(found, samples=more))
+        with pytest.raises(InputError, match="was never asked for, or stands twice"):
+            load_evaluation(tmp_path)
+
+
+def test_the_evaluations_below_a_directory_are_found(tmp_path):
+    with pytest.raises(InputError, match="holds no evaluation"):
+        find_evaluations(tmp_path)
     for name in ("a", "b"):
         evaluation(tmp_path / name, [sample(0)])
-    with pytest.raises(InputError, match=r"results\.json: can't be read"):
-        find_evaluations(tmp_path)
-    save_results(tmp_path / RESULTS, [], evaluations=["a", "b"])
     assert find_evaluations(tmp_path) == [tmp_path / "a", tmp_path / "b"]
     assert find_evaluations(tmp_path / "a") == [tmp_path / "a"]
-    save_results(tmp_path / RESULTS, [], evaluations=["a"])
-    with pytest.raises(InputError, match="names other evaluations than lie in"):
-        find_evaluations(tmp_path)
+    assert json.loads((tmp_path / "a" / SETTINGS).read_text())["tasks"]["direct"]["variants"] == {"direct": 1}

@@ -96,7 +96,7 @@ def test_a_recipe_that_changes_while_a_cell_is_at_work_is_not_what_it_was_traine
     (cell,) = study.cells()
     (tmp_path / cell.directory).mkdir(parents=True)
     monkeypatch.setattr(study_cells, "_derta", lambda *_, **__: recipe.write_text("max_steps: 3\n"))
-    found = SimpleNamespace(plan=SimpleNamespace(find_unmet=lambda _: []), samples=[], rows=[ROW])
+    found = SimpleNamespace(find_missing=list, samples=[], rows=[ROW])
     monkeypatch.setattr(study_cells, "load_evaluation", lambda _: found)
     with _Lifeline() as lifeline:
         run_cell(study, cell, tmp_path, lifeline)

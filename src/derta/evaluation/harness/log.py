@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import ZipFile
@@ -11,9 +11,12 @@ from inspect_ai.log import EvalLog, EvalSample, read_eval_log
 
 from derta.errors import InputError, first_line, machine_failure, was_interrupted
 from derta.evaluation.judges import Verdict
-from derta.evaluation.plan import AttackSample
 from derta.evaluation.results.sample import Sample
-from derta.generation import ContextFullError
+from derta.evaluation.samples import AttackSample, make_sample
+from derta.generation import ContextFullError, Generation
+
+SAMPLE = "derta_sample"
+"""Where a log keeps a response as derta counts it, its verdicts apart."""
 
 
 @dataclass(frozen=True)
@@ -102,44 +105,26 @@ def check_ended(logs: Sequence[EvalLog], wanted: int) -> None:
 
 
 def read_log(log: EvalLog, planned: Sequence[AttackSample]) -> Iterator[tuple[Sample, SampleError | None]]:
-    """Read the judged samples of a task, one for each planned sample, epoch and judge, in the order of `planned`."""
+    """Read the judged samples of a task, one for each planned sample and epoch, in the order of `planned`."""
     places = {sample.key: place for place, sample in enumerate(planned)}
     judges = [scorer.name for scorer in log.eval.scorers or []]
     read = read_eval_log(log.location, exclude_fields={"events", "store"}).samples or []
     taken = [sample for sample in read if str(sample.id) in places]
-    for sample in sorted(taken, key=lambda sample: (places[str(sample.id)], sample.epoch)):
-        error = SampleError.from_metadata(sample.metadata)
-        if error is None and sample.error:
-            error = SampleError("model", sample.error.message)
-        for judge in judges:
-            yield _sample(sample, planned[places[str(sample.id)]], judge, error), error
+    for logged in sorted(taken, key=lambda sample: (places[str(sample.id)], sample.epoch)):
+        error = SampleError.from_metadata(logged.metadata)
+        if error is None and logged.error:
+            error = SampleError("model", logged.error.message)
+        if SAMPLE in logged.metadata:
+            sample = Sample.from_json(logged.metadata[SAMPLE])
+        else:
+            nothing = Generation("", "", tokens=0, finished=False)
+            sample = make_sample(planned[places[str(logged.id)]], nothing, queries=0, epoch=logged.epoch)
+            sample = replace(sample, broken=None)
+        yield replace(sample, verdicts={judge: _verdict(logged, judge, error) for judge in judges}), error
 
 
-def _sample(taken: EvalSample, planned: AttackSample, judge: str, error: SampleError | None) -> Sample:
-    metadata = taken.metadata
-    scored = (taken.scores or {}).get(judge)
-    if scored is not None and scored.metadata:
-        verdict = Verdict(**{field.name: scored.metadata[field.name] for field in fields(Verdict)})
-    else:
-        verdict = Verdict("unscored", reason=error.message if error else "no verdict in the log")
-    response, prefix = metadata.get("response", ""), metadata.get("prefix", "")
-    return Sample(
-        id=planned.behaviour.id,
-        kind=planned.behaviour.kind,
-        attack=planned.attack,
-        variant=planned.variant,
-        prompt=planned.behaviour.prompt,
-        messages=metadata.get("messages"),
-        raw=metadata.get("raw"),
-        prefix=prefix,
-        continuation=response[len(prefix) :],
-        tokens=metadata.get("tokens", 0),
-        finished=metadata.get("finished", False),
-        queries=metadata.get("queries", 0),
-        epoch=taken.epoch,
-        broken=metadata.get("broken"),
-        guard=metadata.get("guard"),
-        stopped_at=metadata.get("stopped_at"),
-        judge=judge,
-        verdict=verdict,
-    )
+def _verdict(logged: EvalSample, judge: str, error: SampleError | None) -> Verdict:
+    scored = (logged.scores or {}).get(judge)
+    if scored is None or not scored.metadata:
+        return Verdict("unscored", reason=error.message if error else "no verdict in the log")
+    return Verdict(**{field.name: scored.metadata[field.name] for field in fields(Verdict)})

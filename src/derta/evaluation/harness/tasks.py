@@ -1,13 +1,14 @@
 """Inspect tasks: an attack on behaviours, or harmless prompts asked plainly, judged by one judge or several.
 
-Everything that decides is free of Inspect and lives in `attacks`, `judges` and `metrics`; here it is only arranged: a
-sample is one variant of an attack on one behaviour, the solver plays it, a scorer asks a judge. Samples carry in their
-metadata whatever `results.json` is made of, so a log alone is enough to count from.
+Everything that decides is free of Inspect and lives in `attacks`, `judges` and `results`; here it is only arranged: a
+sample is one variant of an attack on one behaviour, the solver plays it, a scorer asks a judge. Its metadata hold the
+response as derta counts it.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from typing import Any
 
 import anyio
 from inspect_ai import Epochs, Task
@@ -18,18 +19,19 @@ from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Value, metric,
 from inspect_ai.scorer import Target as Truth
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from derta.evaluation.attacks import AttackResult, Attempt, find_attack
+from derta.evaluation.attacks import AttackResult, find_attack
 from derta.evaluation.attacks.base import Role
 from derta.evaluation.config import MAX_TOKENS
-from derta.evaluation.harness.log import SampleError
+from derta.evaluation.harness.log import SAMPLE, SampleError
 from derta.evaluation.harness.models import TEMPLATE
 from derta.evaluation.harness.provider import to_messages
 from derta.evaluation.harness.target import Helper, Target
-from derta.evaluation.judges import Judge, decide
-from derta.evaluation.judges.broken import find_broken, settle
-from derta.evaluation.plan import AttackSample, Plan
+from derta.evaluation.judges import Judge
+from derta.evaluation.plan import Plan
 from derta.evaluation.results.intervals import wilson
-from derta.generation import ChatRequest, Generation, RawRequest
+from derta.evaluation.results.sample import Sample
+from derta.evaluation.samples import AttackSample, ask_judge, make_sample
+from derta.generation import ChatRequest
 
 
 def make_task(
@@ -103,49 +105,37 @@ def _play(
         except Exception as error:
             state.metadata |= SampleError.of(error).to_metadata()
             raise
-        if options.guard:
-            stopped_at = result.generation.stopped_at
-            state.metadata |= {"guard": "passed" if stopped_at is None else "stopped", "stopped_at": stopped_at}
-        _record(state, result.attempt, result.generation, target.rendered(result.attempt.request))
-        state.metadata |= {"queries": result.queries, "details": dict(result.details)}
+        attempt, generation = result.attempt, result.generation
+        taken = make_sample(
+            sample,
+            generation,
+            attempt=attempt,
+            queries=result.queries,
+            epoch=state.epoch,
+            rendered=target.rendered(attempt.request),
+            is_guarded=options.guard is not None,
+        )
+        # The conversation is for `inspect view`.
+        state.messages = to_messages(attempt.request)
+        if isinstance(attempt.request, ChatRequest) and attempt.request.prefix:
+            state.messages.pop()
+        state.messages.append(ChatMessageAssistant(content=generation.response))
+        state.output = ModelOutput.from_content(str(state.model), generation.response)
+        state.metadata |= {SAMPLE: taken.to_json(), "details": dict(result.details)}
         return state
 
     return solve
-
-
-def _record(state: TaskState, attempt: Attempt, generation: Generation, rendered: str | None) -> None:
-    request = attempt.request
-    state.messages = to_messages(request)
-    if isinstance(request, ChatRequest) and request.prefix:
-        state.messages.pop()
-    state.messages.append(ChatMessageAssistant(content=generation.response))
-    state.output = ModelOutput.from_content(str(state.model), generation.response)
-    state.metadata |= {
-        "raw": request.text if isinstance(request, RawRequest) else rendered,
-        "messages": list(request.messages) if isinstance(request, ChatRequest) else None,
-        "prefix": attempt.decode(generation.prefix),
-        "response": attempt.decode(generation.response),
-        "tokens": generation.tokens,
-        "finished": generation.finished,
-        "broken": find_broken(
-            generation.continuation,
-            tokens=generation.tokens,
-            finished=generation.finished,
-            problem=generation.problem,
-        ),
-    }
 
 
 def _scorer(name: str, judge: Judge, samples: Mapping[str, AttackSample]) -> Scorer:
     @scorer(metrics=[share()], name=name)
     def judged() -> Scorer:
         async def score(state: TaskState, target: Truth) -> Score:
+            sample = Sample.from_json(state.metadata[SAMPLE])
             behaviour = samples[str(state.sample_id)].behaviour
-            response, prefix = state.metadata["response"], state.metadata["prefix"]
-            broken = state.metadata["broken"]
-            verdict = settle(await decide(judge, behaviour, response, prefix), broken, behaviour.kind)
-            said = {
-                "answer": response[len(prefix) :],
+            verdict = await ask_judge(judge, sample, behaviour)
+            said: dict[str, Any] = {
+                "answer": sample.continuation,
                 "explanation": verdict.reason or None,
                 "metadata": asdict(verdict),
             }

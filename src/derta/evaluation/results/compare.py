@@ -7,15 +7,13 @@ from typing import Any
 
 from derta.data.behaviours import plain_prompt
 from derta.errors import InputError
-from derta.evaluation.results.metrics import count
-from derta.evaluation.results.paired import Difference, key_of, paired, same_attempt
-from derta.evaluation.results.sample import Sample
+from derta.evaluation.results.paired import Difference, paired, same_attempt
 from derta.evaluation.results.store import Evaluation
 
 # What names an evaluation or its model rather than how it was made.
 _NOT_SETTINGS = (
     *("model", "digest", "method", "training_seed", "fingerprint", "files", "served_as"),
-    *("schema", "derta_version", "tasks"),
+    *("schema", "depths_counted_in", "rendered_here"),
 )
 _NAMED = 5
 """How many of the things that aren't shared are called by name."""
@@ -51,26 +49,18 @@ def restrict(evaluation: Evaluation, prompts: Collection[str]) -> Evaluation:
     samples = [sample for sample in evaluation.samples if plain_prompt(sample.prompt) in prompts]
     if not samples:
         raise InputError(f"`behaviours`: {evaluation.directory} has none of these prompts")
-    return replace(evaluation, samples=samples, rows=count(samples, evaluation.model))
+    return replace(evaluation, samples=samples, qualities=())
 
 
 def compare(first: Evaluation, second: Evaluation) -> Comparison:
     """Compare two evaluations. Verdicts of different judges are never subtracted from each other."""
-    judges = [judge for judge in _judges(first) if judge in _judges(second)]
-    differences = {judge: paired(_judged_by(first, judge), _judged_by(second, judge)) for judge in judges}
+    judges = [judge for judge in first.judges if judge in second.judges]
+    differences = {judge: paired(first.by(judge), second.by(judge)) for judge in judges}
     return Comparison(first, second, differences, [*_judge_notes(first, second), *_notes(first, second)])
 
 
-def _judges(evaluation: Evaluation) -> list[str]:
-    return list(dict.fromkeys(sample.judge for sample in evaluation.samples))
-
-
-def _judged_by(evaluation: Evaluation, judge: str) -> list[Sample]:
-    return [sample for sample in evaluation.samples if sample.judge == judge]
-
-
 def _judge_notes(first: Evaluation, second: Evaluation) -> list[str]:
-    ours, theirs = _judges(first), _judges(second)
+    ours, theirs = first.judges, second.judges
     if set(ours) == set(theirs):
         return []
     if set(ours) & set(theirs):
@@ -80,7 +70,7 @@ def _judge_notes(first: Evaluation, second: Evaluation) -> list[str]:
 
 def _notes(first: Evaluation, second: Evaluation) -> list[str]:
     notes = []
-    keys = [{key_of(sample): sample for sample in each.samples} for each in (first, second)]
+    keys = [{sample.key: sample for sample in each.samples} for each in (first, second)]
     for own, other, evaluation in ((keys[0], keys[1], first), (keys[1], keys[0], second)):
         attacks, others = ({sample.variant: None for sample in side.values()} for side in (own, other))
         if only := [attack for attack in attacks if attack not in others]:
@@ -93,7 +83,7 @@ def _notes(first: Evaluation, second: Evaluation) -> list[str]:
         notes.append(f"other prompts under the same id, not compared: {_list(changed)}")
     if not shared:
         notes.append("no behaviour is in both: there is nothing to subtract")
-    if otherwise := [name for name in first.plan.tasks if _is_asked_otherwise(name, first, second)]:
+    if otherwise := [name for name in first.tasks if _is_asked_otherwise(name, first, second)]:
         means = "other templates, demonstrations, neighbours, or depths in tokens of another tokenizer"
         notes.append(f"the same behaviours asked otherwise ({means}): {_list(otherwise)}")
     for name in dict.fromkeys([*first.settings, *second.settings]):
@@ -109,8 +99,10 @@ def _is_asked_otherwise(task: str, first: Evaluation, second: Evaluation) -> boo
     """Whether both hold the same samples of a task, and the requests weren't the same."""
     if "responses" in first.settings or "responses" in second.settings:  # of a file: nobody knows how it was asked
         return False
-    ours, theirs = first.plan.tasks[task], second.plan.tasks.get(task)
-    return theirs is not None and ours.samples == theirs.samples and ours.digest != theirs.digest
+    if task not in second.tasks or first.tasks[task].digest == second.tasks[task].digest:
+        return False
+    ours, theirs = ({(*each.key, each.prompt) for each in side.of(task)} for side in (first, second))
+    return ours == theirs
 
 
 def _list(names: Sequence[str]) -> str:

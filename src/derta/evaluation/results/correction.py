@@ -18,7 +18,7 @@ from derta.evaluation.results.metrics import (
 )
 from derta.evaluation.results.outcomes import outcomes
 from derta.evaluation.results.rogan_gladen import Corrected, rogan_gladen
-from derta.evaluation.results.sample import Sample
+from derta.evaluation.results.sample import Sample, judged_by
 
 CORRECTED: dict[str, Question] = {"asr": "harm", "over_refusal": "compliance", "helpful_refusal": "compliance"}
 """Metrics that can be corrected, and by the judge's error on which question."""
@@ -37,7 +37,7 @@ def count_corrected(samples: Sequence[Sample], model: ModelId, qualities: Sequen
     """Return every number of one model's samples, and behind them the corrected ones of each judge in `qualities`."""
     rows = count(samples, model)
     for quality in qualities:
-        rows += _corrected([sample for sample in samples if sample.judge == quality.judge], model, quality)
+        rows += _corrected(judged_by(samples, quality.judge), model, quality)
     return rows
 
 

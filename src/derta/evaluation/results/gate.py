@@ -15,9 +15,8 @@ from derta.errors import InputError, did_you_mean
 from derta.evaluation.results.correction import SUFFIX
 from derta.evaluation.results.metrics import UNITS, MetricRow, by_attack, unscored_metric
 from derta.evaluation.results.outcomes import ANSWERS, PAIR_JUDGE, outcomes
-from derta.evaluation.results.plan_file import harmless_task, prompt_digest
 from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.store import Evaluation
+from derta.evaluation.results.store import Evaluation, harmless_task
 from derta.files import weights_digest
 from derta.names import GUARDED
 
@@ -188,7 +187,7 @@ def decide(
     Raises:
         InputError: There are no verdicts by `judge`.
     """
-    judges = evaluation.plan.judges
+    judges = evaluation.judges
     if judge is not None and judge not in judges:
         near = did_you_mean(judge, judges) or f"; there are {', '.join(judges)}"
         raise InputError(f"`judge`: {evaluation.directory} has no verdicts by {judge!r}{near}")
@@ -203,7 +202,7 @@ def decide(
             checks.append(Check(f"broken ≤ {max_broken:g}", reason, row, row.value, _worst(evaluation, row)))
     checks += _check_complete(evaluation, rows, require, prompts)
     weights, notes = _check_weights(evaluation)
-    if ignored := [name for name in evaluation.plan.judges if judge not in (None, name)]:
+    if ignored := [name for name in judges if judge not in (None, name)]:
         notes.append(f"only the verdicts of {judge} count; not those of {', '.join(ignored)}")
     return Decision(evaluation, [*checks, *weights], notes)
 
@@ -236,27 +235,25 @@ def _check_limit(evaluation: Evaluation, rows: Sequence[MetricRow], limit: Limit
 def _check_complete(
     evaluation: Evaluation, rows: Sequence[MetricRow], require: Sequence[str], prompts: Sequence[str]
 ) -> Iterator[Check]:
-    for name in evaluation.settings["tasks"]:
-        if name not in evaluation.plan.tasks:
-            reason = f"{name} was evaluated here before and the last run left it out; run that again with it"
-            yield Check("complete", reason)
-    for unmet in evaluation.plan.find_unmet(evaluation.samples):
-        yield Check("complete", str(unmet))
+    for missing in evaluation.find_missing():
+        yield Check("complete", str(missing))
     empty = [each for each in evaluation.samples if _is_empty(each)]
     if empty:
         yield Check("complete", f"{len(empty)} empty responses have a verdict and no defect", samples=empty)
     judges = {row.judge for row in rows}
-    there = {name for sample in evaluation.samples if sample.judge in judges for name in _names(sample)}
+    there = {name for judge in judges for sample in evaluation.by(judge) for name in _names(sample)}
     for wanted in require:
         yield Check(f"require {wanted}", "" if wanted in there else "not measured")
-    attacked = [task for task in evaluation.plan.tasks.values() if "harmful" in task.kinds]
+    attacked: dict[str, set[str]] = {}
+    for sample in evaluation.samples:
+        if sample.kind == "harmful":
+            attacked.setdefault(sample.attack, set()).add(sample.prompt)
     if prompts and not attacked:
         yield Check("behaviours", f"none of {len(prompts)} behaviours was asked for: no harmful prompt was")
-    for task in attacked if prompts else ():
-        asked = {sample.prompt for sample in task.samples}
-        unasked = [prompt for prompt in prompts if prompt_digest(prompt) not in asked]
+    for attack, asked in attacked.items() if prompts else ():
+        unasked = [prompt for prompt in prompts if prompt not in asked]
         reason = f"{len(unasked)} of {len(prompts)} behaviours weren't asked for" if unasked else ""
-        yield Check(f"behaviours under {task.attack}", reason)
+        yield Check(f"behaviours under {attack}", reason)
 
 
 def _names(sample: Sample) -> set[str]:
@@ -268,7 +265,7 @@ def _names(sample: Sample) -> set[str]:
 
 def _is_empty(sample: Sample) -> bool:
     """Whether a judge found something in nothing; a PAIR summary quotes no response where there was no success."""
-    judged = sample.verdict.label != "unscored" and sample.judge != PAIR_JUDGE
+    judged = any(verdict.label != "unscored" and judge != PAIR_JUDGE for judge, verdict in sample.verdicts.items())
     return judged and sample.broken is None and not sample.continuation.strip()
 
 
@@ -286,7 +283,7 @@ def _check_weights(evaluation: Evaluation) -> tuple[list[Check], list[str]]:
 def _worst(evaluation: Evaluation, row: MetricRow) -> list[Sample]:
     """Return the samples that a bad number is made of."""
     found: list[Sample] = []
-    own = [sample for sample in evaluation.samples if sample.judge == row.judge]
+    own = evaluation.by(row.judge)
     for kind in KINDS:
         for attack, variant, group in by_attack([sample for sample in own if sample.kind == kind]):
             if (attack, variant) != (row.attack, row.variant):

@@ -6,14 +6,13 @@ Shares are percentages, 0 to 100. Unscored samples are in no share: they are cou
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import mean, median
-from typing import Any, cast
+from typing import Any
 
 from derta.data.behaviours import KINDS, Kind, plain_prompt
 from derta.evaluation.results.agreement import krippendorff_alpha
 from derta.evaluation.results.intervals import effective_n, median_interval, student_t, wilson
 from derta.evaluation.results.outcomes import ANSWERS, Outcome, outcomes, scored
-from derta.evaluation.results.sample import Sample
-from derta.strict import STRICT, validated
+from derta.evaluation.results.sample import Sample, judged_by, judges_of
 
 UNITS = {
     "leak": "tokens",
@@ -81,8 +80,6 @@ class MetricRow:
         unit: `%`, `tokens`, `samples`, `alpha`, or a benchmark's own `score`.
     """
 
-    __pydantic_config__ = STRICT
-
     model: str
     digest: str | None
     method: str | None
@@ -111,48 +108,15 @@ class MetricRow:
         """Return the row as a dict, in the order of the fields."""
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, value: Any) -> "MetricRow":
-        """Read what [`MetricRow.to_json`] wrote.
-
-        Raises:
-            ValueError: A field is missing, unknown, of another type or out of range, or the interval leaves its value
-                out.
-        """
-        row = validated(cls, value)
-        ends = (row.ci_low, row.ci_high)
-        numbers = [number for number in (row.value, *ends) if number is not None]
-        if row.n < 0:
-            raise ValueError(f"n: {row.n} samples")
-        if (row.value is None) != (row.n == 0) and row.unit not in ("alpha", "samples"):
-            raise ValueError(f"value: {row.value} of {row.n} samples")
-        if row.value is None and numbers:
-            raise ValueError("an interval without a value")
-        if (ends[0] is None) != (ends[1] is None) and row.unit != "score":
-            raise ValueError("an interval with one end")
-        if ends[0] is not None and ends[1] is not None and not ends[0] <= cast(float, row.value) <= ends[1]:
-            raise ValueError(f"the interval {ends[0]:g} to {ends[1]:g} leaves out its value {row.value:g}")
-        if row.metric in UNITS and row.unit != UNITS[row.metric]:
-            raise ValueError(f"unit: {row.unit!r}; {row.metric} is in {UNITS[row.metric]}")
-        if row.unit == "%" and any(not 0 <= number <= 100 for number in numbers):
-            raise ValueError("a share is from 0 to 100 %")
-        if row.unit == "tokens" and any(number < 0 for number in numbers):
-            raise ValueError("fewer than 0 tokens")
-        if row.unit == "samples" and not (row.value is not None and row.value in range(row.n + 1)):
-            raise ValueError(f"{row.value} of {row.n} samples")
-        if row.unit not in ("%", "tokens", "samples", "alpha", "score"):
-            raise ValueError(f"unit: unknown {row.unit!r}")
-        return row
-
 
 def count(samples: Sequence[Sample], model: ModelId) -> list[MetricRow]:
     """Return every number of one model's samples: each judge's, and how far judges agree where there are several."""
     rows: list[MetricRow] = []
-    judges = list(dict.fromkeys(sample.judge for sample in samples))
+    judges = judges_of(samples)
     for judge in judges:
-        rows += score([sample for sample in samples if sample.judge == judge], model=model, judge=judge)
+        rows += score(judged_by(samples, judge), model=model, judge=judge)
     if sum(judge != ANSWERS for judge in judges) > 1:
-        rows.append(agreement_row([sample for sample in samples if sample.judge != ANSWERS], model=model))
+        rows.append(agreement_row(samples, model=model))
     return rows
 
 
@@ -204,13 +168,12 @@ def blank_row(model: ModelId, attack: str, variant: str | None, judge: str) -> M
 
 def agreement_row(samples: Sequence[Sample], *, model: ModelId) -> MetricRow:
     """Return Krippendorff's α of the judges of one model's samples, over all attacks; unscored is a missing verdict."""
-    judges = list(dict.fromkeys(sample.judge for sample in samples))
-    units: dict[tuple[str, str, str, int], dict[str, str | None]] = {}
+    judges = [judge for judge in judges_of(samples) if judge != ANSWERS]
+    units = []
     for sample in samples:
-        label = sample.verdict.label
-        verdicts = units.setdefault((sample.kind, sample.id, sample.variant, sample.epoch), {})
-        verdicts[sample.judge] = None if label == "unscored" else label
-    found = krippendorff_alpha([list(verdicts.values()) for verdicts in units.values()])
+        labels = [verdict.label for judge, verdict in sample.verdicts.items() if judge != ANSWERS]
+        units.append([None if label == "unscored" else label for label in labels])
+    found = krippendorff_alpha(units)
     return replace(
         blank_row(model, "all", None, " + ".join(judges)),
         metric="agreement",

@@ -11,9 +11,6 @@ from derta.evaluation.results.metrics import by_attack
 from derta.evaluation.results.outcomes import Outcome, outcomes, scored
 from derta.evaluation.results.sample import Sample
 
-Key = tuple[str, str, str, int]
-"""Kind and id of the behaviour, variant of the attack, epoch."""
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -68,13 +65,8 @@ def same_attempt(one: Sample, other: Sample) -> bool:
     return (one.kind, one.attack, one.prompt) == (other.kind, other.attack, other.prompt)
 
 
-def _by_key(samples: Iterable[Sample]) -> dict[Key, Sample]:
-    return {key_of(sample): sample for sample in samples}
-
-
-def key_of(sample: Sample) -> Key:
-    """Return what two samples of one attempt have in common, whatever the model and the judge."""
-    return sample.kind, sample.id, sample.variant, sample.epoch
+def _by_key(samples: Iterable[Sample]) -> dict[tuple[str, str, str, int], Sample]:
+    return {sample.key: sample for sample in samples}
 
 
 Pairs = Sequence[tuple[Sample, Sample]]

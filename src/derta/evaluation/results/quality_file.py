@@ -23,7 +23,17 @@ def save_qualities(path: Path, qualities: Sequence[JudgeQuality]) -> None:
     Raises:
         InputError: It can't be written.
     """
-    judges = [
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        judges = qualities_to_json(qualities)
+        write_json(path, {"judge_quality": SCHEMA, "derta_version": __version__, "judges": judges})
+    except OSError as error:
+        raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
+def qualities_to_json(qualities: Sequence[JudgeQuality]) -> list[dict[str, Any]]:
+    """Return what is known of each judge as JSON."""
+    return [
         {
             "judge": each.judge,
             "model": each.model,
@@ -33,11 +43,15 @@ def save_qualities(path: Path, qualities: Sequence[JudgeQuality]) -> None:
         }
         for each in qualities
     ]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"judge_quality": SCHEMA, "derta_version": __version__, "judges": judges})
-    except OSError as error:
-        raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
+def qualities_from_json(judges: Sequence[dict[str, Any]]) -> list[JudgeQuality]:
+    """Read what [`qualities_to_json`] wrote.
+
+    Raises:
+        ValueError: It is something else, or its numbers contradict each other; so do `KeyError` and `TypeError`.
+    """
+    return [_quality(each) for each in judges]
 
 
 def _to_json(accuracy: Accuracy) -> dict[str, Any]:
@@ -65,7 +79,7 @@ def load_qualities(path: Path) -> list[JudgeQuality]:
     try:
         if document["judge_quality"] != SCHEMA:
             raise ValueError(f"its schema is {document['judge_quality']!r}, this version reads {SCHEMA}")
-        found = [_quality(each) for each in document["judges"]]
+        found = qualities_from_json(document["judges"])
         if not found or len({each.judge for each in found}) < len(found):
             raise ValueError("it must hold each judge once")
     except KeyError as error:

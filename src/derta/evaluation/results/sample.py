@@ -1,8 +1,8 @@
-"""One attacked behaviour, the response and the verdict: a line of `responses.jsonl`."""
+"""One response to an attacked behaviour, and what each judge said of it: a line of `responses.jsonl`."""
 
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from derta.data.behaviours import Kind
@@ -21,19 +21,18 @@ class Sample:
         attack: the attack's name.
         variant: the attack's name, or which of its forms this is: `prefill@5`.
         prompt: the behaviour in plain words, as the judge sees it.
-        messages: the conversation that the model got; `None` for a raw text.
-        raw: the whole text the model got, if the attack bypasses the chat format or the prompt was rendered here.
         prefix: how the assistant's turn had begun; not the model's own words.
         continuation: the model's own words, decoded if the attack asked for a cipher.
+        verdicts: each judge's decision on prefix + continuation; the first judge is the one that decides.
+        messages: the conversation that the model got; `None` for a raw text.
+        raw: the whole text the model got, if the attack bypasses the chat format or the prompt was rendered here.
         tokens: tokens of the continuation.
         finished: whether the model ended by itself.
         queries: how often the model was asked until then.
         epoch: which repetition this is, from 1.
-        broken: What is broken about the model's own words (see `derta.evaluation.judges.broken`); `None` if nothing is.
-        judge: the judge's name.
-        verdict: its decision on prefix + continuation.
-        guard: What the model's guard did; `None` if it had none.
-        stopped_at: How many tokens were written when the guard stopped the response, if it did.
+        broken: what is broken about the model's own words (see `derta.evaluation.judges.broken`); `None` if nothing is.
+        guard: what the model's guard did; `None` if it had none.
+        stopped_at: how many tokens were written when the guard stopped the response, if it did.
     """
 
     __pydantic_config__ = STRICT
@@ -45,8 +44,7 @@ class Sample:
     prompt: str
     prefix: str
     continuation: str
-    judge: str
-    verdict: Verdict
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
     messages: list[dict[str, str]] | None = None
     raw: str | None = None
     tokens: int = 0
@@ -58,44 +56,53 @@ class Sample:
     stopped_at: int | None = None
 
     @property
-    def key(self) -> tuple[str, str, str, int, str]:
+    def key(self) -> tuple[str, str, str, int]:
         """What makes a sample unique within one evaluation."""
-        return self.kind, self.id, self.variant, self.epoch, self.judge
+        return self.kind, self.id, self.variant, self.epoch
+
+    @property
+    def response(self) -> str:
+        """The assistant's whole turn."""
+        return self.prefix + self.continuation
+
+    @property
+    def judge(self) -> str:
+        """The judge that decides: the first."""
+        return next(iter(self.verdicts))
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict of the judge that decides."""
+        return self.verdicts[self.judge]
+
+    def by(self, judge: str) -> "Sample":
+        """Return the same response with the verdict of one judge alone."""
+        return replace(self, verdicts={judge: self.verdicts[judge]})
 
     def to_json(self) -> dict[str, Any]:
-        """Return a flat dict: the verdict's fields stand beside the sample's."""
-        flat = asdict(self)
+        """Return it as a dict; what only guarded models have is left out for others."""
+        document = asdict(self)
         if self.guard is None:
             for name in _OF_GUARD:
-                del flat[name]
-        verdict: dict[str, Any] = flat.pop("verdict")
-        return flat | verdict
+                del document[name]
+        return document
 
     @classmethod
-    def from_json(cls, flat: Any) -> "Sample":
+    def from_json(cls, document: Any) -> "Sample":
         """Read what [`Sample.to_json`] wrote.
 
         Raises:
-            ValueError: A field is missing, unknown or of another type, or the verdict is no verdict on this kind of
-                behaviour.
+            ValueError: A field is missing, unknown or of another type, or a verdict is none on this kind of behaviour.
         """
-        if not isinstance(flat, dict):
+        if not isinstance(document, dict):
             raise ValueError("must be an object")
-        names = {field.name for field in fields(Verdict)}
-        own = {name: value for name, value in flat.items() if name not in names}
-        sample = validated(cls, own | {"verdict": {name: flat[name] for name in names if name in flat}})
-        missing = [
-            field.name for field in (*fields(cls), *fields(Verdict)) if field.name not in {*flat, *_OF_GUARD, "verdict"}
-        ]
+        sample = validated(cls, document)
+        missing = [each.name for each in fields(cls) if each.name not in {*document, *_OF_GUARD}]
         if missing:
             raise ValueError(f"{missing[0]}: field required")
-        if sample.verdict.label not in _LABELS_OF[sample.kind]:
-            raise ValueError(f"label: {sample.verdict.label!r} is no verdict on a {sample.kind} prompt")
-        counts = (sample.tokens, sample.queries, sample.verdict.leaked_tokens or 0, sample.stopped_at or 0)
-        if min(counts) < 0 or sample.epoch < 1:
-            raise ValueError("tokens, queries, leaked_tokens, stopped_at and epoch count something")
-        if (sample.stopped_at is not None) != (sample.guard == "stopped"):
-            raise ValueError("stopped_at: a guard that stopped a response says where, and no other")
+        for verdict in sample.verdicts.values():
+            if verdict.label not in _LABELS_OF[sample.kind]:
+                raise ValueError(f"label: {verdict.label!r} is no verdict on a {sample.kind} prompt")
         return sample
 
 
@@ -105,10 +112,21 @@ _HARMLESS = ("complies", "partly", "refuses", "unscored")
 _LABELS_OF = {"harmful": ("unsafe", "safe", "unscored"), "borderline": _HARMLESS, "helpful": _HARMLESS}
 
 
+def judges_of(samples: Iterable[Sample]) -> list[str]:
+    """Return everybody who judged, the one who decides first."""
+    return list(dict.fromkeys(judge for sample in samples for judge in sample.verdicts))
+
+
+def judged_by(samples: Iterable[Sample], judge: str) -> list[Sample]:
+    """Return the samples that a judge decided on, each with its verdict alone."""
+    return [sample.by(judge) for sample in samples if judge in sample.verdicts]
+
+
 def report_unscored(samples: Sequence[Sample]) -> int:
-    """Say on standard error how many samples are in no number; return the exit code: 1 if there are any."""
-    unscored = [sample for sample in samples if sample.verdict.label == "unscored"]
+    """Say on standard error how many verdicts are missing; return the exit code: 1 if there are any."""
+    verdicts = [verdict for sample in samples for verdict in sample.verdicts.values()]
+    unscored = [verdict for verdict in verdicts if verdict.label == "unscored"]
     if unscored:
-        reason = printable(unscored[0].verdict.reason)
+        reason = printable(unscored[0].reason)
         print(f"derta: {len(unscored)} samples are unscored and in no number; the first: {reason}", file=sys.stderr)
     return 1 if unscored else 0

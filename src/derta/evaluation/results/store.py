@@ -1,229 +1,171 @@
-"""An evaluation's directory: which model it is of, what was asked, the samples taken, and the numbers.
+"""An evaluation's directory: which model it is of, what was asked, the responses, and the numbers.
 
-evaluation.json   what was evaluated and how: a later run must agree
-plan.json         what was asked: every sample of every task, before the first one was taken
-logs/             Inspect's logs, a task each: what an interrupted run goes on from, and `inspect view` shows
-responses.jsonl   one judged sample a line, from the logs
-judge_quality.json  the errors of judges, where shares are corrected for them
-results.json      the rows of numbers, with digests of the files that they were counted from
+evaluation.json   what is asked of which model and how, written before the first sample: a later run must agree
+logs/             Inspect's logs of tasks under way: an interrupted run goes on from them, and `inspect view` shows them
+responses.jsonl   a first line that says the same as `evaluation.json` and seals the file, then one response a line
+results.json      the rows of numbers, for people and machines: nothing here reads them back
 
-Whatever is read is checked: a release is decided on it. One directory holds one model's evaluation; where several
-models were evaluated at once, the directory above them holds a `results.json` that names theirs.
+Everything is counted from `responses.jsonl`, and nothing in it is believed unless its seal is right. Where several
+models are evaluated at once, the directories of their evaluations lie below one with a `results.json` of them all.
 """
 
+import hashlib
 import json
-import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from derta.data.behaviours import Kind
 from derta.errors import InputError, first_line
 from derta.evaluation.results.correction import count_corrected
 from derta.evaluation.results.judge_quality import JudgeQuality
 from derta.evaluation.results.metrics import MetricRow, ModelId
-from derta.evaluation.results.plan_file import PLAN, PlanFile, load_plan
-from derta.evaluation.results.quality_file import load_qualities, save_qualities
-from derta.evaluation.results.sample import Sample
-from derta.evaluation.results.versioned import SCHEMA, read_versioned
-from derta.files import file_digest, parse_json, read_json, write_json, write_text, written_whole
-from derta.strict import validated
+from derta.evaluation.results.outcomes import ANSWERS
+from derta.evaluation.results.quality_file import qualities_from_json, qualities_to_json
+from derta.evaluation.results.sample import Sample, judged_by
+from derta.files import parse_json, read_json, write_json, write_text
+from derta.strict import STRICT, validated
 from derta.version import __version__
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+SCHEMA = 4
+"""The version of an evaluation's files."""
 RESULTS, RESPONSES, SETTINGS, LOGS = "results.json", "responses.jsonl", "evaluation.json", "logs"
-COUNTED_FROM = {"responses": RESPONSES, "plan": PLAN, "evaluation": SETTINGS}
-"""The files whose digests stand in `results.json`."""
-QUALITY = "judge_quality.json"
+SEAL = "seal"
+
+
+def harmless_task(kind: Kind, attack: str) -> str:
+    """Return the name of the task that asks harmless prompts of one kind, plainly (`direct`) or in an attack's form."""
+    return kind if attack == "direct" else f"{kind}-under-{attack}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one task asks.
+
+    Attributes:
+        attack: The attack; the task's name where no attack is carried out.
+        family: The attack's family, if it is one.
+        variants: How many samples each variant has, in each epoch.
+        judges: Who judges the responses; the first decides.
+        digest: A hash of the requests: samples of another question mustn't stand for these.
+    """
+
+    __pydantic_config__ = STRICT
+
+    attack: str
+    family: str | None
+    variants: dict[str, int]
+    judges: list[str]
+    digest: str
+
+
+@dataclass(frozen=True)
+class MissingVerdicts:
+    """Something that was asked for and wasn't measured.
+
+    Attributes:
+        task: The attack, the kind of harmless prompts or the helpfulness task.
+        variant: Which variant of it.
+        judge: Whose verdicts are missing.
+        planned: How many verdicts there should be.
+        measured: How many there are.
+    """
+
+    task: str
+    variant: str
+    judge: str
+    planned: int
+    measured: int
+
+    def __str__(self) -> str:
+        return f"{self.variant}: {self.planned} verdicts of {self.judge} were planned, {self.measured} are there"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a dict."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation as it lies in its directory, checked.
+    """An evaluation of one model.
 
     Attributes:
         directory: Where it lies.
-        model: Of which model it is.
-        settings: How it was made.
-        plan: What was asked.
+        settings: How it was made, as `evaluation.json` says.
+        tasks: What was asked.
         samples: The judged responses.
-        rows: The numbers, which are those of `samples`.
+        qualities: The errors of judges, where shares are corrected for them.
     """
 
     directory: Path
-    model: ModelId
     settings: dict[str, Any]
-    plan: PlanFile
+    tasks: Mapping[str, Task]
     samples: Sequence[Sample]
-    rows: Sequence[MetricRow]
+    qualities: Sequence[JudgeQuality] = field(default=())
+
+    @property
+    def model(self) -> ModelId:
+        """Of which model it is."""
+        return ModelId(**{name: self.settings[key] for name, key in _MODEL_FIELDS.items()})
+
+    @property
+    def epochs(self) -> int:
+        """How often each sample was taken."""
+        return int(self.settings.get("epochs", 1))
+
+    @property
+    def judges(self) -> list[str]:
+        """Everybody who judges, the one who decides first."""
+        return list(dict.fromkeys(judge for task in self.tasks.values() for judge in task.judges))
+
+    @cached_property
+    def rows(self) -> list[MetricRow]:
+        """The numbers, counted from the samples."""
+        return count_corrected(self.samples, self.model, self.qualities)
+
+    def by(self, judge: str) -> list[Sample]:
+        """Return the responses that a judge decided on, each with its verdict alone."""
+        return judged_by(self.samples, judge)
+
+    def of(self, task: str) -> list[Sample]:
+        """Return the samples of one task."""
+        return [sample for sample in self.samples if task_of(sample) == task]
+
+    def find_missing(self) -> list[MissingVerdicts]:
+        """Return what was asked for and isn't there: samples, or every verdict of a judge on a variant.
+
+        Single samples without a verdict are counted as unscored, and aren't listed here.
+        """
+        missing = []
+        for name, task in self.tasks.items():
+            samples = self.of(name)
+            for variant, count in task.variants.items():
+                taken = [sample for sample in samples if sample.variant == variant]
+                for judge in task.judges:
+                    found = judged_by(taken, judge)
+                    judged = any(sample.verdict.label != "unscored" or sample.broken for sample in found)
+                    planned = count * self.epochs
+                    if len(found) < planned or not judged:
+                        missing.append(MissingVerdicts(name, variant, judge, planned, len(found) if judged else 0))
+        return missing
+
+    def to_pandas(self) -> "DataFrame":
+        """Return the rows of numbers as a data frame."""
+        from pandas import DataFrame
+
+        return DataFrame([row.to_json() for row in self.rows])
 
 
-def claim(directory: Path, settings: dict[str, Any], digests: Mapping[str, str]) -> None:
-    """Make a directory the place of one evaluation, or check that it is.
-
-    Args:
-        directory: Holds this evaluation alone; made if it doesn't exist.
-        settings: What makes samples comparable. A directory with other settings is refused.
-        digests: A hash of what each task asks. Tasks may be added later, and none may change.
-
-    Raises:
-        InputError: The directory holds another evaluation, or can't be written to.
-    """
-    path = directory / SETTINGS
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        held = read_json(path) if path.exists() else {}
-        if held:
-            _check_same(directory, held, settings | {"schema": SCHEMA}, digests)
-        elif found := [name for name in (RESULTS, RESPONSES, PLAN, LOGS) if (directory / name).exists()]:
-            raise InputError(f"`out`: {directory}: holds another run's {found[0]}; choose another directory")
-        known = {**held.get("tasks", {}), **digests}
-        write_json(path, {"schema": SCHEMA, "derta_version": __version__, **settings, "tasks": known})
-    except OSError as error:
-        raise InputError(f"`out`: {directory}: can't be written to: {error.strerror or error}") from error
-
-
-def _check_same(directory: Path, held: dict[str, Any], settings: dict[str, Any], digests: Mapping[str, str]) -> None:
-    for key, value in settings.items():
-        if key != "model" and held.get(key) != value:
-            of_model = key in ("fingerprint", "files", "digest")
-            what = f"results of another model ({held.get('model')})" if of_model else f"another {key}"
-            raise InputError(f"`out`: {directory}: holds {what}; choose another directory")
-    for name, digest in digests.items():
-        if held.get("tasks", {}).get(name, digest) != digest:
-            raise InputError(f"`out`: {directory}: holds {name} for other prompts; choose another directory")
-
-
-def save_plan(directory: Path, document: dict[str, Any]) -> None:
-    """Write down what is asked, before it is."""
-    write_json(directory / PLAN, {"schema": SCHEMA, **document})
-
-
-def save_evaluation(
-    directory: Path,
-    samples: Sequence[Sample],
-    model: ModelId,
-    document: dict[str, Any],
-    qualities: Sequence[JudgeQuality] = (),
-    **more: Any,
-) -> list[MetricRow]:
-    """Write the plan, the samples and the numbers of a claimed directory, all of them or none; return the rows.
-
-    Args:
-        directory: Is the evaluation's, with its `evaluation.json`.
-        samples: Are all that were taken.
-        model: Is what was evaluated.
-        document: Is the plan, as `save_plan` takes it.
-        qualities: Are errors of judges, in place of older ones of the same judges.
-        more: Stands in `results.json` as well.
-
-    Raises:
-        InputError: The directory can't be written to.
-    """
-    kept = {each.judge: each for each in [*_qualities(directory), *qualities]}
-    rows = count_corrected(samples, model, list(kept.values()))
-    # Numbers and what they were counted from belong together: if one can't be written, the old ones stay.
-    with written_whole(directory) as draft:
-        save_plan(draft, document)
-        lines = (json.dumps(sample.to_json(), ensure_ascii=False) + "\n" for sample in samples)
-        write_text(draft / RESPONSES, "".join(lines))
-        counted = {name: draft / file for name, file in COUNTED_FROM.items()}
-        counted["evaluation"] = directory / SETTINGS
-        if kept:
-            counted["judge_quality"] = draft / QUALITY
-            save_qualities(draft / QUALITY, list(kept.values()))
-        digests = {name: file_digest(path) for name, path in counted.items()}
-        save_results(draft / RESULTS, rows, **more, counted_from=digests)
-    return rows
-
-
-def _qualities(directory: Path) -> list[JudgeQuality]:
-    return load_qualities(directory / QUALITY) if (directory / QUALITY).exists() else []
-
-
-def save_results(path: Path, rows: Sequence[MetricRow], **more: Any) -> None:
-    """Write rows to a `results.json`, whole or not at all."""
-    document = {"schema": SCHEMA, "derta_version": __version__, **more, "rows": [row.to_json() for row in rows]}
-    write_json(path, document)
-
-
-def load_results(path: Path) -> list[MetricRow]:
-    """Return the rows of a `results.json`, each checked for itself.
-
-    Raises:
-        InputError: It isn't one of this version, or a number in it is impossible.
-    """
-    return _rows(read_versioned(path), path)
-
-
-def _rows(document: dict[str, Any], path: Path) -> list[MetricRow]:
-    rows = document.get("rows")
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: rows: must be a list")
-    found = []
-    for number, row in enumerate(rows, 1):
-        try:
-            found.append(MetricRow.from_json(row))
-        except ValueError as error:
-            raise InputError(f"{path}: row {number}: {first_line(error)}; evaluate again") from None
-    return found
-
-
-def load_samples(directory: Path) -> list[Sample]:
-    """Return the samples of a finished evaluation.
-
-    Raises:
-        InputError: There are none, a line isn't a sample of this version, or one stands twice.
-    """
-    path = directory / RESPONSES
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
-    samples: dict[tuple[Any, ...], Sample] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            sample = Sample.from_json(parse_json(line.decode("utf-8"), f"{path}:{number}"))
-        except (InputError, UnicodeDecodeError):
-            raise InputError(f"{path}:{number}: not a sample of this version: not JSON") from None
-        except ValueError as error:
-            raise InputError(f"{path}:{number}: not a sample of this version: {first_line(error)}") from error
-        if sample.key in samples:
-            raise InputError(f"{path}:{number}: {sample.id!r} under {sample.variant} stands twice; evaluate again")
-        samples[sample.key] = sample
-    return list(samples.values())
-
-
-def load_evaluation(directory: Path) -> Evaluation:
-    """Read an evaluation and check that its files say the same.
-
-    Raises:
-        InputError: It isn't a finished evaluation of this version, a file was changed or is of another run, or a number
-            isn't what the responses amount to.
-    """
-    settings = read_versioned(directory / SETTINGS)
-    plan, samples, document = load_plan(directory), load_samples(directory), read_versioned(directory / RESULTS)
-    rows = _rows(document, directory / RESULTS)
-    fields = {name: settings.get(key) for name, key in _MODEL_FIELDS.items()}
-    try:
-        model = validated(ModelId, fields)
-    except ValueError as error:
-        raise InputError(f"{directory / SETTINGS}: {first_line(error)}") from None
-    digests = document.get("counted_from")
-    files = dict(COUNTED_FROM)
-    if (directory / QUALITY).exists() or (isinstance(digests, dict) and "judge_quality" in digests):
-        files["judge_quality"] = QUALITY
-    for name, counted in files.items():
-        if not isinstance(digests, dict) or digests.get(name) != file_digest(directory / counted):
-            raise InputError(
-                f"{directory / counted}: isn't the file that {RESULTS} was counted from; run the evaluation again"
-            )
-    _check_claimed(directory, plan, settings)
-    plan.check_asked(samples, directory / RESPONSES)
-    counted_rows = count_corrected(samples, model, _qualities(directory))
-    _check_counted(directory / RESULTS, rows, counted_rows)
-    return Evaluation(directory, model, settings, plan, samples, counted_rows)
+def task_of(sample: Sample) -> str:
+    """Return the name of the task that a sample belongs to: answers to questions are their task's, not an attack's."""
+    is_asked_plainly = sample.kind != "harmful" and ANSWERS not in sample.verdicts
+    return harmless_task(sample.kind, sample.attack) if is_asked_plainly else sample.attack
 
 
 _MODEL_FIELDS = {"model": "model", "digest": "digest", "method": "method", "seed": "training_seed"}
@@ -232,6 +174,148 @@ _MODEL_FIELDS = {"model": "model", "digest": "digest", "method": "method", "seed
 def model_settings(model: ModelId) -> dict[str, Any]:
     """Return what `evaluation.json` says of the model."""
     return {key: getattr(model, name) for name, key in _MODEL_FIELDS.items()}
+
+
+def claim(directory: Path, settings: dict[str, Any], tasks: Mapping[str, Task]) -> Evaluation:
+    """Make a directory the place of one evaluation, or check that it is; return what it holds already.
+
+    Args:
+        directory: Holds this evaluation alone; made if it doesn't exist.
+        settings: What makes samples comparable. A directory with other settings is refused.
+        tasks: What is asked. Tasks may be added later, and none may change.
+
+    Returns:
+        The evaluation with all tasks that it has now, and the samples of those that were finished before.
+
+    Raises:
+        InputError: The directory holds another evaluation or what wasn't written here, or can't be written to.
+    """
+    path = directory / SETTINGS
+    # As they are read back: tuples are lists then.
+    settings = json.loads(json.dumps({"schema": SCHEMA, **settings}))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        sealed = _read_sealed(directory) if (directory / RESPONSES).exists() else None
+        if path.exists():
+            held = read_json(path)
+            _check_same(directory, held if sealed is None else _document(sealed), settings, tasks)
+        elif found := [name for name in (RESULTS, RESPONSES, LOGS) if (directory / name).exists()]:
+            raise InputError(f"`out`: {directory}: holds another run's {found[0]}; choose another directory")
+        done = {} if sealed is None else dict(sealed.tasks)
+        known = {**done, **{name: task for name, task in tasks.items() if name not in done}}
+        samples = [] if sealed is None else sealed.samples
+        claimed = Evaluation(directory, settings, known, samples, () if sealed is None else sealed.qualities)
+        write_json(path, {**_document(claimed), "derta_version": __version__})
+    except OSError as error:
+        raise InputError(f"`out`: {directory}: can't be written to: {error.strerror or error}") from error
+    return claimed
+
+
+def _check_same(directory: Path, held: dict[str, Any], settings: dict[str, Any], tasks: Mapping[str, Task]) -> None:
+    for key, value in settings.items():
+        if key != "model" and held.get(key) != value:
+            of_model = key in ("fingerprint", "files", "digest")
+            what = f"results of another model ({held.get('model')})" if of_model else f"another {key}"
+            raise InputError(f"`out`: {directory}: holds {what}; choose another directory")
+    known = held.get("tasks")
+    for name, task in tasks.items():
+        claimed = known.get(name) if isinstance(known, dict) else None
+        if isinstance(claimed, dict) and claimed.get("digest") != task.digest:
+            raise InputError(f"`out`: {directory}: holds {name} for other prompts; choose another directory")
+
+
+def _document(evaluation: Evaluation) -> dict[str, Any]:
+    """Return all that there is to know about an evaluation but its responses."""
+    tasks = {name: asdict(task) for name, task in evaluation.tasks.items()}
+    document = {**evaluation.settings, "tasks": tasks}
+    return document | ({"judge_quality": qualities_to_json(evaluation.qualities)} if evaluation.qualities else {})
+
+
+def save_evaluation(evaluation: Evaluation, **more: Any) -> None:
+    """Write the responses of a claimed directory, sealed, and the numbers; `more` stands in `results.json` as well.
+
+    Raises:
+        InputError: The directory can't be written to.
+    """
+    directory, document = evaluation.directory, _document(evaluation)
+    lines = "".join(json.dumps(sample.to_json(), ensure_ascii=False) + "\n" for sample in evaluation.samples)
+    head = json.dumps({SEAL: _seal(document, lines.encode()), **document}, ensure_ascii=False)
+    try:
+        write_json(directory / SETTINGS, {**document, "derta_version": __version__})
+        write_text(directory / RESPONSES, head + "\n" + lines)
+        missing = [each.to_json() for each in evaluation.find_missing()]
+        save_results(directory / RESULTS, evaluation.rows, **more, unmet=missing)
+    except OSError as error:
+        raise InputError(f"`out`: {directory}: can't be written to: {error.strerror or error}") from error
+
+
+def _seal(document: Mapping[str, Any], lines: bytes) -> str:
+    """Return the one digest over model, settings, tasks and judges' errors, and over every response."""
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+    digest.update(b"\n" + lines)
+    return digest.hexdigest()
+
+
+def save_results(path: Path, rows: Sequence[MetricRow], **more: Any) -> None:
+    """Write rows to a `results.json`, whole or not at all."""
+    document = {"schema": SCHEMA, "derta_version": __version__, **more, "rows": [row.to_json() for row in rows]}
+    write_json(path, document)
+
+
+def load_evaluation(directory: Path) -> Evaluation:
+    """Read an evaluation, whole and as it was written.
+
+    Raises:
+        InputError: It isn't a finished evaluation of this version, or something in it was changed.
+    """
+    path = directory / SETTINGS
+    settings = read_json(path)
+    if settings.get("schema") != SCHEMA:
+        raise InputError(f"{path}: schema {settings.get('schema')!r}; this version reads {SCHEMA}: evaluate again")
+    evaluation = _read_sealed(directory)
+    settings.pop("derta_version", None)
+    if settings != _document(evaluation):
+        raise InputError(
+            f"{path}: says something else than {RESPONSES}: the evaluation isn't finished, or the file was changed; "
+            "run the same command again"
+        )
+    return evaluation
+
+
+def _read_sealed(directory: Path) -> Evaluation:
+    """Read responses that their seal vouches for."""
+    path = directory / RESPONSES
+    try:
+        first, _, lines = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
+    document = parse_json(first.decode("utf-8", "replace"), f"{path}:1")
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        schema = document.get("schema") if isinstance(document, dict) else None
+        raise InputError(f"{path}: schema {schema!r}; this version reads {SCHEMA}: evaluate again")
+    if document.pop(SEAL, None) != _seal(document, lines):
+        raise InputError(f"{path}: isn't what was written: its seal is broken; evaluate again into another directory")
+    settings = dict(document)
+    try:
+        tasks = {name: validated(Task, task) for name, task in settings.pop("tasks").items()}
+        qualities = qualities_from_json(settings.pop("judge_quality", []))
+        samples = [Sample.from_json(json.loads(line)) for line in lines.split(b"\n") if line]
+        evaluation = Evaluation(directory, settings, tasks, samples, qualities)
+        validated(ModelId, asdict(evaluation.model))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not an evaluation of this version: {first_line(error)}") from None
+    _check_asked(path, evaluation)
+    return evaluation
+
+
+def _check_asked(path: Path, evaluation: Evaluation) -> None:
+    """Stop at a response that nobody asked for, or that stands twice."""
+    keys = Counter(sample.key for sample in evaluation.samples)
+    for sample in evaluation.samples:
+        task = evaluation.tasks.get(task_of(sample))
+        asked = task is not None and sample.variant in task.variants and sample.epoch <= evaluation.epochs
+        if not asked or task is None or not set(sample.verdicts) <= set(task.judges) or keys[sample.key] > 1:
+            raise InputError(f"{path}: {sample.id!r} under {sample.variant} was never asked for, or stands twice")
 
 
 def check_no_evaluation(directory: Path) -> None:
@@ -245,52 +329,14 @@ def check_no_evaluation(directory: Path) -> None:
 
 
 def find_evaluations(directory: Path) -> list[Path]:
-    """Return the directories of the evaluations in a directory: itself, or those that its `results.json` names.
+    """Return the directories of the evaluations in a directory: itself, or all below it.
 
     Raises:
         InputError: It holds none.
     """
     if (directory / SETTINGS).exists():
         return [directory]
-    named = read_versioned(directory / RESULTS).get("evaluations")
-    if not isinstance(named, list) or not named or not all(isinstance(name, str) for name in named):
+    found = sorted(path.parent for path in directory.rglob(SETTINGS))
+    if not found:
         raise InputError(f"{directory}: holds no evaluation: there is no {SETTINGS}")
-    named_places = {(directory / name).resolve() for name in named}
-    held = {path.parent.resolve() for path in directory.rglob(SETTINGS)}
-    if named_places != held or len(named) != len(held):
-        raise InputError(f"{directory / RESULTS}: names other evaluations than lie in {directory}; name each by itself")
-    return [directory / name for name in named]
-
-
-def _check_claimed(directory: Path, plan: PlanFile, settings: dict[str, Any]) -> None:
-    """Stop at a plan of other questions than the directory was claimed for.
-
-    A task that was claimed and isn't planned any more is for the gate to refuse: each run plans what it was asked for.
-    """
-    claimed = settings.get("tasks")
-    for name, task in plan.tasks.items():
-        if not isinstance(claimed, dict) or claimed.get(name) != task.digest:
-            raise InputError(f"{directory / PLAN}: {name}: other prompts than {SETTINGS} says; evaluate again")
-    if settings.get("epochs", plan.epochs) != plan.epochs:
-        raise InputError(f"{directory / PLAN}: other epochs than {SETTINGS} says; evaluate again")
-
-
-def _check_counted(path: Path, rows: Sequence[MetricRow], counted: Sequence[MetricRow]) -> None:
-    """Stop at the first row that isn't what the responses amount to."""
-    for row, true in zip(rows, counted, strict=False):
-        if not _same(row, true):
-            raise InputError(f"{path}: {row.metric} of {row.label} contradicts {RESPONSES}; run the evaluation again")
-    if len(rows) != len(counted):
-        raise InputError(f"{path}: {len(rows)} rows, and {RESPONSES} gives {len(counted)}; run the evaluation again")
-
-
-def _same(row: MetricRow, counted: MetricRow) -> bool:
-    """Whether two rows say the same; another machine's arithmetic may differ in the last digits."""
-    close = {
-        name: theirs
-        for name in ("value", "ci_low", "ci_high")
-        if (ours := getattr(row, name)) is not None
-        and (theirs := getattr(counted, name)) is not None
-        and math.isclose(ours, theirs, rel_tol=1e-9, abs_tol=1e-9)
-    }
-    return replace(row, **close) == counted
+    return found
