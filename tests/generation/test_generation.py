@@ -8,6 +8,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from derta.errors import InputError
 from derta.generation import ChatRequest, RawRequest, encode, first_tokens, generate, stream
+from derta.generation.plain import PlainDecoder
 from tests.generation.tiny import make_model, make_tokenizer
 
 
@@ -89,12 +90,10 @@ def test_first_tokens_are_a_beginning_of_the_text(tokenizer: PreTrainedTokenizer
     assert first_tokens(tokenizer, "Sure", 0) == ""
 
 
-def test_a_shipped_generation_config_does_not_change_greedy_decoding(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_shipped_way_of_sampling_does_not_change_greedy_decoding(tokenizer: PreTrainedTokenizerFast) -> None:
     model = make_model(len(tokenizer))
     expected = generate(model, tokenizer, REQUESTS, 16)
-    shipped = GenerationConfig(
-        do_sample=True, temperature=3.0, repetition_penalty=5.0, min_new_tokens=9, eos_token_id=2
-    )
+    shipped = GenerationConfig(do_sample=True, temperature=3.0, top_k=1, top_p=0.1, eos_token_id=2)
     model.generation_config = shipped
     model.train()
     assert generate(model, tokenizer, REQUESTS, 16) == expected
@@ -179,7 +178,7 @@ def test_draws_follow_the_models_distribution(model: PreTrainedModel, tokenizer:
     assert abs(found / count - likeliest) < 4 * (likeliest * (1 - likeliest) / count) ** 0.5
 
 
-def test_a_checkpoint_s_bias_moves_the_choice_of_single_tokens_and_of_nothing_else(
+def test_a_checkpoint_s_bias_moves_the_choice_of_a_token(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     ids = encode(tokenizer, [REQUESTS[0]])[0].ids
@@ -192,8 +191,58 @@ def test_a_checkpoint_s_bias_moves_the_choice_of_single_tokens_and_of_nothing_el
             model.generation_config = GenerationConfig(sequence_bias=[[[second], bias]])
             (answer,) = generate(model, tokenizer, [REQUESTS[0]], 1)
             assert answer.continuation == tokenizer.decode([expected], skip_special_tokens=True)
-        model.generation_config = GenerationConfig(sequence_bias=[[[second, first], 1.0]])
-        with pytest.raises(InputError, match="adds to single tokens only"):
-            generate(model, tokenizer, [REQUESTS[0]], 1)
+    finally:
+        model.generation_config = shipped
+
+
+ALL = list(range(5, 261))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"repetition_penalty": 1.05},
+        {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
+        {"no_repeat_ngram_size": 3},
+        {"suppress_tokens": ALL[::2]},
+        {"begin_suppress_tokens": ALL[::2]},
+        {"bad_words_ids": [[token] for token in ALL[::3]] + [[one, two] for one in ALL[:99] for two in ALL[:99:9]]},
+        {"sequence_bias": [[[one, two], 9.0] for one in ALL[::7] for two in ALL[::31]]},
+        {"stop_strings": ["z", "X", "Q"]},
+    ],
+)
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_a_checkpoint_s_generation_configuration_is_obeyed_as_generate_obeys_it(
+    asked: dict[str, Any], is_plain: bool, model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped, plain = model.generation_config, generate(model, tokenizer, REQUESTS, 16)
+    if is_plain:
+        monkeypatch.setattr("derta.generation.generation.make_decoder", lambda model, *_: PlainDecoder(model))
+    try:
+        model.generation_config = GenerationConfig(**asked, eos_token_id=2, pad_token_id=0)
+        answers = generate(model, tokenizer, REQUESTS, 16)
+        for context, answer in zip(encode(tokenizer, REQUESTS), answers, strict=True):
+            ids = torch.tensor([context.ids])
+            how = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 16, "do_sample": False}
+            written = model.generate(ids, **how, tokenizer=tokenizer)[0, len(context.ids) :].tolist()
+            expected = written[:-1] if written[-1] == 2 else written
+            assert answer.tokens == len(expected)
+            assert answer.continuation == tokenizer.decode(expected, skip_special_tokens=True)
+    finally:
+        model.generation_config = shipped
+    assert answers != plain
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("num_beams", 4), ("guidance_scale", 1.5), ("min_new_tokens", 8), ("forced_eos_token_id", 2)]
+)
+def test_what_a_generation_configuration_asks_for_and_is_not_done_is_refused(
+    name: str, value: Any, model: Any, tokenizer: Any
+) -> None:
+    shipped = model.generation_config
+    try:
+        model.generation_config = GenerationConfig(**{name: value})
+        with pytest.raises(InputError, match=f"generation_config.json: {name}: {value}"):
+            generate(model, tokenizer, REQUESTS[:1], 1)
     finally:
         model.generation_config = shipped

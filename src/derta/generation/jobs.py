@@ -3,13 +3,24 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
 
 from derta.errors import InputError
-from derta.generation.refusal import refusal_mass, token_bias
+from derta.generation.refusal import refusal_mass
 from derta.generation.requests import (
     ChatRequest,
     Context,
@@ -22,6 +33,14 @@ from derta.generation.requests import (
 )
 from derta.guard.calibration import Calibration
 from derta.guard.hold_back import HoldBack
+
+_NOT_DECODED: Mapping[str, Any] = {
+    "num_beams": 1, "num_beam_groups": 1, "penalty_alpha": None, "dola_layers": None, "guidance_scale": 1,
+    "constraints": None, "force_words_ids": None, "forced_bos_token_id": None, "forced_eos_token_id": None,
+    "min_length": 0, "min_new_tokens": 0, "exponential_decay_length_penalty": None, "watermarking_config": None,
+    "encoder_repetition_penalty": 1, "encoder_no_repeat_ngram_size": 0, "token_healing": False,
+}  # fmt: skip
+"""What a generation configuration may ask for and isn't done here, with the value that asks for nothing."""
 
 
 @dataclass(eq=False)
@@ -36,7 +55,8 @@ class Job:
         temperature: 0 takes the likeliest token.
         top_logprobs: how many alternatives to record a token; 0 records nothing.
         stop: texts that end an answer and aren't part of it.
-        bias: what is added to the logits of some tokens before one is chosen.
+        stop_strings: texts that end an answer and are part of it: the checkpoint's own.
+        processors: what the checkpoint's generation configuration makes of logits before a token is chosen.
         guard: stops an answer at which the model would rather refuse; `None` lets everything pass.
         refusal: p(refuse) before the next token, where there is a guard.
         released: the tokens that the guard let go.
@@ -55,7 +75,8 @@ class Job:
     temperature: float = 0.0
     top_logprobs: int = 0
     stop: tuple[str, ...] = ()
-    bias: Mapping[int, float] = field(default_factory=dict)
+    stop_strings: tuple[str, ...] = ()
+    processors: LogitsProcessorList = field(default_factory=LogitsProcessorList)
     guard: Calibration | None = None
     refusal: float = 0.0
     released: list[int] = field(default_factory=list)
@@ -90,7 +111,8 @@ class Job:
         self.written.append(token)
         if logprob:
             self.logprobs.append(logprob)
-        self.finished = bool(self.stop) and _cut(self._text(self.written), self.stop) is not None
+        endings = (*self.stop, *self.stop_strings)
+        self.finished = bool(endings) and _cut(self._text(self.written), endings) is not None
         self.over = self.finished or len(self.written) >= self.limit
         if self._hold_back and self.over:
             self.released += self._hold_back.end()
@@ -139,6 +161,8 @@ def make_job(
         raise InputError(f"temperature: {temperature}; give 0 for greedy decoding, or more")
     if top_logprobs < 0:
         raise InputError(f"top_logprobs: {top_logprobs}; give 0 for none, or more")
+    configuration = model.generation_config or GenerationConfig()
+    endings = configuration.stop_strings or ()
     return Job(
         tokenizer,
         context,
@@ -148,10 +172,43 @@ def make_job(
         temperature,
         top_logprobs,
         tuple(filter(None, stop)),
-        token_bias(model),
+        (endings,) if isinstance(endings, str) else tuple(endings),
+        _logits_processors(configuration, len(context.ids), model.device),
         guard,
         draws=random.Random(f"{seed} {number} {context.ids}"),
     )
+
+
+def _logits_processors(
+    configuration: GenerationConfig, prompt_length: int, device: torch.device
+) -> LogitsProcessorList:
+    """Return what `generate` would do to the logits of a greedy answer, in its order.
+
+    Temperature and the cuts of sampling aren't among them: a request says how it wants to be sampled.
+
+    Raises:
+        InputError: The configuration asks for what isn't done here.
+    """
+    for name, neutral in _NOT_DECODED.items():
+        value = getattr(configuration, name, None)
+        if value is not None and value != neutral:
+            raise InputError(f"generation_config.json: {name}: {value!r} isn't done here; leave it out of the file")
+    where: dict[str, Any] = {"device": str(device)}
+    processors = LogitsProcessorList()
+    if configuration.sequence_bias:
+        processors.append(SequenceBiasLogitsProcessor(configuration.sequence_bias))
+    if configuration.repetition_penalty not in (None, 1):
+        processors.append(RepetitionPenaltyLogitsProcessor(float(configuration.repetition_penalty)))
+    if configuration.no_repeat_ngram_size:
+        processors.append(NoRepeatNGramLogitsProcessor(configuration.no_repeat_ngram_size))
+    if configuration.bad_words_ids:
+        processors.append(NoBadWordsLogitsProcessor(configuration.bad_words_ids, configuration.eos_token_id))
+    if configuration.suppress_tokens:
+        processors.append(SuppressTokensLogitsProcessor(configuration.suppress_tokens, **where))
+    if configuration.begin_suppress_tokens:
+        begin = configuration.begin_suppress_tokens
+        processors.append(SuppressTokensAtBeginLogitsProcessor(begin, prompt_length, **where))
+    return processors
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -164,8 +221,8 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> fr
 def choose(logits: torch.Tensor, jobs: Sequence[Job]) -> list[tuple[int, TokenLogprob | None]]:
     """Choose each job's next token from its row of `logits` (jobs x vocabulary)."""
     logits = logits.float()
-    # Probabilities are told before any bias: a guard's threshold doesn't depend on it.
-    chosen = _biased(logits, jobs)
+    # Probabilities are told before any change: a guard's threshold is on the model's own.
+    chosen = _processed(logits, jobs)
     tokens: list[int] = chosen.argmax(dim=-1).tolist()
     for job, is_finite in zip(jobs, logits.amax(dim=-1).isfinite().tolist(), strict=True):
         if not is_finite:
@@ -187,13 +244,15 @@ def choose(logits: torch.Tensor, jobs: Sequence[Job]) -> list[tuple[int, TokenLo
     ]
 
 
-def _biased(logits: torch.Tensor, jobs: Sequence[Job]) -> torch.Tensor:
-    added = [(row, token, value) for row, job in enumerate(jobs) for token, value in job.bias.items()]
-    if not added:
+def _processed(logits: torch.Tensor, jobs: Sequence[Job]) -> torch.Tensor:
+    if not any(job.processors for job in jobs):
         return logits
-    rows, tokens, values = zip(*added, strict=True)
-    places = (torch.tensor(rows, device=logits.device), torch.tensor(tokens, device=logits.device))
-    return logits.index_put(places, torch.tensor(values, device=logits.device), accumulate=True)
+    rows = []
+    # Row by row: what processors look at are the row's own tokens, and rows differ in length.
+    for row, job in zip(logits.split(1), jobs, strict=True):
+        ids = torch.tensor([job.context.ids + job.written], device=logits.device)
+        rows.append(job.processors(cast(torch.LongTensor, ids), cast(torch.FloatTensor, row)))
+    return torch.cat(rows)
 
 
 def _sample(logits: torch.Tensor, jobs: Sequence[Job]) -> list[int]:

@@ -35,8 +35,8 @@ class PlainDecoder:
         job = self._waiting.popleft()
         model: Any = self._model
         ids = torch.tensor([job.context.ids], device=model.device)
-        # What a given configuration leaves open is filled from the checkpoint's, and some ship a repetition penalty:
-        # that wouldn't be greedy decoding.
+        # What a given configuration leaves open is filled from the checkpoint's, which the job itself obeys: a penalty
+        # would count twice.
         shipped, model.generation_config = (
             model.generation_config,
             GenerationConfig(do_sample=False, use_cache=True, max_new_tokens=job.limit),
