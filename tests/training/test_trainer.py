@@ -1,7 +1,7 @@
 """`DeRTaTrainer`: one loss for any split of a step, evaluation per term, data orders and what it refuses."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -258,3 +258,39 @@ def test_the_trained_model_generates_as_before(tokenizer: PreTrainedTokenizerFas
     expected = model.generate(ids, max_new_tokens=5, do_sample=False)
     trainer = make_trainer(model, tokenizer, tmp_path)
     assert torch.equal(trainer.model.generate(ids, max_new_tokens=5, do_sample=False), expected)
+
+
+def test_the_habits_of_trl_work(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    args = DeRTaConfig(str(tmp_path), use_cpu=True, report_to="none")
+    data = Dataset.from_list(rows())
+    trainer = DeRTaTrainer(tiny(), args, data, {"a": data}, processing_class=tokenizer)
+    expected = trainer.evaluate()["eval_a_loss"]
+    assert trainer.evaluate(data)["eval_loss"] == expected
+    assert trainer.predict(data).metrics["test_loss"] == expected
+    assert set(trainer.eval_dataset["a"][0]) >= {"prompt", "chosen", "rejected", "origin"}
+    trainer.create_model_card(model_name="mine", dataset_name="org/data", tags="x")
+    card = (tmp_path / "README.md").read_text()
+    assert "# mine\n" in card
+    assert "datasets:\n- org/data\n" in card
+    turns = [{"role": "user", "content": "how to walk?"}, {"role": "assistant", "content": "walk in."}]
+    helpful = DeRTaTrainer(
+        tiny(),
+        DeRTaConfig(str(tmp_path), use_cpu=True, method="vanilla"),
+        Dataset.from_list([{"messages": turns}]),
+        processing_class=tokenizer,
+    )
+    assert helpful.train_dataset is not None
+    assert tokenizer.decode(helpful.train_dataset[0]["chosen"]).strip().startswith("walk in.")
+
+
+def test_what_a_trainer_of_trl_takes_and_this_one_does_not_is_one_line(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    args = DeRTaConfig(str(tmp_path), use_cpu=True)
+    data = Dataset.from_list(rows())
+    with pytest.raises(InputError, match="compute_metrics: the loss keeps no logits"):
+        DeRTaTrainer(tiny(), args, data, processing_class=tokenizer, compute_metrics=len)
+    with pytest.raises(InputError, match="quantization_config: name the model by a string"):
+        DeRTaTrainer(tiny(), args, data, processing_class=tokenizer, quantization_config=object())
+    with pytest.raises(InputError, match="train_dataset: IterableDataset can't be mixed"):
+        DeRTaTrainer(tiny(), args, cast(Any, data.to_iterable_dataset()), processing_class=tokenizer)

@@ -55,6 +55,10 @@ def canonical(dataset: "Dataset", name: str) -> "Dataset":
     def examples() -> Iterator[Example]:
         for index, row in enumerate(dataset.with_format(None)):
             check_verdicts(row, verdicts, f"{name} row {index}", "training")
+            if row.get("messages") and "chosen" not in row:
+                # TRL's conversations: the last turn is the answer to learn.
+                *prompt, answer = row.pop("messages")
+                row |= {"prompt": prompt, "chosen": [answer]}
             yield as_example(row, str(row.get("origin") or f"{name} row {index}"))
 
     made = as_dataset(examples())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, overload
 
 import numpy as np
 import pyarrow as pa
@@ -51,7 +51,8 @@ _ENCODED = Features(
 class TreeDataset(torch.utils.data.Dataset[TokenTree | None]):
     """Encoded examples that become trees on access, by (epoch, index); index `None` is padding of the last batch.
 
-    With `contexts` an example is tokenised on access, in the context that its epoch draws.
+    With `contexts` an example is tokenised on access, in the context that its epoch draws. A number alone gives the
+    tokens of an example.
     """
 
     def __init__(self, encoded: Dataset, builder: TreeBuilder, contexts: EncodedContexts | None = None) -> None:
@@ -74,7 +75,13 @@ class TreeDataset(torch.utils.data.Dataset[TokenTree | None]):
         lengths: np.ndarray = prompt + reads + branches * chosen
         return _selected(self.encoded, lengths)
 
-    def __getitem__(self, key: tuple[int, int | None]) -> TokenTree | None:
+    @overload
+    def __getitem__(self, key: tuple[int, int | None]) -> TokenTree | None: ...
+    @overload
+    def __getitem__(self, key: int) -> dict[str, Any]: ...
+    def __getitem__(self, key: tuple[int, int | None] | int) -> TokenTree | dict[str, Any] | None:
+        if isinstance(key, int):
+            return cast(dict[str, Any], self.encoded[key])
         epoch, index = key
         if index is None:
             return None
@@ -97,6 +104,9 @@ def encode_dataset(
     Raises:
         InputError: A row is not an example or does not fit, none is left, or they can't be cached.
     """
+    if not isinstance(dataset, Dataset):
+        kind = type(dataset).__name__
+        raise InputError(f"{name}: {kind} can't be mixed and drawn from; make it a datasets.Dataset (from_generator)")
     if len(dataset) == 0:
         raise InputError(f"{name}: no examples")
     dataset = canonical(dataset, name)

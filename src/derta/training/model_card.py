@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from huggingface_hub import ModelCard, try_to_load_from_cache
 from jinja2 import Template
 from transformers import TrainerState
 
@@ -155,6 +156,10 @@ def write_model_card(
     about: str,
     settings: Mapping[str, Any],
     sources: Sequence[DataSource] = (),
+    is_adapter: bool = False,
+    name: str | None = None,
+    datasets: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
 ) -> None:
     """Write the card of a run to `path`.
 
@@ -168,15 +173,19 @@ def write_model_card(
         about: Says in a sentence what the method does.
         settings: Lists what the run was set to.
         sources: Names the data.
+        is_adapter: Whether the run trained an adapter.
+        name: Title of the card; defaults to the name of the run's directory.
+        datasets: Names of data sets, for the metadata.
+        tags: More tags, for the metadata.
     """
-    base = "" if Path(base).exists() else base  # a path of this machine means nothing to a reader
-    metadata: dict[str, Any] = {"library_name": "transformers", "tags": _tags(method)}
-    if base:
-        metadata["base_model"] = base
+    metadata = _metadata(base, _tags(method) + list(tags or ()), is_adapter)
+    if datasets:
+        metadata["datasets"] = list(datasets)
+    base = metadata.get("base_model", "")
     finished = [log for log in state.log_history if "train_runtime" in log]
     card = _CARD.render(
         metadata=yaml.safe_dump(metadata, sort_keys=False),
-        name=Path(str(args.output_dir)).name,
+        name=name or Path(str(args.output_dir)).name,
         base=base,
         base_link=f"https://huggingface.co/{base}",
         method=method,
@@ -206,11 +215,9 @@ def write_merged_card(path: Path, *, adapter: Path, base: str, identity: Mapping
         base: Names the base model.
         identity: Says whose run the adapter is; empty if nothing does.
     """
-    base = "" if Path(model_path(base)).exists() else base
     method = identity.get("method")
-    metadata: dict[str, Any] = {"library_name": "transformers", **({"tags": _tags(method)} if method else {})}
-    if base:
-        metadata["base_model"] = base
+    metadata = _metadata(base, _tags(method) if method else [])
+    base = metadata.get("base_model", "")
     options = template_options(identity)
     of_run = adapter / "README.md"
     text = of_run.read_text("utf-8") if method and of_run.is_file() else ""
@@ -224,6 +231,23 @@ def write_merged_card(path: Path, *, adapter: Path, base: str, identity: Mapping
         training="".join(text.partition(_TRAINING)[1:]),
     )
     path.write_text(card.rstrip() + "\n", encoding="utf-8")
+
+
+def _metadata(base: str, tags: Sequence[str], is_adapter: bool = False) -> dict[str, Any]:
+    """Return what the hub reads of a card: the library, the base model and its licence, which goes along."""
+    metadata: dict[str, Any] = {"library_name": "peft" if is_adapter else "transformers"}
+    if tags:
+        metadata["tags"] = list(dict.fromkeys(tags))
+    place = Path(model_path(base)) if base else None
+    card: Any = place / "README.md" if place and place.exists() else None
+    if base and card is None:
+        metadata |= {"base_model": base, "base_model_relation": "adapter" if is_adapter else "finetune"}
+        card = try_to_load_from_cache(base, "README.md")
+    # Where a model lies on this machine means nothing to a reader, its licence does.
+    if isinstance(card, str | Path) and Path(card).is_file():
+        licence = ModelCard.load(card, ignore_metadata_errors=True).data.get("license")
+        metadata |= {"license": licence} if licence else {}
+    return metadata
 
 
 def _tags(method: str) -> list[str]:

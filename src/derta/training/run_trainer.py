@@ -342,8 +342,16 @@ class RunTrainer(Trainer):
             write_json(directory / IDENTITY, {**self.run_identity, **of_step})
             remove_old_checkpoints(directory.parent, limit, self.state.best_model_checkpoint)
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write `README.md` with the run's own configuration and numbers."""
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: Any = None, tags: Any = None, **others: Any
+    ) -> None:
+        """Write `README.md` with the run's own configuration and numbers.
+
+        Args:
+            model_name (`str`, *optional*): Title of the card; defaults to the directory's name.
+            dataset_name (`str` or `list[str]`, *optional*), tags (`str` or `list[str]`, *optional*):
+                More of its metadata, as in TRL.
+        """
         if self.is_world_process_zero():
             write_model_card(
                 Path(str(self.args.output_dir)) / "README.md",
@@ -355,6 +363,10 @@ class RunTrainer(Trainer):
                 about=self.about,
                 settings=self.card_settings(),
                 sources=self.data_sources,
+                is_adapter=hasattr(self.model, "peft_config"),
+                name=model_name,
+                datasets=[dataset_name] if isinstance(dataset_name, str) else dataset_name,
+                tags=[tags] if isinstance(tags, str) else tags,
             )
 
 

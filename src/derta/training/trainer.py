@@ -62,6 +62,8 @@ class DeRTaTrainer(RunTrainer):
             Adapter to train in place of the whole model.
         callbacks (`list[TrainerCallback]`, *optional*), optimizers (`tuple`, *optional*):
             As in [`~transformers.Trainer`].
+        quantization_config ([`~transformers.BitsAndBytesConfig`], *optional*):
+            Quantisation of a model that is given by name, for QLoRA; needs `peft_config`.
 
     Raises:
         InputError: The model, the data and the options do not fit together; the message says how to mend it.
@@ -85,6 +87,8 @@ class DeRTaTrainer(RunTrainer):
         peft_config: PeftConfig | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        quantization_config: Any = None,
+        compute_metrics: Any = None,
     ) -> None:
         # Args
         name = model if isinstance(model, str) else model.config._name_or_path
@@ -92,6 +96,13 @@ class DeRTaTrainer(RunTrainer):
             args = DeRTaConfig(f"{name.rstrip('/').split('/')[-1] or 'model'}-DeRTa")
         if args.n_gpu > 1:
             raise InputError("one process sees several GPUs: start with `accelerate launch` or `torchrun`")
+        if compute_metrics is not None:
+            raise InputError(
+                "compute_metrics: the loss keeps no logits to compute them from; evaluation logs each term, and a "
+                "callback's on_evaluate may add to it"
+            )
+        if quantization_config is not None and (peft_config is None or not isinstance(model, str)):
+            raise InputError("quantization_config: name the model by a string, and add peft_config (QLoRA)")
         of_checkpoints = cast(dict[str, Any], args.activation_checkpointing_kwargs or {})
         if of_checkpoints.get("offload") and args.device.type == "cpu":
             raise InputError("activation_checkpointing_kwargs: offload needs a GPU to copy activations from")
@@ -101,6 +112,8 @@ class DeRTaTrainer(RunTrainer):
         # Model
         if isinstance(model, str):
             init_kwargs = {"dtype": "float32", **cast(dict[str, Any], args.model_init_kwargs or {})}
+            if quantization_config is not None:
+                init_kwargs["quantization_config"] = quantization_config
             model = load_weights(model, **init_kwargs)
 
         # Tokenizer
@@ -128,13 +141,14 @@ class DeRTaTrainer(RunTrainer):
             tell_of_contexts(trees)
         # Dropout in evaluation would only add noise.
         eval_builder = replace(builder, rto_dropout=0.0)
+        self._prepare_eval = partial(prepare, builder=eval_builder)
         eval_trees: TreeDataset | dict[str, TreeDataset] | None = None
         if isinstance(eval_dataset, dict):
             eval_trees = {
-                key: prepare(dataset, eval_builder, f"eval_dataset[{key!r}]") for key, dataset in eval_dataset.items()
+                key: self._prepare_eval(dataset, name=f"eval_dataset[{key!r}]") for key, dataset in eval_dataset.items()
             }
         elif eval_dataset is not None:
-            eval_trees = prepare(eval_dataset, eval_builder, "eval_dataset")
+            eval_trees = self._prepare_eval(eval_dataset, name="eval_dataset")
 
         # Loss
         causal_lm = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -211,6 +225,18 @@ class DeRTaTrainer(RunTrainer):
         return (loss, outputs) if return_outputs else loss
 
     # Evaluation
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Return the batches of an evaluation; a data set of examples is tokenised first."""
+        if isinstance(eval_dataset, Dataset):
+            eval_dataset = self._prepare_eval(eval_dataset, name="eval_dataset")
+        return cast(DataLoader[Any], super().get_eval_dataloader(eval_dataset))
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
+        """Return the batches of `predict`, which measures the terms as `evaluate` does."""
+        if isinstance(test_dataset, Dataset):
+            test_dataset = self._prepare_eval(test_dataset, name="test_dataset")
+        return cast(DataLoader[Any], super().get_test_dataloader(test_dataset))
 
     def evaluation_loop(
         self,
