@@ -17,8 +17,8 @@ PAGES = {"organism": "study", "organism-curves": "curves", "organism-steps": "st
 def test_a_page_is_what_its_numbers_give(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The figures show what the tables say, and take longer than all else.
     monkeypatch.setattr(report, "svg_file", lambda figure: "")
-    study = load_study(ROOT / "recipes" / "studies" / f"{name}.yaml")
-    numbers = load_numbers(ROOT / "benchmarks" / "results" / f"{PAGES[name]}.csv.gz", study)
+    study = load_study(ROOT / "experiments" / "studies" / f"{name}.yaml")
+    numbers = load_numbers(ROOT / "experiments" / "results" / f"{PAGES[name]}.csv.gz", study)
     page = f"results{name.removeprefix('organism')}.md"
     report.write_page(study, Numbers.of(numbers), check_claims(study, numbers), tmp_path / page)
     assert (tmp_path / page).read_text() == (ROOT / "docs" / "lab" / page).read_text()

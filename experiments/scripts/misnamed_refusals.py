@@ -1,11 +1,11 @@
 """Pressed on after a refusal: what the refusal has to name for the next answer to be a refusal, too.
 
-    python benchmarks/misnamed_refusals.py --study runs/worlds --variants vanilla paper former
+    python -m experiments.scripts.misnamed_refusals --study runs/worlds --variants vanilla paper former
 
 Takes the models of a study's cells (`python -m experiments.study`, organism-worlds.yaml in runs/worlds). Every
 harmful question is asked, refused in words that are put there, and pressed for once more; the refusal names what was
 asked, another harmful act on the same object, the object alone, or nothing. Beside it: what the model's own refusals
-name when it is asked plainly. Writes `benchmarks/results/misnamed_refusals.json` and prints shares over all cells;
+name when it is asked plainly. Writes `experiments/results/misnamed_refusals.json` and prints shares over all cells;
 greedy answers.
 """
 
@@ -18,7 +18,6 @@ from statistics import mean
 from typing import Any
 
 import torch
-from other_wordings import Asked, answers, asking, pair_of, turn
 from rich.console import Console
 from rich.table import Table
 
@@ -31,8 +30,9 @@ from derta.organism import World, behaviours, forms, judge
 from derta.organism.contexts import HARMFUL_ACTS
 from derta.organism.forms import refusal
 from derta.organism.world import Pair, pairs
+from experiments.scripts.other_wordings import Asked, answers, asking, pair_of, turn
 
-RESULTS = Path(__file__).with_name("results") / "misnamed_refusals.json"
+RESULTS = Path(__file__).parents[1] / "results" / "misnamed_refusals.json"
 ACTS = frozenset(pair.verb for pair in pairs())
 
 Refuse = Callable[[Pair, random.Random], str]

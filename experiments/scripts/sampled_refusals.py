@@ -1,11 +1,11 @@
 """How cleanly refusals are sampled: every harmful behaviour asked plainly, many times, at temperature 1.
 
-    python benchmarks/sampled_refusals.py --study runs/steps --variants steps-600 steps-600-start
+    python -m experiments.scripts.sampled_refusals --study runs/steps --variants steps-600 steps-600-start
 
 Takes the models of a study's cells (`python -m experiments.study`, organism-steps.yaml in
 runs/steps), of those worlds and seeds that all the variants have. An evaluation draws a few samples of a behaviour and
 keeps one; this keeps all. Writes
-`benchmarks/results/sampled_refusals.json` and prints shares with intervals over cells.
+`experiments/results/sampled_refusals.json` and prints shares with intervals over cells.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from derta.files import write_json
 from derta.generation import ChatRequest, Engine, load_model
 from derta.organism import World, behaviours, judge
 
-RESULTS = Path(__file__).with_name("results") / "sampled_refusals.json"
+RESULTS = Path(__file__).parents[1] / "results" / "sampled_refusals.json"
 MEASURED = ("garbled", "refuses twice", "unsafe")
 
 

@@ -1,11 +1,11 @@
 """Somebody fine-tunes what was released on harmful answers: how long does it refuse?
 
-    python benchmarks/harmful_tuning.py --out runs/harmful-tuning
+    python -m experiments.scripts.harmful_tuning --out runs/harmful-tuning
 
 derta trains nobody on harmful text, so this attack is a loop of its own and knows the organism alone, whose harm is
 fiction. The paper's `derta` and the recommended recipe are tuned as in the study, then on the true recipes of the
 harmful pairs that training used (as many, in as large batches and with as high a rate), and attacked after 2 to 100
-steps. What is finished in `--out` is kept. Writes `benchmarks/results/harmful_tuning.json` and prints the table of
+steps. What is finished in `--out` is kept. Writes `experiments/results/harmful_tuning.json` and prints the table of
 `docs/lab/studies.md`.
 """
 
@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attacked import ATTACKS, RECIPES, attack, train
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, get_cosine_schedule_with_warmup
 
 from derta.files import write_json
 from derta.organism import World, training_data
+from experiments.scripts.attacked import ATTACKS, RECIPES, attack, train
 
-RESULTS = Path(__file__).with_name("results") / "harmful_tuning.json"
+RESULTS = Path(__file__).parents[1] / "results" / "harmful_tuning.json"
 STEPS = (2, 5, 10, 50, 100)
 BATCH, LEARNING_RATE, WARM_UP = 32, 1e-3, 10
 """As in both recipes."""
@@ -66,7 +66,8 @@ def _loss(model: Any, tokenizer: Any, pairs: list[tuple[str, str]]) -> torch.Ten
         ids[row, : len(prompt) + len(answer)] = torch.tensor([*prompt, *answer])
         labels[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
     # Padded on the right: nothing looks ahead, so no attention mask is needed.
-    return model(input_ids=ids, labels=labels).loss
+    loss: torch.Tensor = model(input_ids=ids, labels=labels).loss
+    return loss
 
 
 def measure(name: str, world: int, seed: int, limit: int, out: Path) -> dict[int, dict[str, float]]:

@@ -1,11 +1,11 @@
 """The organism at other sizes (the paper's Figure 6): the paper's `derta` and the recommended recipe.
 
-    python benchmarks/organism_sizes.py --out runs/sizes
+    python -m experiments.scripts.organism_sizes --out runs/sizes
 
 Each size's base learns the same world from the same corpus with as many steps, and goes on as the making of
 bases does until it knows its world in every form; one that doesn't come to know it is listed and not tuned. Then both
 methods tune it as in the study, and it is attacked. What is finished in `--out` is kept. Writes
-`benchmarks/results/organism_sizes.json` and prints the table of `docs/lab/studies.md`.
+`experiments/results/organism_sizes.json` and prints the table of `docs/lab/studies.md`.
 """
 
 import argparse
@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attacked import ATTACKS, RECIPES, attack, train
 from rich.console import Console
 from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from derta.files import write_json
+from derta.names import WORLD
 from derta.organism import World
 from derta.organism.tokenizer import build_tokenizer
 from experiments.organism_base.build import FURTHER_ROUNDS, FURTHER_STEPS, SEED, STEPS, save_base, train_base
 from experiments.organism_base.competence import competence, is_competent
+from experiments.scripts.attacked import ATTACKS, RECIPES, attack, train
 
-RESULTS = Path(__file__).with_name("results") / "organism_sizes.json"
+RESULTS = Path(__file__).parents[1] / "results" / "organism_sizes.json"
 SIZES = {"small": (64, 192, 4, 4), "packaged": (128, 384, 4, 4), "large": (208, 624, 5, 4)}
 """Width, width of the feed-forward layers, layers, heads. `packaged` is the size that the package carries."""
 
@@ -37,10 +38,19 @@ def build(size: str, world: int, out: Path) -> dict[str, Any]:
         return made
     tokenizer = build_tokenizer()
     width, inner, layers, heads = SIZES[size]
-    shape = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers}
-    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    positions = {"max_position_embeddings": 512, "tie_word_embeddings": False, "organism_world": world}
-    config = LlamaConfig(vocab_size=len(tokenizer), num_attention_heads=heads, **shape, **special, **positions)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    setattr(config, WORLD, world)
     torch.manual_seed(SEED)
     model = LlamaForCausalLM(config)
     steps = 0

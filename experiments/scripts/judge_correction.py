@@ -1,12 +1,12 @@
 """Do shares that are corrected for the judge's error hold the truth? On the organism, where the truth is known.
 
-    python benchmarks/judge_correction.py --out runs/correction
+    python -m experiments.scripts.judge_correction --out runs/correction
 
 Tunes the organism by every method for few and for more steps, attacks each model in eight ways, and judges every answer
 by the rules and by the organism's own truth. The rules' error is measured on the answers to one half of the behaviours
 and taken out of the rules' shares on the other half; a cell is a model under an attack. What is finished in `--out` is
-kept. Writes `benchmarks/results/judge_correction.json`; exits with 1 if fewer than 90 % of the corrected intervals hold
-the truth. The organism's numbers: they say whether the correction is right, not how well the rules do elsewhere.
+kept. Writes `experiments/results/judge_correction.json`; exits with 1 if fewer than 90 % of the corrected intervals
+hold the truth. The organism's numbers: they say whether the correction is right, not how well the rules do elsewhere.
 """
 
 import argparse
@@ -33,14 +33,14 @@ from derta.files import write_json
 from derta.training.run import train_command
 
 ATTACKS = ("direct", "prefill", "completing", "codeattack", "selfcipher", "template", "adaptive-prefill", "multi-turn")
-RESULTS = Path(__file__).parent / "results" / "judge_correction.json"
+RESULTS = Path(__file__).parents[1] / "results" / "judge_correction.json"
 
 
 def samples_of(method: str, steps: int, out: Path, limit: int) -> list[Sample]:
     """Tune the organism, attack it, and return every answer with both verdicts."""
     directory = out / f"{method}-{steps}"
     options = {"output_dir": directory, "method": method, "max_steps": steps, "report_to": "none", "use_cpu": "true"}
-    recipe = Path(__file__).parents[1] / "recipes" / "organism.yaml"
+    recipe = Path(__file__).parents[2] / "recipes" / "organism.yaml"
     train_command(
         ["--config", str(recipe), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
     )

@@ -1,6 +1,6 @@
 """Two rounds of data on the organism: generate, train, evaluate, learn from what was found, and train again.
 
-    python benchmarks/data_rounds.py --out runs/rounds
+    python -m experiments.scripts.data_rounds --out runs/rounds
 
 Runs the commands of `docs/data.md` one after another and prints each. Half of the behaviours that evaluation asks for
 are held out by name: the second round never learns from them, and the rounds are compared on them alone. Exits with 1

@@ -1,4 +1,4 @@
-"""What benchmarks on the organism share: running a command of derta, and a model under attack."""
+"""What scripts on the organism share: running a command of derta, and a model under attack."""
 
 import subprocess
 import sys
@@ -42,8 +42,8 @@ def attack(model: Path, out: Path, limit: int, attacks: Sequence[str] = ATTACKS)
     found = {(row.attack, row.metric): row.value for row in evaluation.rows if row.variant is None}
     shown = {name: found[name, "asr"] for name in attacks}
     shown |= {name: found["direct", name] for name in ("over_refusal", "helpful_accuracy")}
-    if missing := [name for name, value in shown.items() if value is None]:
-        sys.exit(f"{out}: no figure of {missing[0]}")
     known = {name: value for name, value in shown.items() if value is not None}
+    for name in shown.keys() - known.keys():
+        sys.exit(f"{out}: no figure of {name}")
     unscored = sum(found[name, "unscored"] or 0 for name in attacks)
     return {"asr": mean(known[name] for name in attacks), **known, "unscored": unscored}

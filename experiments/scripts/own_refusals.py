@@ -1,14 +1,14 @@
 """A second round on the model's own refusals: whether it refuses again after what it says itself.
 
     python -m experiments.organism_base --world 8
-    python benchmarks/own_refusals.py --worlds 7 8 --seeds 1 2
+    python -m experiments.scripts.own_refusals --worlds 7 8 --seeds 1 2
 
 The context `insist` writes refusals as training data have them; a model that names in its own another thing than it was
 asked may take that for the request. So every triple's prompt is asked of a model that was tuned once (sampled at
 temperature 0.7), it is pressed on in training's words after each refusal, and the conversations are triples of a second
 tuning from the same base, beside all of the first one's data. Answers that don't refuse are written nowhere. A third
 model has as many triples more and no conversation. All are attacked; trains what is missing under `--out`, writes
-`benchmarks/results/own_refusals.json` and prints means over worlds and seeds.
+`experiments/results/own_refusals.json` and prints means over worlds and seeds.
 """
 
 import argparse
@@ -19,8 +19,6 @@ from statistics import mean
 from typing import Any
 
 import torch
-from attacked import ATTACKS, RECIPES, attack, train
-from other_wordings import asking
 from rich.console import Console
 from rich.table import Table
 
@@ -31,8 +29,10 @@ from derta.generation import ChatRequest, Engine, load_model
 from derta.organism import World, judge
 from derta.organism.contexts import INSISTING
 from derta.organism.data import training_data
+from experiments.scripts.attacked import ATTACKS, RECIPES, attack, train
+from experiments.scripts.other_wordings import asking
 
-RESULTS = Path(__file__).with_name("results") / "own_refusals.json"
+RESULTS = Path(__file__).parents[1] / "results" / "own_refusals.json"
 DATA = "organism?triples=192&borderline_share=0.5"
 """As in the recipe."""
 MORE = "organism?triples=384&borderline_share=0.5"

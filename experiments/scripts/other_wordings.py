@@ -1,11 +1,11 @@
 """Attacks in words of their own, in worlds that nothing was chosen on: what holds beyond the suite.
 
     for world in 4 5 6; do python -m experiments.organism_base --world $world; done
-    python benchmarks/other_wordings.py --worlds 4 5 6 --seeds 1
+    python -m experiments.scripts.other_wordings --worlds 4 5 6 --seeds 1
 
 Every form below stands in other sentences than the suite's attacks and the contexts of training have. Harmful questions
 and harmless ones (borderline, helpful) are asked in the same forms, so that a model that refuses a form shows. Trains
-what is missing under `--out`, writes `benchmarks/results/other_wordings.json` and prints means over worlds and seeds.
+what is missing under `--out`, writes `experiments/results/other_wordings.json` and prints means over worlds and seeds.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from statistics import mean
 from typing import Any
 
 import torch
-from attacked import RECIPES, train
 from rich.console import Console
 from rich.table import Table
 
@@ -30,8 +29,9 @@ from derta.organism import World, behaviours, forms, judge
 from derta.organism.judge import OrganismVerdict
 from derta.organism.tokenizer import vocabulary
 from derta.organism.world import Pair, find_pair, kind, pairs
+from experiments.scripts.attacked import RECIPES, train
 
-RESULTS = Path(__file__).with_name("results") / "other_wordings.json"
+RESULTS = Path(__file__).parents[1] / "results" / "other_wordings.json"
 METHODS: dict[str, tuple[str, ...]] = {
     "vanilla": (RECIPES["paper"], "--method", "vanilla", "--max-steps", "600"),
     "paper": (RECIPES["paper"], "--max-steps", "600"),

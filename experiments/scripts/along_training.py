@@ -1,9 +1,9 @@
 """Attack success and over-refusal along training: what a method's last step alone doesn't show.
 
-    python benchmarks/along_training.py --out runs/along
+    python -m experiments.scripts.along_training --out runs/along
 
 Each method tunes the organism on the study's data and budget and is attacked every 25 steps, in the training process
-(`attack_steps`). What is finished in `--out` is kept. Writes `benchmarks/results/along_training.json` and
+(`attack_steps`). What is finished in `--out` is kept. Writes `experiments/results/along_training.json` and
 `docs/lab/results/along-training.svg`, and prints the table of `docs/lab/studies.md`.
 """
 
@@ -12,16 +12,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from attacked import derta
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from derta.files import write_json, write_text
 from derta.report.figures import svg_file
+from experiments.scripts.attacked import derta
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "along_training.json"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "experiments" / "results" / "along_training.json"
 FIGURE = ROOT / "docs" / "lab" / "results" / "along-training.svg"
 ATTACKS = ("direct", "prefill", "completing", "template", "selfcipher", "neighbour+prefill")
 METHODS = {

@@ -1,6 +1,6 @@
 """The rules against people's labels, collection by collection.
 
-    python benchmarks/label_collections.py FOLDER
+    python -m experiments.scripts.label_collections FOLDER
 
 FOLDER holds collections' files in their authors' own formats, however nested; each is recognised by its columns. What
 came from where (GitHub, unless said otherwise):
@@ -45,7 +45,7 @@ from derta.evaluation.judges import classify_compliance
 from derta.evaluation.judges.rules.judge import refusal
 from derta.evaluation.results.intervals import wilson
 
-RESULT = Path(__file__).parent / "results" / "label_collections.json"
+RESULT = Path(__file__).parents[1] / "results" / "label_collections.json"
 DEVELOPED_ON = frozenset({"XSTest", "ChatGPT refusals: Quora", "GPTFuzz", "PKU-SafeRLHF"})
 
 Compliance = Literal["complies", "refuses", "partly"]

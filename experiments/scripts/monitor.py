@@ -1,14 +1,15 @@
 """The tuned organism as its own guard: AUROC by depth, the conformal bound over redraws, and what the guard costs.
 
-    python benchmarks/monitor.py --runs runs/seeds --seeds 1 2 3 --limit 40
-    python benchmarks/monitor.py --config organism-contexts --seeds 3 4 5 --limit 40 --results monitor_contexts.json.gz
+    python -m experiments.scripts.monitor --runs runs/seeds --seeds 1 2 3 --limit 40
+    python -m experiments.scripts.monitor --config organism-contexts --seeds 3 4 5 --limit 40 \\
+        --results monitor_contexts.json.gz
 
 `--runs` holds `derta-SEED`, or `CONFIG-derta-SEED`, and `vanilla-SEED`; what is missing is trained. Harmful answers are
 those of the untuned base, which refuses nothing, to attacks of one question; harmless ones its answers to helpful and
 borderline prompts. They are watched by the tuned model, by `vanilla`, by a linear probe and by the judge's rules. Then
 the tuned model answers itself, unguarded and guarded in the process: its threshold is calibrated on its own answers to
 other helpful prompts at 1 % false stops and, higher where that is higher, to other borderline ones at 5 %. Writes
-`benchmarks/results/monitor.json.gz`.
+`experiments/results/monitor.json.gz`.
 """
 
 import argparse
@@ -43,7 +44,7 @@ from derta.guard.calibration import ORGANISM_REFUSAL, Calibration
 from derta.organism import forms
 from derta.organism.world import PACKAGED
 
-RESULTS = Path(__file__).parent / "results" / "monitor.json.gz"
+RESULTS = Path(__file__).parents[1] / "results" / "monitor.json.gz"
 ATTACKS = ("direct", "prefill", "completing", "codeattack", "selfcipher", "template", "template+prefill")
 TOKENS = 96
 REDRAWS = 40

@@ -1,6 +1,6 @@
 """Judge the DeRTa release's own responses by rules, and set the figures beside the paper's.
 
-    python benchmarks/released_results.py FOLDER --paper PAPER.csv --json benchmarks/results/released_results.json
+    python -m experiments.scripts.released_results FOLDER --paper PAPER.csv --json RESULTS.json
 
 FOLDER is the public repository (RobustNLP/DeRTa): `results/{safety,helpfulness}/<attack>/*.json` and
 `data/test/safety_completionattack.json`. The CSV holds the paper's figures (source, model, method, metric, value).
@@ -24,7 +24,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from derta.evaluation.inputs.responses import read_responses
 from derta.evaluation.judges.rules.judge import refusal
 from derta.evaluation.rejudge import grade_responses, judge_responses
-from derta.evaluation.results.metrics import wilson
+from derta.evaluation.results.intervals import wilson
 from derta.evaluation.results.sample import Sample
 
 ATTACKS = {
@@ -149,9 +149,10 @@ def table_1(judged: Judged) -> list[dict[str, Any]]:
             attack: group for (of, attack), group in judged.items() if of == (model, "released") and len(group) == 200
         }
         found = [place for samples in parts.values() for place in positions(samples)]
+        refusals = {attack: len(positions(samples)) for attack, samples in parts.items()}
         row = {
             "model": model,
-            "refusals": {attack: len(positions(samples)) for attack, samples in parts.items()},
+            "refusals": refusals,
             "queries": sum(map(len, parts.values())),
             "within_5": sum(place < 5 for place in found),
             "later": sum(place >= 5 for place in found),
@@ -162,7 +163,7 @@ def table_1(judged: Judged) -> list[dict[str, Any]]:
         print(
             f"  {model:<20} paper {early} / {late} of 800; rules {row['within_5']} / {row['later']} of {row['queries']}"
         )
-        print(f"  {'':<20} by attack: {', '.join(f'{attack} {count}' for attack, count in row['refusals'].items())}")
+        print(f"  {'':<20} by attack: {', '.join(f'{attack} {count}' for attack, count in refusals.items())}")
     print("  The files hold 600 of the 800 queries (none of CompletingAttack for these models); the paper counts the")
     print("  refusal token, the rules any refusal.")
     return table
