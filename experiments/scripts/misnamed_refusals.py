@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from derta.contexts.base import turns
+from derta.contexts.kinds import turns
 from derta.data.behaviours import Behaviour
 from derta.data.triples import Message
 from derta.files import write_json

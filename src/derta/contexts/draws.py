@@ -5,7 +5,7 @@ import random
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from derta.contexts.base import CONTEXTS
+from derta.contexts.kinds import CONTEXTS
 from derta.contexts.materials import Materials
 from derta.data.triples import Example
 from derta.errors import InputError, did_you_mean

@@ -4,8 +4,25 @@ import base64
 import codecs
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from derta.contexts.wordings import Encoding, Exchange
+Exchange = tuple[str, str]
+"""What a user says and what the assistant answers."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A way to write a request, and perhaps the answer, so that nobody reads it at a glance.
+
+    Attributes:
+        ask: Writes a request, after demonstrations in the clear that it encodes too; `None` if it can't.
+        answer: Writes an answer as the request asks for it.
+        demonstrations: Bounds how many demonstrations are shown.
+    """
+
+    ask: Callable[[str, Sequence[Exchange]], str | None]
+    answer: Callable[[str], str] = str
+    demonstrations: int = 0
 
 
 def to_base64(text: str) -> str:

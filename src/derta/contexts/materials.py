@@ -7,7 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from derta.contexts.wordings import Exchange, Say, Wordings
+from derta.contexts.encodings import Exchange
+from derta.contexts.wordings import Say, Wordings
 from derta.data.similarity import Similarity
 from derta.data.triples import Example
 

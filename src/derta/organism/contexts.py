@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from derta.contexts.wordings import Encoding, Exchange, Opening, Say, Wordings
+from derta.contexts.encodings import Encoding, Exchange
+from derta.contexts.wordings import Opening, Say, Wordings
 from derta.organism import forms
 from derta.organism.tokenizer import CHAT_TEMPLATE
 from derta.organism.world import find_pair, pairs

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 from derta.contexts import ENGLISH, Contexts, Materials, context_weights
 from derta.contexts.draws import PLAIN
-from derta.contexts.english import SLOT, fill
-from derta.contexts.wordings import Exchange, Say
+from derta.contexts.encodings import Exchange
+from derta.contexts.wordings import SLOT, Say, fill
 from derta.data.arrow import canonical, examples_of
 from derta.data.readers import read_file
 from derta.data.sources import load_triples
