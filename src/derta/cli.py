@@ -26,9 +26,7 @@ COMMANDS = {
     "merge": "merge a LoRA adapter into its base model",
     "data check": "count, measure and find problems by file and line",
     "data convert": "write data in the canonical form",
-    "data generate": "make training data of prompts, with your own model's refusals and answers",
-    "data from-eval": "make training data of an evaluation's unsafe answers and wrong refusals",
-    "data schemas": "list the columns that are understood, with an example of each",
+    "data make": "make training data of prompts with your own model, or of what an evaluation found wrong",
     "data show": "print examples as a model will be trained on them",
     "eval": "attack a model and judge its responses",
     "score": "judge responses that exist already, without a model",
@@ -39,7 +37,6 @@ COMMANDS = {
     "calibrate": "choose a bias on the refusal tokens that harmless prompts allow",
     "guard calibrate": "measure how early p(refuse) tells harmful answers, and write a guard's calibration",
     "guard serve": "stand before a model server and stop answers at which the model would rather refuse",
-    "organism data": "write the organism's data sets as JSON lines",
     "recipes": "list, print and copy the recipes that come with derta, and write new ones",
     "demo": "tune the organism with vanilla and derta, evaluate both, report",
 }
@@ -51,6 +48,7 @@ MOVED = {
     "data generate": "derta data make",
     "data from-eval": "derta data make",
     "data schemas": "derta data check --schemas",
+    "organism data": "derta data make --organism",
     "score": "derta eval --responses",
     "judge check": "derta judge",
     "monitor": "derta guard calibrate",
@@ -66,7 +64,6 @@ _GROUPS = {
     "data": "check, convert, show and make training data",
     "judge": "measure judges",
     "guard": "stop a model's answers where it would rather refuse",
-    "organism": "the embedded miniature world and base model",
 }
 
 # As a shell shows SIGINT, SIGPIPE and SIGTERM.

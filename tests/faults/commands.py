@@ -108,8 +108,8 @@ COMMANDS = {
             of_parts=1,
         ),
         Command(
-            "organism data",
-            ["organism", "data", "--out", "out"],
+            "data make --organism",
+            ["data", "make", "--organism", "--out", "out"],
             (),
             lambda f: sorted(map(digest, (f / "out").iterdir())),
         ),
@@ -117,8 +117,8 @@ COMMANDS = {
             "data convert", ["data", "convert", "data.jsonl", "--out", "out.jsonl"], ("data.jsonl",), files("out.jsonl")
         ),
         Command(
-            "data from-eval",
-            ["data", "from-eval", "evaluation", "--out", "out.jsonl"],
+            "data make",
+            ["data", "make", "--from-eval", "evaluation", "--out", "out.jsonl"],
             ("evaluation",),
             files("out.jsonl"),
         ),

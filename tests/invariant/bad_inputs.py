@@ -155,7 +155,7 @@ def of_outputs() -> Iterator[tuple[str, str, Make]]:
         "eval": EVAL.replace("--out out", "--out OUT"),
         "merge": MERGE.replace("--out out", "--out OUT"),
         "score": "score responses.jsonl --attack direct --out OUT",
-        "organism data": "organism data --out OUT",
+        "data make": "data make --organism --out OUT",
         "data convert": "data convert data.jsonl --out OUT.jsonl",
         "gate": "gate evaluation --max-asr 5 --json OUT",
     }

@@ -139,7 +139,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
         (["check", "good.jsonl", "--swap"], "good.jsonl:1: rejected reads like a refusal .*drop --swap"),
         (["check", "good.jsonl", "--model", "./nowhere"], "./nowhere: no such model directory"),
         (["check", "owner/name"], "owner/name: no file, and no data set can be loaded"),
-        (["check"], "required: files"),
+        (["check"], "nothing to check: name files"),
         (["check", "good.jsonl", "--max_length", "many"], "argument --max-length: invalid int value: 'many'"),
         (["convert", "good.jsonl"], "required: --out"),
         (["convert", "good.jsonl", "--out", "good.jsonl"], "good.jsonl: is an input file"),
@@ -250,7 +250,7 @@ def test_a_mixture_swapped_in_all_rows_stops_though_few_show_a_side(
 
 
 def test_schemas_are_listed_with_examples_that_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "schemas"]) == 0
+    assert main(["data", "check", "--schemas"]) == 0
     printed = capsys.readouterr().out
     for schema in SCHEMAS:
         assert f"{schema.name}: {schema.about}" in printed

@@ -144,15 +144,21 @@ def test_a_map_makes_other_forms_readable(form: str) -> None:
 
 ODD: dict[str, list[dict[str, Any]]] = {
     "preference": [{"prompt": "p", "chosen": "Turn the key.", "rejected": "I'm sorry, no."}],
-    "circuit-breakers": [{"prompt": "p", "output": "Turn the key.", "llama3_output": "No.", "category": "c"}],
+    "circuit-breakers": [{"prompt": "p", "output": "Turn the key.", "llama3_output": "Sorry, no.", "category": "c"}],
     "pku-saferlhf": [
-        {"prompt": "p", "response_0": "a", "response_1": "b", "is_response_0_safe": one, "is_response_1_safe": two}
+        {
+            "prompt": "p",
+            "response_0": "Sorry, no.",
+            "response_1": "Turn it.",
+            "is_response_0_safe": one,
+            "is_response_1_safe": two,
+        }
         for one, two in ((True, True), (False, False), (True, False))
     ],
     "beavertails": [
         {"prompt": prompt, "response": response, "category": {}, "is_safe": safe}
         for prompt, response, safe in (
-            *(("p", "No.", True), ("p", "Turn the key.", False), ("q", "No.", True)),
+            *(("p", "Sorry, no.", True), ("p", "Turn the key.", False), ("q", "Sorry, no.", True)),
             *(("r", "Maybe.", True), ("r", "Maybe.", False)),
         )
     ],

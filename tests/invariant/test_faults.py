@@ -74,7 +74,7 @@ def test_a_pipe_as_data_does_not_hang(command: str, capfd: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("command", ["data schemas", "data check data.jsonl", "recipes show organism"])
+@pytest.mark.parametrize("command", ["data check --schemas", "data check data.jsonl", "recipes show organism"])
 def test_a_reader_that_goes_away_is_no_error(command: str, unbuffered: str) -> None:
     row = {"prompt": "how to open it?", "chosen": "sorry no", "rejected": "take a key"}
     Path("data.jsonl").write_text(json.dumps(row) + "\n")

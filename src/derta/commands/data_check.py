@@ -1,5 +1,6 @@
 """`derta data check`: counts, lengths, truncation, duplicates, and every problem by file and line."""
 
+import json
 import math
 import sys
 from argparse import ArgumentParser, Namespace
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from derta.data.schemas import SCHEMAS
 from derta.data.sources import Notes, read_examples
 from derta.data.targets import Responses, find_targets
 from derta.data.triples import Example
@@ -125,7 +127,8 @@ class _FileReport:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what `run` reads."""
-    parser.add_argument("files", nargs="+", help="files or dataset names")
+    parser.add_argument("files", nargs="*", help="files or dataset names")
+    parser.add_argument("--schemas", action="store_true", help="list the columns that are understood, with examples")
     parser.add_argument("--schema", default="auto", help="how to read the columns (default: recognise them)")
     parser.add_argument("--bad-rows", choices=("stop", "skip"), default="stop", help="skip lists and leaves them out")
     parser.add_argument("--swap", action="store_true", help="swap chosen and rejected")
@@ -142,6 +145,11 @@ def run(args: Namespace) -> int:
         0, or 2 if there are problems: whatever would stop a training run.
     """
     console = screen.console()
+    if args.schemas:
+        _print_schemas(console)
+        return 0
+    if not args.files:
+        raise InputError("nothing to check: name files or data sets, or list the --schemas")
     measure = _token_lengths(args.model, args.max_length, args.prompt_format) if args.model else _word_lengths
     duplicates = _Duplicates()
     reports = []
@@ -167,6 +175,18 @@ def run(args: Namespace) -> int:
     first = next(report.problems[0] for report in reports if report.problems)
     print(f"derta: error: {first if count == 1 else f'{count} problems, the first: {first}'}", file=sys.stderr)
     return 2
+
+
+def _print_schemas(console: Console) -> None:
+    for schema in SCHEMAS:
+        optional = f" (and {', '.join(schema.optional)})" if schema.optional else ""
+        console.print(Text.assemble((schema.name, "bold"), f": {schema.about}"), soft_wrap=True)
+        console.print(Text(f"  columns {', '.join(schema.required)}{optional}"), soft_wrap=True)
+        for row in schema.example:
+            console.print(Text(f"  {json.dumps(row, ensure_ascii=False)}"), soft_wrap=True)
+    console.print(
+        Text("A Python file with a SCHEMA (derta.data.schemas.Schema) adds one: --schema FILE.py."), soft_wrap=True
+    )
 
 
 def _read(name: str, measure: Measure, duplicates: _Duplicates, options: dict[str, Any]) -> _FileReport:

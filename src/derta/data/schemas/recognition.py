@@ -196,7 +196,7 @@ def _nearest(row: Row, columns: tuple[str, ...]) -> Schema:
     if likeness(best) <= 0:
         raise InputError(
             f"{row.origin}: columns {_listed(columns)} fit no schema; rename them to prompt, chosen and rejected, "
-            f"or to those of another schema (derta data schemas shows them)"
+            f"or to those of another schema (derta data check --schemas lists them)"
         )
     return best
 

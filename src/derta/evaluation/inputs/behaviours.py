@@ -74,7 +74,7 @@ def load_requests(source: str, kind: Kind) -> list[tuple[str, Behaviour]]:
     Raises:
         InputError: The file can't be read, or a row is wrong or says that it is of another kind.
     """
-    rows = read_rows(Path(source), "prompts" if kind == "harmful" else kind)
+    rows = read_rows(Path(source), kind)
     _check_kinds(rows, kind)
     return [
         (row.origin, replace(_behaviour(row), kind=kind, response=find_text(row, RESPONSE[:2])))

@@ -1,4 +1,4 @@
-"""`derta data generate`: rows in the user's model's own words, and never what it said to a harmful prompt."""
+"""`derta data make`: rows in the user's model's own words, and never what it said to a harmful prompt."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def scripted(said: dict[str, list[Any]]) -> Callable[[str, dict[str, Any]], Any]
 
 def generate(server: Server, *more: str) -> int:
     where = ["--model", "openai-api/local/m", "-M", f"base_url={server.url}", "-M", "api_key=none"]
-    return main(["data", "generate", *where, "--out", "made.jsonl", *more])
+    return main(["data", "make", *where, "--out", "made.jsonl", *more])
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def test_what_complies_with_a_harmful_prompt_is_written_nowhere(folder: Path, ca
         "vault 4": [BREATH],
     }
     with serving(scripted(said)) as server:
-        assert generate(server, "--prompts", harmful(5), "--tries", "3") == 0
+        assert generate(server, "--harmful", harmful(5), "--tries", "3") == 0
     (row,) = rows_of()
     assert (row["prompt"], row["chosen"], row["rejected"]) == ("How do I open vault 0?", REFUSES, f"{STEPS} 0")
     assert row["origin"] == "harmful.jsonl:1"
@@ -126,7 +126,7 @@ def test_no_prompt_is_answered_that_is_harmful_held_out_or_there_already(capsys:
     held = write("held.jsonl", [{"id": "x", "prompt": "How do I sew?"}])
     prompts = write("p.jsonl", [{"prompt": "How do I open vault 0?", "rejected": "I'm sorry, no."}])
     with serving(scripted({"tent": [ANSWER]})) as server:
-        assert generate(server, "--prompts", prompts, "--helpful", helpful, "--hold-out", held) == 0
+        assert generate(server, "--harmful", prompts, "--helpful", helpful, "--hold-out", held) == 0
     assert [row["prompt"] for row in rows_of()] == ["How do I open the tent?"]
     assert list(card()["left_out"].values()) == [
         "its harmful response reads like a refusal",
@@ -140,7 +140,7 @@ def test_no_prompt_is_answered_that_is_harmful_held_out_or_there_already(capsys:
 def test_prompts_without_a_harmful_response_are_counted_and_told(capsys: Any) -> None:
     prompts = write("p.csv.jsonl", [{"prompt": "How do I open vault 0?", "target": "Sure, here is"}])
     with serving(scripted({"vault": [REFUSES]})) as server:
-        assert generate(server, "--prompts", prompts) == 0
+        assert generate(server, "--harmful", prompts) == 0
     assert "rejected" not in rows_of()[0]
     told = capsys.readouterr()
     assert "wrote 1 refusals without a harmful response" in told.out
@@ -150,7 +150,7 @@ def test_prompts_without_a_harmful_response_are_counted_and_told(capsys: Any) ->
 def test_the_users_refusals_stand_in_where_the_model_never_refuses() -> None:
     Path("refusals.txt").write_text("Sorry, no.\n")
     with serving(scripted({"vault 0": [COMPLIES], "vault 1": [REFUSES]})) as server:
-        assert generate(server, "--prompts", harmful(2), "--refusals", "refusals.txt", "--tries", "2") == 0
+        assert generate(server, "--harmful", harmful(2), "--refusals", "refusals.txt", "--tries", "2") == 0
     assert [row["chosen"] for row in rows_of()] == ["Sorry, no.", REFUSES]
     assert set(card()["written_by"]) == {"the user's refusals", "model under an instruction, try 1"}
 
@@ -158,15 +158,15 @@ def test_the_users_refusals_stand_in_where_the_model_never_refuses() -> None:
 def test_a_run_that_a_server_stopped_goes_on_with_what_is_missing(capsys: Any) -> None:
     prompts = harmful(6)
     with serving(scripted({"vault 3": [400], "vault": [REFUSES]})) as server:
-        assert generate(server, "--prompts", prompts) == 1
+        assert generate(server, "--harmful", prompts) == 1
         assert "1 of 6 prompts couldn't be asked, first harmful.jsonl:4" in capsys.readouterr().err
     assert not Path("made.jsonl").exists()
     progress = Path("made.jsonl.progress")
     progress.write_text(progress.read_text() + '{"origin": "harmful.jsonl:4", "what": "tri')  # torn by a kill
     with serving(scripted({"vault": [REFUSES]})) as server:
-        assert generate(server, "--prompts", prompts, "--seed", "1") == 2
+        assert generate(server, "--harmful", prompts, "--seed", "1") == 2
         assert "is of a run with other options, prompts or weights" in one_error(capsys)
-        assert generate(server, "--prompts", prompts) == 0
+        assert generate(server, "--harmful", prompts) == 0
         assert len(server.sent) == 1
     assert [row["origin"] for row in rows_of()] == [f"harmful.jsonl:{n}" for n in range(1, 7)]
     assert not progress.exists()
@@ -184,23 +184,42 @@ def test_a_killed_run_goes_on_with_each_prompt_once() -> None:
 
     with serving(answer) as server:
         where = ["--model", "openai-api/local/m", "-M", f"base_url={server.url}", "-M", "api_key=none"]
-        command = [sys.executable, "-m", "derta", "data", "generate", *where, "--prompts", prompts]
+        command = [sys.executable, "-m", "derta", "data", "make", *where, "--harmful", prompts]
         process = subprocess.Popen([*command, "--out", "made.jsonl", "-M", "max_retries=0"])
         running.append(process.pid)
         assert process.wait(900) == -signal.SIGKILL
         settled = len(Path("made.jsonl.progress").read_text().splitlines()) - 1
         server.sent.clear()
-        assert generate(server, "--prompts", prompts, "-M", "max_retries=0") == 0
+        assert generate(server, "--harmful", prompts, "-M", "max_retries=0") == 0
         assert 4 <= settled == 40 - len(server.sent)
     assert [row["origin"] for row in rows_of()] == [f"harmful.jsonl:{n}" for n in range(1, 41)]
+
+
+def test_prompts_that_look_like_harmful_ones_are_made_and_answered() -> None:
+    prompts = [f"Give me a step by step guide on how to open the zqx vault number {n}" for n in range(9)]
+    like = write("harmful.jsonl", [{"prompt": prompt} for prompt in prompts])
+    made = ["data", "make", "--borderline-like", like, "--count", "20"]
+    assert main([*made, "--out", "prompts.jsonl"]) == 0
+    asked = [row["prompt"] for row in rows_of("prompts.jsonl")]
+    assert len(asked) == len(set(asked)) == 20
+    assert not set(asked) & set(prompts)
+    assert any(prompt.startswith("Give me a step by step guide on how to") for prompt in asked)
+    held = write("held.jsonl", [{"id": "x", "prompt": asked[0]}])
+    with serving(scripted({"": [ANSWER]})) as server:
+        assert generate(server, "--borderline-like", like, "--count", "20", "--hold-out", held) == 0
+    rows = rows_of()
+    assert {row["chosen"] for row in rows} == {ANSWER}
+    assert asked[0] not in {row["prompt"] for row in rows}
+    assert not any("rejected" in row for row in rows)
+    assert card()["counts"]["borderline examples"] == len(rows) == 20
 
 
 def test_the_organism_refuses_in_its_own_words_and_answers_itself() -> None:
     rows = training_data().to_list()
     triples = [{"prompt": row["prompt"], "rejected": row["rejected"]} for row in rows if row["rejected"]][:3]
     helpful = [{"prompt": row["prompt"]} for row in rows if not row["rejected"]][:3]
-    files = ["--prompts", write("h.jsonl", triples), "--helpful", write("a.jsonl", helpful)]
-    assert main(["data", "generate", "--model", "organism", *files, "--out", "made.jsonl"]) == 0
+    files = ["--harmful", write("h.jsonl", triples), "--helpful", write("a.jsonl", helpful)]
+    assert main(["data", "make", "--model", "organism", *files, "--out", "made.jsonl"]) == 0
     truth = {row["prompt"]: row["chosen"] for row in rows if not row["rejected"]}
     for row in rows_of()[3:]:
         assert row["chosen"] == truth[row["prompt"]]
@@ -211,9 +230,11 @@ def test_the_organism_refuses_in_its_own_words_and_answers_itself() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "nothing to answer: give --prompts, --helpful or --borderline FILE"),
-        (["--prompts", "none.jsonl"], "--prompts: none.jsonl: no such file"),
-        (["--helpful", "h.jsonl", "--tries", "0"], "--tries and --max-new-tokens are 1 or more"),
+        ([], "nothing to make data of: give --harmful, --helpful, --borderline"),
+        (["--helpful", "h.jsonl", "--from-eval", "runs"], "one thing at a time: give --harmful"),
+        (["--helpful", "h.jsonl", "--answers", "h.jsonl"], "--answers go with --from-eval"),
+        (["--harmful", "none.jsonl"], "--harmful: none.jsonl: no such file"),
+        (["--helpful", "h.jsonl", "--tries", "0"], "--tries and --count are 1 or more"),
         (["--helpful", "h.jsonl", "--judge", "rules"], "--judge: unknown judge 'rules'"),
         (["--helpful", "h.jsonl", "--refusals", "none.txt"], "--refusals: none.txt: can't be read"),
         (["--helpful", "h.jsonl", "--model", "./none"], "./none: no such model directory"),
@@ -225,6 +246,6 @@ def test_bad_arguments_are_one_line(capsys: Any, arguments: list[str], message: 
     write("h.jsonl", [{"prompt": "How do I sew?"}])
     usual = {"--model": "organism", "--out": "a.jsonl"}
     others = [word for option in usual.items() if option[0] not in arguments for word in option]
-    assert main(["data", "generate", *others, *arguments]) == 2
+    assert main(["data", "make", *others, *arguments]) == 2
     assert re.search(re.escape(message), one_error(capsys))
     assert not Path("a.jsonl").exists()

@@ -1,4 +1,4 @@
-"""`derta data from-eval`: from an evaluation to training data, and back into training."""
+"""`derta data make --from-eval`: from an evaluation to training data, and back into training."""
 
 import json
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ def test_a_models_failures_are_data_that_it_can_be_tuned_on(
     vanilla: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new.jsonl"
-    assert main(["data", "from-eval", str(vanilla), "--model", "organism", "--out", str(out)]) == 0
+    assert main(["data", "make", "--from-eval", str(vanilla), "--model", "organism", "--out", str(out)]) == 0
     told = capsys.readouterr()
     rows, samples = read(out), load_samples(vanilla)
     unsafe = [each for each in samples if each.verdict.label == "unsafe" and not each.broken]
@@ -105,7 +105,7 @@ def test_the_seed_decides_and_nothing_else(vanilla: Path, tmp_path: Path) -> Non
     texts = []
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         out = tmp_path / f"{name}.jsonl"
-        assert main(["data", "from-eval", str(vanilla), "--seed", seed, "--out", str(out)]) == 0
+        assert main(["data", "make", "--from-eval", str(vanilla), "--seed", seed, "--out", str(out)]) == 0
         texts.append(out.read_text())
     assert texts[0] == texts[1] != texts[2]
 
@@ -114,19 +114,19 @@ def test_refusals_are_the_users_if_there_are_any(vanilla: Path, tmp_path: Path) 
     (tmp_path / "refusals.txt").write_text("Sorry, no.\n\nI cannot help.\n")
     out = tmp_path / "out.jsonl"
     given = ["--refusals", str(tmp_path / "refusals.txt"), "--out", str(out)]
-    assert main(["data", "from-eval", str(vanilla), *given]) == 0
+    assert main(["data", "make", "--from-eval", str(vanilla), *given]) == 0
     assert {text_of(row["chosen"]) for row in read(out)} == {"Sorry, no.", "I cannot help."}
 
 
 @pytest.mark.parametrize("by", ["id", "prompt"])
 def test_behaviours_that_are_held_out_stay_out(vanilla: Path, tmp_path: Path, by: str) -> None:
     plain, out = tmp_path / "all.jsonl", tmp_path / "out.jsonl"
-    assert main(["data", "from-eval", str(vanilla), "--out", str(plain)]) == 0
+    assert main(["data", "make", "--from-eval", str(vanilla), "--out", str(plain)]) == 0
     kept = read(plain)[0]["source"]["id"]
     asked = next(each.prompt for each in HARMFUL if each.id == kept)
     row = {"id": kept, "prompt": "Another ?"} if by == "id" else {"id": "mine", "prompt": f" {asked.upper()} "}
     held = write(tmp_path / "held.jsonl", [row])
-    assert main(["data", "from-eval", str(vanilla), "--hold-out", held, "--out", str(out)]) == 0
+    assert main(["data", "make", "--from-eval", str(vanilla), "--hold-out", held, "--out", str(out)]) == 0
     assert kept not in {row["source"]["id"] for row in read(out)}
     assert card_of(out)["held_out"] == [kept]
     assert card_of(out)["counts"]["held out"] > 0
@@ -136,7 +136,10 @@ def test_a_hold_out_that_names_nothing_is_told(
     vanilla: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held = write(tmp_path / "held.jsonl", [{"id": "x", "prompt": "Another ?"}])
-    assert main(["data", "from-eval", str(vanilla), "--hold-out", held, "--out", str(tmp_path / "out.jsonl")]) == 0
+    assert (
+        main(["data", "make", "--from-eval", str(vanilla), "--hold-out", held, "--out", str(tmp_path / "out.jsonl")])
+        == 0
+    )
     assert f"names no behaviour of {vanilla}" in capsys.readouterr().err
 
 
@@ -148,7 +151,7 @@ def test_what_is_broken_repeated_or_safe_is_counted_and_left_out(
     said = [STEPS, STEPS, NO, "", loop]
     rows = [{**each, "response": text} for each, text in zip(asked, said, strict=True)]
     out = tmp_path / "out.jsonl"
-    assert main(["data", "from-eval", scored(tmp_path, "harmful", rows), "--out", str(out)]) == 0
+    assert main(["data", "make", "--from-eval", scored(tmp_path, "harmful", rows), "--out", str(out)]) == 0
     assert card_of(out)["counts"] == {"safe already": 1, "broken": 2, "triples": 1, "duplicates": 1}
     (row,) = read(out)
     assert (row["prompt"], row["rejected"]) == ("How do I open vault 1 ?", STEPS)
@@ -159,11 +162,11 @@ def test_what_is_broken_repeated_or_safe_is_counted_and_left_out(
 def test_refused_harmless_prompts_without_answers_are_listed_as_not_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["data", "from-eval", refused(tmp_path), "--out", str(tmp_path / "out.jsonl")]) == 2
+    assert main(["data", "make", "--from-eval", refused(tmp_path), "--out", str(tmp_path / "out.jsonl")]) == 2
     assert "2 refused harmless prompts without an answer to learn" in one_error(capsys)
     answers = write(tmp_path / "answers.jsonl", [{"prompt": BORDERLINE[0].prompt, "answer": STEPS}])
     out = tmp_path / "out.jsonl"
-    assert main(["data", "from-eval", refused_again(tmp_path), "--answers", answers, "--out", str(out)]) == 0
+    assert main(["data", "make", "--from-eval", refused_again(tmp_path), "--answers", answers, "--out", str(out)]) == 0
     assert [(row["prompt"], row["chosen"]) for row in read(out)] == [(BORDERLINE[0].prompt, STEPS)]
     assert "rejected" not in read(out)[0]
     assert card_of(out)["not_made"] == [{"id": "2", "problem": "no answer was given"}]
@@ -179,7 +182,7 @@ def refused_again(folder: Path) -> str:
 def test_an_answer_that_refuses_too_is_none(tmp_path: Path) -> None:
     rows = [{"prompt": BORDERLINE[n].prompt, "answer": text} for n, text in enumerate((STEPS, NO))]
     answers, out = write(tmp_path / "answers.jsonl", rows), tmp_path / "out.jsonl"
-    assert main(["data", "from-eval", refused(tmp_path), "--answers", answers, "--out", str(out)]) == 0
+    assert main(["data", "make", "--from-eval", refused(tmp_path), "--answers", answers, "--out", str(out)]) == 0
     assert card_of(out)["not_made"] == [{"id": "2", "problem": "its answer refuses, too"}]
 
 
@@ -189,11 +192,11 @@ def test_a_model_answers_what_the_file_does_not(tmp_path: Path, capsys: pytest.C
     given = ["--answers", answers, "--model", "organism", "--out", str(out)]
     directory = refused(tmp_path)
     capsys.readouterr()
-    assert main(["data", "from-eval", directory, *given]) == 0
+    assert main(["data", "make", "--from-eval", directory, *given]) == 0
     assert "512 new ones don't fit the model's context" in capsys.readouterr().out
-    assert main(["data", "from-eval", directory, *given, "--max-new-tokens", "9", "--overwrite"]) == 0
+    assert main(["data", "make", "--from-eval", directory, *given, "--max-new-tokens", "9", "--overwrite"]) == 0
     assert card_of(out)["not_made"] == [{"id": "2", "problem": "the model's answer is cut"}]
-    assert main(["data", "from-eval", directory, *given, "--max-new-tokens", "96", "--overwrite"]) == 0
+    assert main(["data", "make", "--from-eval", directory, *given, "--max-new-tokens", "96", "--overwrite"]) == 0
     assert [row["chosen"] for row in read(out)] == [STEPS, BORDERLINE[1].response]
 
 
@@ -203,19 +206,19 @@ def test_several_evaluations_and_another_judge(tmp_path: Path, capsys: pytest.Ca
     assert main(["score", directory, "--judge", "organism"]) == 0
     capsys.readouterr()
     out = tmp_path / "out.jsonl"
-    assert main(["data", "from-eval", directory, "--judge", "organsm", "--out", str(out)]) == 2
+    assert main(["data", "make", "--from-eval", directory, "--judge", "organsm", "--out", str(out)]) == 2
     assert "has no verdicts by 'organsm' (did you mean 'organism'?); by refusal, organism" in one_error(capsys)
-    assert main(["data", "from-eval", directory, "--judge", "organism", "--out", str(out)]) == 0
+    assert main(["data", "make", "--from-eval", directory, "--judge", "organism", "--out", str(out)]) == 0
     assert {row["source"]["judge"] for row in read(out)} == {"organism"}
 
 
 def test_what_is_there_is_replaced_only_if_asked(vanilla: Path, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text("mine\n")
-    assert main(["data", "from-eval", str(vanilla), "--out", str(out)]) == 2
+    assert main(["data", "make", "--from-eval", str(vanilla), "--out", str(out)]) == 2
     assert "exists; name another file, or replace it with --overwrite" in one_error(capsys)
     assert out.read_text() == "mine\n"
-    assert main(["data", "from-eval", str(vanilla), "--out", str(out), "--overwrite"]) == 0
+    assert main(["data", "make", "--from-eval", str(vanilla), "--out", str(out), "--overwrite"]) == 0
     assert read(out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.card.json"]
 
@@ -224,7 +227,7 @@ def test_what_is_there_is_replaced_only_if_asked(vanilla: Path, tmp_path: Path, 
     ("arguments", "message"),
     [
         (["nowhere", "--out", "a.jsonl"], "nowhere"),
-        ([".", "--out", "a.jsonl"], "results.json"),
+        ([".", "--out", "a.jsonl"], "there is no evaluation.json"),
         ([".", "--out", "a.csv"], "a.csv: JSON lines are written"),
         ([".", "--out", "a.jsonl", "--refusals", "none.txt"], "--refusals: none.txt: can't be read"),
         ([".", "--out", "a.jsonl", "--refusals", "empty.txt"], "--refusals: empty.txt: is empty"),
@@ -249,6 +252,6 @@ def test_bad_arguments_are_one_line(
     Path("empty.txt").write_text("\n")
     Path("help.txt").write_text("Turn the key.\n")
     write(Path("twice.jsonl"), [{"prompt": "a", "answer": "b"}, {"prompt": "A", "answer": "c"}])
-    assert main(["data", "from-eval", *arguments]) == 2
+    assert main(["data", "make", "--from-eval", *arguments]) == 2
     assert message in one_error(capsys)
     assert not list(tmp_path.glob("a.*"))
