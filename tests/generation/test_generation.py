@@ -217,7 +217,7 @@ def test_a_checkpoint_s_generation_configuration_is_obeyed_as_generate_obeys_it(
 ) -> None:
     shipped, plain = model.generation_config, generate(model, tokenizer, REQUESTS, 16)
     if is_plain:
-        monkeypatch.setattr("derta.generation.generation.make_decoder", lambda model, *_: PlainDecoder(model))
+        monkeypatch.setattr("derta.generation.engine.make_decoder", lambda model, *_: PlainDecoder(model))
     try:
         model.generation_config = GenerationConfig(**asked, eos_token_id=2, pad_token_id=0)
         answers = generate(model, tokenizer, REQUESTS, 16)

@@ -67,7 +67,7 @@ def test_calm_answers_are_those_without_a_guard(organism, calibration):
 def test_a_model_that_cannot_be_batched_is_guarded_too(organism, calibration, monkeypatch):
     model, tokenizer = organism
     batched = generate(model, tokenizer, REQUESTS, 48, guard=calibration)
-    monkeypatch.setattr("derta.generation.generation.make_decoder", lambda model, *_: PlainDecoder(model))
+    monkeypatch.setattr("derta.generation.engine.make_decoder", lambda model, *_: PlainDecoder(model))
     assert generate(model, tokenizer, REQUESTS, 48, guard=calibration) == batched
 
 

@@ -4,8 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from derta.generation.engine import Engine
-    from derta.generation.generation import generate, stream
+    from derta.generation.engine import Engine, generate, stream
     from derta.generation.loading import load_model, load_tokenizer
     from derta.generation.requests import (
         ChatRequest,
@@ -40,8 +39,8 @@ __all__ = [
 
 _MODULES = {
     "Engine": "engine",
-    "generate": "generation",
-    "stream": "generation",
+    "generate": "engine",
+    "stream": "engine",
     "load_model": "loading",
     "load_tokenizer": "loading",
 }

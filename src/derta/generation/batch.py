@@ -12,16 +12,16 @@ from derta.generation.jobs import Job, choose
 from derta.generation.prefixes import arrange
 from derta.generation.rows import Prefix, RowRunner
 
+# Tokens of one pass over prompts: beyond it a pass is bound by arithmetic, and a larger one only takes memory.
 _PREFILL_TOKENS = 2048
-_REMEMBERED = 256
-"""Prompts that new ones are compared with."""
-_MARGIN = 64
-"""Tokens that a row is expected to grow by."""
-_SHARED = 4
-"""Shared beginnings may take a fourth of what the rows may."""
-_ALIKE = 0.8
-_SLACK = 16
-"""Prompts of less than this part of the longest's new tokens, less the slack, get a pass of their own."""
+# Prompts that new ones are compared with, for beginnings that they share.
+_REMEMBERED_PROMPTS = 256
+# Tokens that a row is expected to grow by: room is made once for all of them.
+_EXPECTED_GROWTH = 64
+# Shared beginnings may take a fourth of the tokens that the rows may.
+_SHARED_PART = 4
+# A prompt joins a pass if its new tokens are at least this part of the longest's, less a few: the rest is padding.
+_LEAST_FILLED, _FREE_PADDING = 0.8, 16
 
 
 @dataclass(eq=False)
@@ -66,7 +66,7 @@ class BatchDecoder:
         self._joining: list[_Entry] = []
         self._rows: list[_Entry] = []
         self._over: list[Job] = []
-        self._remembered: deque[list[int]] = deque(maxlen=_REMEMBERED)
+        self._remembered: deque[list[int]] = deque(maxlen=_REMEMBERED_PROMPTS)
 
     @property
     def busy(self) -> bool:
@@ -121,7 +121,7 @@ class BatchDecoder:
         while self._waiting and len(self._rows) + len(wave) < self._limit:
             longest = max(longest, len(self._waiting[0].ids))
             count = len(self._rows) + len(wave) + 1
-            if count > 1 and count * (longest + _MARGIN) > self._max_tokens:
+            if count > 1 and count * (longest + _EXPECTED_GROWTH) > self._max_tokens:
                 break
             wave.append(self._waiting.popleft())
         return wave
@@ -129,7 +129,7 @@ class BatchDecoder:
     def _prefill(self) -> None:
         if self._joining:
             longest = max(len(entry.ids) for entry in self._joining)
-            self._runner.cache.reserve(len(self._rows) + len(self._joining), longest + _MARGIN)
+            self._runner.cache.reserve(len(self._rows) + len(self._joining), longest + _EXPECTED_GROWTH)
         begun = [(entry, *self._share(entry)) for entry in self._joining]
         for group in _groups(begun):
             self._join(group)
@@ -139,7 +139,7 @@ class BatchDecoder:
         """Return the length of the longest shared beginning of an entry, and its keys and values."""
         start, prefix = 0, Prefix()
         for length in entry.shared:
-            if length > self._max_tokens // _SHARED:
+            if length > self._max_tokens // _SHARED_PART:
                 break
             key = tuple(entry.ids[:length])
             if key not in self._prefixes:
@@ -154,7 +154,7 @@ class BatchDecoder:
 
     def _remember(self, key: tuple[int, ...], prefix: Prefix) -> None:
         self._prefixes[key] = prefix
-        while len(self._prefixes) > 1 and sum(map(len, self._prefixes)) > self._max_tokens // _SHARED:
+        while len(self._prefixes) > 1 and sum(map(len, self._prefixes)) > self._max_tokens // _SHARED_PART:
             self._prefixes.popitem(last=False)
 
     def _join(self, group: Sequence[_Begun]) -> None:
@@ -177,7 +177,7 @@ class BatchDecoder:
             return
         longest = self._make_room()
         if longest > self._runner.cache.room:
-            self._runner.cache.reserve(len(self._rows), longest + max(_MARGIN, longest // 4))
+            self._runner.cache.reserve(len(self._rows), longest + max(_EXPECTED_GROWTH, longest // 4))
         tokens = [[entry.job.written[-1]] for entry in self._rows]
         logits = self._runner.forward(0, tokens, [entry.length for entry in self._rows])
         for entry in self._rows:
@@ -232,7 +232,11 @@ def _groups(begun: Sequence[_Begun]) -> list[list[_Begun]]:
 
     for one in sorted(begun, key=lambda one: (-new_tokens(one), id(one[2]))):
         tokens = new_tokens(one)
-        if not groups or tokens < _ALIKE * width - _SLACK or (len(groups[-1]) + 1) * width > _PREFILL_TOKENS:
+        if (
+            not groups
+            or tokens < _LEAST_FILLED * width - _FREE_PADDING
+            or (len(groups[-1]) + 1) * width > _PREFILL_TOKENS
+        ):
             groups.append([])
             width = tokens
         groups[-1].append(one)

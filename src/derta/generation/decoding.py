@@ -19,12 +19,12 @@ from derta.generation.plain import PlainDecoder
 from derta.generation.rows import RowRunner
 from derta.names import SDPA_BY_TREE
 
-_SMALL = 50_000_000
-"""Parameters below which a step costs about the same for many rows as for few."""
-_MEMORY = 0.3
-"""Part of the free memory that the rows' keys and values may take."""
-_UNKNOWN_MEMORY = 4 * 2**30
-"""Bytes taken for free where the system doesn't say."""
+# Below so many parameters a step costs about the same for many rows as for few.
+_SMALL_MODEL = 50_000_000
+# The part of the free memory that the rows' keys and values may take.
+_CACHE_PART = 0.3
+# Bytes taken for free where the system doesn't say.
+_ASSUMED_MEMORY = 4 * 2**30
 
 
 class Decoder(Protocol):
@@ -56,7 +56,7 @@ def make_decoder(model: PreTrainedModel, batch_size: int | None = None, max_batc
     if finding.reason:
         warnings.warn(f"requests run one at a time, which is slow: {finding.reason}", stacklevel=3)
         return PlainDecoder(model)
-    tokens = max_batch_tokens or int(_MEMORY * _free_bytes(model.device) / finding.bytes_per_token)
+    tokens = max_batch_tokens or int(_CACHE_PART * _free_bytes(model.device) / finding.bytes_per_token)
     return BatchDecoder(model, batch_size or _rows(model), tokens)
 
 
@@ -126,7 +126,7 @@ def _try_out(model: PreTrainedModel) -> _Finding | None:
 
 
 def _rows(model: PreTrainedModel) -> int:
-    return 256 if model.device.type == "cuda" or model.num_parameters() < _SMALL else 64
+    return 256 if model.device.type == "cuda" or model.num_parameters() < _SMALL_MODEL else 64
 
 
 def _free_bytes(device: torch.device) -> int:
@@ -134,4 +134,4 @@ def _free_bytes(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "cpu" and "SC_AVPHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return _UNKNOWN_MEMORY
+    return _ASSUMED_MEMORY

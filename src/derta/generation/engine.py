@@ -1,4 +1,4 @@
-"""An engine that answers whatever is asked while it runs: for servers, and for evaluations that ask again."""
+"""Batched generation: an engine that answers whatever is asked while it runs, and `generate` for a known list."""
 
 import atexit
 import threading
@@ -13,11 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from derta.generation.decoding import evaluating, make_decoder
 from derta.generation.jobs import Job, make_job
-from derta.generation.requests import Generation, Request, request_encoder
+from derta.generation.requests import Generation, Request, encode, request_encoder
 from derta.guard.calibration import Calibration
 from derta.threads import threads_for
-
-Answer = Future[Generation]
 
 
 class Engine:
@@ -27,14 +25,14 @@ class Engine:
     as a context manager, or call `close`.
 
     Args:
-        model (`PreTrainedModel`): Is used by one thread of the engine; others take it in `exclusive` only, and its
+        model (`PreTrainedModel`): the model; one thread of the engine uses it, others in `exclusive` only, and its
             weights stay as they are, because what prompts share is kept.
-        tokenizer (`PreTrainedTokenizerBase`): Is the model's tokenizer.
-        chat_template_kwargs (`dict`, *optional*): Go to the chat template.
-        batch_size (`int`, *optional*): Bounds the requests in a batch; the engine chooses by default.
-        max_batch_tokens (`int`, *optional*): Bounds the cached tokens; by default as many as fit
-            a part of the free memory.
-        guard (`Calibration`, *optional*): Stops every answer at which the model would rather refuse.
+        tokenizer (`PreTrainedTokenizerBase`): the model's tokenizer.
+        chat_template_kwargs (`dict`, *optional*): options of the chat template.
+        batch_size (`int`, *optional*): the most requests in a batch; depends on the model's size by default.
+        max_batch_tokens (`int`, *optional*): the most cached tokens; by default as many as fit a part of the free
+            memory.
+        guard (`Calibration`, *optional*): when to stop an answer at which the model would rather refuse.
     """
 
     def __init__(
@@ -54,8 +52,8 @@ class Engine:
         self._decoder = make_decoder(model, batch_size, max_batch_tokens)
         self._encoding = threading.Lock()
         self._state = threading.Condition()
-        self._submitted: deque[tuple[Job, Answer]] = deque()
-        self._running: dict[Job, Answer] = {}
+        self._submitted: deque[tuple[Job, Future[Generation]]] = deque()
+        self._running: dict[Job, Future[Generation]] = {}
         self._owner: int | None = None
         self._depth = 0
         self._wanted = 0
@@ -73,16 +71,18 @@ class Engine:
         seed: int = 0,
         top_logprobs: int = 0,
         stop: Sequence[str] = (),
-    ) -> Answer:
+    ) -> Future[Generation]:
         """Queue a request and return the future of its answer.
 
         Args:
-            request (`Request`): Is what the model gets.
-            max_new_tokens (`int`, *optional*, defaults to 256): Bounds what it writes.
+            request (`Request`): what the model gets.
+            max_new_tokens (`int`, *optional*, defaults to 256): the most tokens that it writes.
             temperature (`float`, *optional*, defaults to 0): 0 is greedy.
-            seed (`int`, *optional*, defaults to 0): Seeds the draws; the same request and seed give the same answer.
-            top_logprobs (`int`, *optional*, defaults to 0): Records log-probabilities, with so many alternatives.
-            stop (`Sequence[str]`, *optional*): Lists texts that end the answer and aren't part of it.
+            seed (`int`, *optional*, defaults to 0): the seed of the draws; the same request and seed give the same
+                answer.
+            top_logprobs (`int`, *optional*, defaults to 0): how many alternatives to record a token, with their
+                log-probabilities; 0 records nothing.
+            stop (`Sequence[str]`, *optional*): texts that end the answer and aren't part of it.
 
         The future raises `InputError` if the request can't be encoded or doesn't fit the model's context; an error
         of the model itself reaches every request that was under way. A future that is cancelled before its request
@@ -91,7 +91,7 @@ class Engine:
         Raises:
             RuntimeError: the engine is closed.
         """
-        answer: Answer = Future()
+        answer: Future[Generation] = Future()
         try:
             # A fast tokenizer can't be shared by threads while an option of it changes.
             with self._encoding:
@@ -204,3 +204,100 @@ class Engine:
         running, self._running = self._running, {}
         for answer in running.values():
             answer.set_exception(error)
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[Request],
+    max_new_tokens: int = 256,
+    batch_size: int | None = None,
+    chat_template_kwargs: dict[str, Any] | None = None,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    top_logprobs: int = 0,
+    max_batch_tokens: int | None = None,
+    guard: Calibration | None = None,
+) -> list[Generation]:
+    """Continue every request; results come in the order of the requests.
+
+    The batch is a matter of speed only: each output is what the request would get alone (up to rounding).
+
+    Args:
+        model (`PreTrainedModel`): the model.
+        tokenizer (`PreTrainedTokenizerBase`): the model's tokenizer.
+        requests (`Sequence[Request]`): what the model gets.
+        max_new_tokens (`int`, *optional*, defaults to 256): the most that it writes for a request.
+        batch_size (`int`, *optional*): the most requests in a batch; depends on the model's size by default.
+        chat_template_kwargs (`dict`, *optional*): options of the chat template.
+        temperature (`float`, *optional*, defaults to 0): 0 is greedy.
+        seed (`int`, *optional*, defaults to 0): the seed of the draws, with the request and its index and nothing
+            else.
+        top_logprobs (`int`, *optional*, defaults to 0): how many alternatives to record a token, with their
+            log-probabilities; 0 records nothing.
+        max_batch_tokens (`int`, *optional*): the most cached tokens; by default as many as fit a part of the free
+            memory.
+        guard (`Calibration`, *optional*): when to stop an answer at which the model would rather refuse.
+
+    Raises:
+        InputError: a request can't be encoded, or doesn't fit the model's context with `max_new_tokens`.
+    """
+    results = dict(
+        stream(
+            model,
+            tokenizer,
+            requests,
+            max_new_tokens,
+            batch_size,
+            chat_template_kwargs,
+            temperature=temperature,
+            seed=seed,
+            top_logprobs=top_logprobs,
+            max_batch_tokens=max_batch_tokens,
+            guard=guard,
+        )
+    )
+    return [results[index] for index in range(len(requests))]
+
+
+def stream(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[Request],
+    max_new_tokens: int = 256,
+    batch_size: int | None = None,
+    chat_template_kwargs: dict[str, Any] | None = None,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    top_logprobs: int = 0,
+    max_batch_tokens: int | None = None,
+    guard: Calibration | None = None,
+) -> Iterator[tuple[int, Generation]]:
+    """Yield `(index, generation)` as requests are answered: see [`generate`]."""
+    contexts = encode(tokenizer, requests, chat_template_kwargs)
+    jobs = [
+        make_job(
+            model,
+            tokenizer,
+            request,
+            context,
+            max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            number=number,
+            top_logprobs=top_logprobs,
+            guard=guard,
+        )
+        for number, (request, context) in enumerate(zip(requests, contexts, strict=True))
+    ]
+    indices = {job: index for index, job in enumerate(jobs)}
+    decoder = make_decoder(model, batch_size, max_batch_tokens)
+    for job in jobs:
+        decoder.add(job)
+    while decoder.busy:
+        with evaluating(model), threads_for(model):
+            over = decoder.step()
+        for job in over:
+            yield indices[job], job.generation()

@@ -37,10 +37,10 @@ def load_model(
     """Load a causal language model, ready to generate, and its tokenizer.
 
     Args:
-        name_or_path (`str`): Names a model directory, a PEFT adapter directory (merged into its base in memory), a hub
+        name_or_path (`str`): a model directory, a PEFT adapter directory (merged into its base in memory), a hub
             name, or `organism` for the packaged base model.
-        device (`str`, *optional*): Defaults to the GPU if there is one.
-        dtype (`torch.dtype`, *optional*): Defaults to the checkpoint's own (`"auto"`) on a GPU and to float32 on a CPU.
+        device (`str`, *optional*): defaults to the GPU if there is one.
+        dtype (`torch.dtype`, *optional*): defaults to the checkpoint's own (`"auto"`) on a GPU and to float32 on a CPU.
 
     Raises:
         InputError: There is no such model, its files can't be read, or it isn't whole.
@@ -63,8 +63,8 @@ def load_weights(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
     transformers itself draws missing weights at random and drops weights that the model has no place for.
 
     Args:
-        name_or_path: Names a model directory, a hub name, or `organism`.
-        kwargs: Go to `from_pretrained`.
+        name_or_path: a model directory, a hub name, or `organism`.
+        kwargs: options of `from_pretrained`.
 
     Raises:
         InputError: There is no such model, its files can't be read, or weights are missing or left over.

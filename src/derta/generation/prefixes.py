@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-_LEAST = 16
-"""Tokens that a shared beginning must add to the one it continues."""
-_WORTH = 256
-"""Tokens it must save: a forward pass of its own costs about as much."""
+# Tokens that a shared beginning must add to the one it continues.
+_LEAST_TOKENS = 16
+# Tokens that it must save in all: a forward pass of its own costs about as much.
+_LEAST_SAVED = 256
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def arrange(prompts: Sequence[Sequence[int]], others: Sequence[Sequence[int]] = 
         fork = min(common[first : last - 1])
         # The last token of a prompt is always computed: its output is what comes next.
         depth = min(fork, *(len(everything[index]) - 1 for index in members))
-        if depth - floor >= _LEAST and (len(members) - 1) * (depth - floor) >= _WORTH:
+        if depth - floor >= _LEAST_TOKENS and (len(members) - 1) * (depth - floor) >= _LEAST_SAVED:
             for index in members:
                 shared[index].append(depth)
             floor = depth

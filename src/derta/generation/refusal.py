@@ -25,8 +25,8 @@ def refusal_ids(name: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...
     there, so their sum is the same, and whoever sees text alone needn't know which one is right.
 
     Args:
-        name: Names the model, whose `derta.json` says what it was tuned with; "Sorry" if there is none.
-        tokenizer: Is its tokenizer.
+        name: the model, whose `derta.json` says what it was tuned with; "Sorry" if there is none.
+        tokenizer: its tokenizer.
 
     Raises:
         InputError: The refusal text is no single token of this tokenizer.

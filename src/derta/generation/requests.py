@@ -76,8 +76,8 @@ class Generation:
         tokens: how many tokens the model wrote, the end-of-turn token not counted.
         finished: whether it ended by itself, or at a stop text, within the limit.
         logprobs: of each of these tokens, if they were asked for.
-        problem: What else made the model stop: `filtered` by its server, or `non-finite` logits.
-        stopped_at: How many tokens were written when a guard stopped it and refused in the model's place; `None` if it
+        problem: what else made the model stop: `filtered` by its server, or `non-finite` logits.
+        stopped_at: how many tokens were written when a guard stopped it and refused in the model's place; `None` if it
             didn't.
     """
 
