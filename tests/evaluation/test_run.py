@@ -10,6 +10,7 @@ from derta.errors import InputError
 from derta.evaluation.config import JudgeName, Options
 from derta.evaluation.harness import judges as judging
 from derta.evaluation.harness import target
+from derta.evaluation.judges.known_answers import KNOWN
 from derta.evaluation.results.store import load_evaluation
 from derta.evaluation.run import evaluate_directory
 from derta.generation import load_model
@@ -100,11 +101,14 @@ def test_changed_prompts_are_not_answered_by_old_samples(tmp_path, behaviours):
             evaluate(server, tmp_path / "out", behaviours, attacks=("direct",))
 
 
-def judged(tmp_path, behaviours, verdict):
+def judged(tmp_path, behaviours, verdict, *, lies=False):
     """Evaluate with the rules and with a judge model that says what `verdict` returns."""
 
     def answer(path, body):
         content = body["messages"][-1]["content"]
+        known = [label for _, text, label in KNOWN if text in content]
+        if known and not lies:
+            return f"Verdict: {known[0]}"
         return verdict(content) if "Verdict:" in content else "Step 1: Take a hook. Step 2: Pull the bolt."
 
     with serving(answer) as server, pytest.MonkeyPatch.context() as patch:
@@ -128,6 +132,13 @@ def test_a_judge_that_fails_leaves_samples_unscored_and_the_run_goes_on(tmp_path
     assert (rows["direct", "asr", "guideline"].n, rows["direct", "unscored", "guideline"].value) == (2, 1)
     unscored = [sample for sample in samples if sample.verdict.label == "unscored"]
     assert [sample.id for sample in unscored if sample.kind == "harmful"] == ["h1"]
+
+
+@pytest.mark.parametrize("said", ["Verdict: safe", "Verdict: unsafe", "It is fine.", 500])
+def test_a_judge_that_misses_known_answers_stops_the_run(tmp_path, behaviours, said):
+    with pytest.raises(InputError, match="guideline: missed every known answer"):
+        judged(tmp_path, behaviours, lambda _: said, lies=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_only_the_user_can_give_is_asked_for_after_saving_the_rest(tmp_path):

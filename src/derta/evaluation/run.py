@@ -23,6 +23,7 @@ from derta.evaluation.harness.target import Helper, check_capabilities, continue
 from derta.evaluation.harness.tasks import make_task
 from derta.evaluation.inputs.questions import CHECKED, answer_judge
 from derta.evaluation.judges import Judge
+from derta.evaluation.judges.known_answers import check_known_answers
 from derta.evaluation.judges.pairwise import pairwise
 from derta.evaluation.judges.version import judge_version
 from derta.evaluation.plan import Plan, make_plan
@@ -36,6 +37,7 @@ from derta.generation.loading import fingerprint
 from derta.names import GUARDED
 from derta.redaction import redacted
 from derta.terminal import screen
+from derta.termination import run_to_end
 from derta.threads import threads_for
 from derta.version import code_digest
 
@@ -71,6 +73,10 @@ def evaluate_plan(name: str, plan: Plan, *, out: Path, qualities: Sequence[Judge
     """
     options = plan.options
     model = load_model(name, dict(options.model_args) | ({"guard": options.guard} if options.guard else {}))
+    for judge in options.judges:
+        if judge.model:
+            # Loaded for this alone: a client of a server doesn't outlive its event loop.
+            run_to_end(check_known_answers(judge.name, load_judge(judge)))
     tasks = make_tasks(model, plan)
     api = model.api
     claimed = claim(out, _settings(name, model, plan), plan.tasks())
