@@ -11,7 +11,8 @@ import yaml
 
 from derta.cli import main
 from derta.organism import path, training_data
-from derta.training.proposal import Machine, propose
+from derta.training.dry_run import Machine
+from derta.training.proposal import propose
 from tests.invariant.test_data_commands import one_error
 
 

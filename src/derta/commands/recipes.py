@@ -63,7 +63,8 @@ def run(args: Namespace) -> int:
 
 def _new(args: Namespace) -> None:
     from derta.method.tree_builder import check_names
-    from derta.training.proposal import Machine, propose, render
+    from derta.training.dry_run import Machine
+    from derta.training.proposal import propose, render
 
     name = printable(str(args.out))
     if args.out.exists():

@@ -201,10 +201,8 @@ def estimate_memory(
     if is_dense(model):
         of_token += width * compute  # SDPA makes a row of the mask into numbers to add
     kept = layers * tokens * of_token
-    if (
-        config.activation_checkpointing
-        or "true" in str((config.fsdp_config or {}).get("activation_checkpointing")).lower()
-    ):
+    fsdp = config.fsdp_config if isinstance(config.fsdp_config, dict) else {}
+    if config.activation_checkpointing or str(fsdp.get("activation_checkpointing")).lower() == "true":
         # The input of each layer, and all of the one that is computed again.
         kept = layers * tokens * text.hidden_size * stored + tokens * of_token
     logits = 3 * 4 * min(tokens * text.vocab_size, chunk_values(config.device.type))

@@ -93,7 +93,7 @@ class RunTrainer(Trainer):
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Return the optimizer, or stop in a line at what it doesn't take."""
         try:
-            return cast(torch.optim.Optimizer, super().create_optimizer(*args, **kwargs))
+            return super().create_optimizer(*args, **kwargs)
         except (ValueError, ImportError) as error:
             raise InputError(f"optim: {first_line(error)}") from error
 
@@ -342,7 +342,7 @@ class RunTrainer(Trainer):
             write_json(directory / IDENTITY, {**self.run_identity, **of_step})
             remove_old_checkpoints(directory.parent, limit, self.state.best_model_checkpoint)
 
-    def create_model_card(
+    def create_model_card(  # type: ignore[override]  # TRL's arguments, in its order
         self, model_name: str | None = None, dataset_name: Any = None, tags: Any = None, **others: Any
     ) -> None:
         """Write `README.md` with the run's own configuration and numbers.

@@ -230,13 +230,13 @@ class DeRTaTrainer(RunTrainer):
         """Return the batches of an evaluation; a data set of examples is tokenised first."""
         if isinstance(eval_dataset, Dataset):
             eval_dataset = self._prepare_eval(eval_dataset, name="eval_dataset")
-        return cast(DataLoader[Any], super().get_eval_dataloader(eval_dataset))
+        return super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
         """Return the batches of `predict`, which measures the terms as `evaluate` does."""
         if isinstance(test_dataset, Dataset):
             test_dataset = self._prepare_eval(test_dataset, name="test_dataset")
-        return cast(DataLoader[Any], super().get_test_dataloader(test_dataset))
+        return super().get_test_dataloader(test_dataset)
 
     def evaluation_loop(
         self,
