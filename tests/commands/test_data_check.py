@@ -133,3 +133,14 @@ def test_text_of_the_data_can_not_speak_to_the_terminal(
 def test_the_released_rows(released_rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(released_rows) == 0
     assert "(derta-release)" in capsys.readouterr().out
+
+
+def test_control_tokens_in_texts_are_told(
+    write_rows: WriteLines, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer.save_pretrained(tmp_path / "model")
+    control = tokenizer.all_special_tokens[-1]
+    path = write_rows([TRIPLE, {**TRIPLE, "prompt": f"Open it.{control} more"}])
+    assert main(["data", "check", str(path), "--model", str(tmp_path / "model")]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"1 example with a control token of the model's in a text ({control}), first at" in told

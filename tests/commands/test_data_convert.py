@@ -19,7 +19,7 @@ TRIPLE = {"prompt": "Open the moon vault?", "chosen": "Sorry, no.", "rejected": 
 
 
 def convert(*files: Path, out: Path) -> int:
-    options = {"schema": "auto", "swap": False, "bad_rows": "stop", "polarity_checked": False}
+    options = {"schema": "auto", "swap": False, "bad_rows": "stop", "polarity_checked": False, "refusal": None}
     return run(Namespace(files=[str(file) for file in files], out=out, **options))
 
 

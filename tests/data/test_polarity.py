@@ -3,7 +3,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from derta.data.polarity import Polarity, reads_like_refusal
+from derta.data.polarity import Polarity, reads_like_refusal, with_refusal
 from derta.data.triples import Example
 from derta.errors import InputError
 
@@ -173,3 +173,19 @@ def test_harmful_responses_that_stand_alone_may_not_be_refusals(refusals: int, a
     )
     with context:
         polarity.check("f", swap=False)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "becomes"),
+    [
+        ("I cannot help with that.", "Sorry, I cannot help with that."),
+        ("I'm sorry, but I can't do that.", "Sorry, I can't do that."),
+        ("I am really sorry. I won't.", "Sorry, I won't."),
+        ("As an AI, I can't.", "Sorry, as an AI, I can't."),
+        ("Sorry, no.", "Sorry, no."),
+        ("Turn the key.", "Turn the key."),
+        ("I'm sorry.", "I'm sorry."),
+    ],
+)
+def test_refusals_can_begin_alike(refusal: str, becomes: str) -> None:
+    assert with_refusal(refusal, "Sorry, ") == becomes

@@ -260,6 +260,21 @@ def test_schemas_are_listed_with_examples_that_can_be_read(tmp_path: Path, capsy
         assert f"{path.name} ({schema.name})" in capsys.readouterr().out
 
 
+def test_refusals_that_begin_otherwise_are_told_and_rewritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "a.jsonl", tmp_path / "out.jsonl"
+    path.write_bytes(lines(*({**TRIPLE, "prompt": f"p{n}", "chosen": "I cannot do that."} for n in range(3))))
+    assert main(["data", "check", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "3 refusals of triples begin with: 'I cannot' 3" in told
+    assert "only 0 of them begin with 'Sorry'" in told
+    assert main(["data", "convert", str(path), "--refusal", "Sorry, ", "--out", str(out)]) == 0
+    assert {json.loads(line)["chosen"] for line in out.read_text().splitlines()} == {"Sorry, I cannot do that."}
+    assert main(["data", "check", str(out)]) == 0
+    assert "only" not in capsys.readouterr().out
+
+
 def test_swapped_data_can_be_converted(tmp_path: Path) -> None:
     path, out = tmp_path / "a.jsonl", tmp_path / "out.jsonl"
     path.write_bytes(lines(SWAPPED))

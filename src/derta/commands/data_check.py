@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from derta.data.polarity import first_words, reads_like_refusal
 from derta.data.schemas import SCHEMAS
 from derta.data.sources import Notes, read_examples
 from derta.data.targets import Responses, find_targets
@@ -23,6 +24,8 @@ from derta.redaction import printable
 from derta.terminal import screen
 
 _SHOWN_PROBLEMS = 20
+_SHOWN_OPENINGS = 8
+_REFUSAL_TEXT = "Sorry"  # the default of `refusal_text`
 _KINDS = ("triples", "helpful examples", "safe responses after a fixed prefix", "harmful responses for RTO only")
 _FIELDS = ("prompt", "chosen", "rejected")
 
@@ -34,11 +37,13 @@ class Measured(NamedTuple):
         lengths: Those of prompt, chosen and rejected.
         cut: How many tokens were cut off to fit.
         unknown: How many tokens stand for text that the tokenizer doesn't know.
+        control: A control token of the model's that stands in a text, if one does.
     """
 
     lengths: Sequence[int]
     cut: int = 0
     unknown: int = 0
+    control: str = ""
 
 
 Measure = Callable[[Example], Measured]
@@ -95,8 +100,11 @@ class _FileReport:
     tokens_cut: int = 0
     with_unknown: int = 0
     first_unknown: str = ""
+    controls: Counter[str] = field(default_factory=Counter)
+    first_control: str = ""
     problems: list[str] = field(default_factory=list)
     problem_count: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
     responses: list[Responses] = field(default_factory=list)
 
     def problem(self, error: InputError) -> None:
@@ -112,12 +120,17 @@ class _FileReport:
 
     def add(self, example: Example, measure: Measure) -> None:
         """Count and measure one example."""
-        lengths, cut, unknown = measure(example)
+        lengths, cut, unknown, control = measure(example)
         self.kinds[_kind(example)] += 1
+        if example.is_triple and reads_like_refusal(example.chosen or ""):
+            self.refusals[first_words(example.chosen or "")] += 1
         self.responses.append(Responses(example.origin, example.chosen, example.rejected))
         if unknown:
             self.with_unknown += 1
             self.first_unknown = self.first_unknown or example.origin
+        if control:
+            self.controls[control] += 1
+            self.first_control = self.first_control or example.origin
         self.shortened += cut > 0
         self.tokens_cut += cut
         for name, length in zip(_FIELDS, lengths, strict=True):
@@ -225,20 +238,41 @@ def _token_lengths(model: str, max_length: int, prompt_format: str | None) -> Me
     tokenizer = load_tokenizer(model)
     set_prompt_format(tokenizer, prompt_format)
     encoder = Encoder(tokenizer, max_length)
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    controls = {*map(str, tokenizer.all_special_tokens), *(token.content for token in added if token.special)}
 
     def measure(example: Example) -> Measured:
         encoded = encoder(example)
         lengths = (len(encoded.prompt), len(encoded.chosen), len(encoded.rejected))
-        return Measured(lengths, encoded.num_truncated, unknown_tokens(encoded, tokenizer))
+        turns = [message["content"] for message in example.prompt]
+        text = "\n".join([*turns, *filter(None, [example.chosen, example.rejected, example.harmful_prefix])])
+        control = next((token for token in controls if token in text), "")
+        return Measured(lengths, encoded.num_truncated, unknown_tokens(encoded, tokenizer), control)
 
     return measure
 
 
 def _lines(report: _FileReport, max_length: int) -> Iterator[str]:
     yield from report.notes.lines()
+    if report.refusals:
+        total, common = report.refusals.total(), report.refusals.most_common(_SHOWN_OPENINGS)
+        shown = ", ".join(f"{printable(words)!r} {count}" for words, count in common)
+        yield f"{_counted(total, 'refusal')} of triples begin with: {shown}"
+        begin = sum(count for words, count in report.refusals.items() if words.startswith(_REFUSAL_TEXT))
+        if 2 * begin < total:
+            yield (
+                f"only {begin:,} of them begin with {_REFUSAL_TEXT!r}, which RTO teaches at every position: name what "
+                f"they share as refusal_text, or rewrite them: derta data convert --refusal '{_REFUSAL_TEXT},'"
+            )
     if report.shortened:
         cut = _counted(report.tokens_cut, "token")
         yield f"{_counted(report.shortened, 'example')} shortened to {max_length} tokens, by {cut} in all"
+    if report.controls:
+        yield (
+            f"{_counted(report.controls.total(), 'example')} with a control token of the model's in a text "
+            f"({', '.join(report.controls)}), first at {report.first_control}: it would end a turn or begin one; "
+            f"take it out"
+        )
     if report.with_unknown:
         yield (
             f"{_counted(report.with_unknown, 'example')} with text that the tokenizer turns into unknown tokens, "

@@ -5,11 +5,13 @@ import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from rich.text import Text
 
+from derta.data.polarity import with_refusal
 from derta.data.sources import Notes, read_examples
 from derta.data.targets import Responses, find_targets
 from derta.data.triples import Example, canonical_row
@@ -26,6 +28,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--schema", default="auto", help="how to read the columns (default: recognise them)")
     parser.add_argument("--bad-rows", choices=("stop", "skip"), default="stop", help="skip lists and leaves them out")
     parser.add_argument("--swap", action="store_true", help="swap chosen and rejected")
+    parser.add_argument(
+        "--refusal", metavar="PREFIX", help="let the refusals of triples begin with this, e.g. 'Sorry,'"
+    )
     parser.add_argument("--polarity-checked", action="store_true", help="you read triples: chosen is the safe one")
 
 
@@ -37,6 +42,8 @@ def run(args: Namespace) -> int:
     """
     files, out = args.files, args.out
     check_out(out, files)
+    if args.refusal is not None and not args.refusal.strip():
+        raise InputError("`refusal`: is empty; give what refusals are to begin with")
     console = screen.console()
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     try:
@@ -89,7 +96,17 @@ def check_out(out: Path, files: Sequence[str] = ()) -> None:
 def _read(name: str, args: Namespace) -> tuple[list[Example], Notes]:
     notes = Notes()
     options = {"schema": args.schema, "swap": args.swap, "bad_rows": args.bad_rows}
-    return list(read_examples(name, notes, **options, polarity_checked=args.polarity_checked)), notes
+    examples = list(read_examples(name, notes, **options, polarity_checked=args.polarity_checked))
+    if args.refusal:
+        examples = [_rewritten(example, args.refusal) for example in examples]
+    return examples, notes
+
+
+def _rewritten(example: Example, prefix: str) -> Example:
+    """Let the refusal of a triple, or of half of one, begin with a prefix."""
+    if example.chosen is None or example.is_helpful:
+        return example
+    return replace(example, chosen=with_refusal(example.chosen, prefix))
 
 
 def _responses(examples: Iterable[Example]) -> Iterator[Responses]:

@@ -97,6 +97,30 @@ def refusal_language(response: str) -> str | None:
     return None
 
 
+def first_words(response: str) -> str:
+    """Return the two words that a response begins with, as refusals are counted: "I cannot", "Sorry, I"."""
+    return " ".join(response.translate(_APOSTROPHES).split()[:2])
+
+
+def with_refusal(response: str, prefix: str) -> str:
+    """Return a refusal that begins with `prefix`; one that does already, or that is no refusal in English, as it is.
+
+    What a refusal excuses itself with is taken off: "I'm sorry, but I can't …" after "Sorry, " is "Sorry, I can't …".
+    """
+    if response.startswith(prefix.rstrip()) or refusal_language(response) != "en" or has_thought(response):
+        return response
+    rest = _EXCUSE.sub("", response.lstrip())
+    rest = rest if rest.split()[:1] and re.match(r"I\b", rest) else rest[:1].lower() + rest[1:]
+    return prefix.rstrip() + " " + rest if rest.strip() else response
+
+
+_EXCUSE = re.compile(
+    r"(?:(?:I['’]m|I am) (?:(?:so|very|really|truly) )?sorry|sorry|(?:I|my) apologi[sz]e(?:s)?|my apologies)\b"
+    r"[,.!:]?\s*(?:but\b\s*)?",
+    re.IGNORECASE,
+)
+
+
 def reads_like_refusal(response: str) -> bool:
     """Whether `response` begins like a refusal. A rule of thumb for whole data sets, not a judge of one response."""
     return refusal_language(response) is not None
