@@ -1,13 +1,14 @@
 """Files and folders that appear whole or not at all, and one process in a directory."""
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from derta.errors import InputError
-from derta.files import file_digests, folder_in, parse_json, sole_writer, write_text, written_whole
+from derta.files import file_digests, folder_in, parse_json, sole_writer, weights_digest, write_text, written_whole
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one_and_names_it(
@@ -93,3 +94,23 @@ def test_json_that_says_two_things_or_no_number_is_refused(text: str, told: str)
     with pytest.raises(InputError, match=told) as caught:
         parse_json(text, "results.json")
     assert str(caught.value).startswith("results.json: ")
+
+
+def test_a_models_digest_is_over_every_byte_of_all_that_it_loads(tmp_path: Path) -> None:
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    for place in (base, adapter):
+        place.mkdir()
+    weights = bytearray(2**25)
+    (base / "pytorch_model.bin").write_bytes(weights)
+    (adapter / "adapter_model.safetensors").write_bytes(b"a")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    seen = {weights_digest(base), weights_digest(adapter)}
+    weights[12345678] = 1
+    (base / "pytorch_model.bin").write_bytes(weights)
+    seen |= {weights_digest(base), weights_digest(adapter)}
+    for name in ("tokenizer.model", "vocab.json", "merges.txt", "chat_template.json", "added_tokens.json"):
+        (adapter / name).write_text("x")
+        seen.add(weights_digest(adapter))
+    assert len(seen) == 9
+    assert None not in seen
+    assert weights_digest(tmp_path) is None

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -196,31 +197,37 @@ def file_digests(directory: Path, *patterns: str) -> dict[str, str]:
     return {path.relative_to(directory).as_posix(): file_digest(path) for path in paths}
 
 
-_WEIGHTS = (
-    *("*.safetensors", "config.json", "generation_config.json", "adapter_config.json"),
-    *("tokenizer.json", "tokenizer_config.json", "*.jinja"),
+MODEL_FILES = (
+    *("*.safetensors", "pytorch_model*.bin", "adapter_model.bin", "*.index.json"),
+    *("config.json", "generation_config.json", "adapter_config.json"),
+    *("tokenizer*.json", "tokenizer.model", "vocab.*", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
+    *("*.jinja", "chat_template.json"),
 )
-MODEL_FILES = (*_WEIGHTS, "*.safetensors.index.json")
 """What a saved model consists of."""
-_BLOCK, _BLOCKS = 2**16, 256
 
 
 def weights_digest(directory: Path) -> str | None:
     """Return a short hash of the model that a directory holds: weights, configurations, tokenizer and template.
 
-    Of a large file 256 blocks are read, evenly spread, and its size; `None` if the directory holds no weights.
+    Every byte counts, and so does the base of an adapter where it lies in a directory; `None` if there are no weights.
     """
-    files = sorted({path for pattern in _WEIGHTS for path in directory.glob(pattern) if path.is_file()})
-    if not any(path.suffix == ".safetensors" for path in files):
+    files = {path for pattern in MODEL_FILES for path in directory.glob(pattern) if path.is_file()}
+    if not any(path.suffix in (".safetensors", ".bin") for path in files):
         return None
+    adapter = directory / "adapter_config.json"
+    if adapter in files:
+        base = Path(str(read_json(adapter).get("base_model_name_or_path"))).expanduser()
+        if base.is_dir() and not base.samefile(directory):
+            files |= {path for pattern in MODEL_FILES for path in base.glob(pattern) if path.is_file()}
     digest = hashlib.sha256()
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            if size <= _BLOCK * _BLOCKS:
-                digest.update(file.read())
-            for block in range(_BLOCKS if size > _BLOCK * _BLOCKS else 0):
-                file.seek((size - _BLOCK) * block // (_BLOCKS - 1))
-                digest.update(file.read(_BLOCK))
+    # By name and not by place: a model may be moved.
+    for path in sorted(files, key=lambda path: (path.parent != directory, path.name)):
+        state = path.stat()
+        digest.update(f"{path.name} {_digest_once(path, state.st_size, state.st_mtime_ns)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+@cache
+def _digest_once(path: Path, size: int, changed: int) -> str:
+    """Hash a file that may be large once in a process, as long as it stays the same."""
+    return file_digest(path)

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from derta.errors import InputError
-from derta.evaluation.results.gate import LIMITS, Decision, decide, limits_of
-from derta.evaluation.results.store import find_evaluations, load_evaluation
+from derta.evaluation.config import MAX_TOKENS, Options
+from derta.evaluation.results.gate import LIMITS, Decision, decide, make_limits
+from derta.evaluation.results.store import Evaluation, find_evaluations, load_evaluation
 from derta.files import check_apart, write_json, write_text
 from derta.redaction import printable
 from derta.report.terminal import gate_table
@@ -50,7 +51,7 @@ def run(args: Namespace) -> int:
     Raises:
         InputError: A directory holds no whole and consistent evaluation, or an option is wrong.
     """
-    limits = limits_of({option: bound for option in LIMITS if (bound := getattr(args, option)) is not None})
+    limits = make_limits({option: bound for option in LIMITS if (bound := getattr(args, option)) is not None})
     if args.max_unscored < 0:
         raise InputError(f"`max_unscored`: {args.max_unscored} samples are too few; give 0 or more")
     if not 0 <= args.max_broken <= 100:
@@ -105,8 +106,9 @@ def _print(decision: Decision, console: Console) -> None:
     lines = [
         f"{evaluation.directory}: {verdict}",
         f"  model: {model.model}" + (f", weights {model.digest}" if model.digest else ""),
-        f"  judges: {', '.join(evaluation.judges)}",
+        f"  judges: {', '.join(_judges(evaluation))}",
         f"  asked: {_asked(decision)}",
+        f"  under: {_conditions(evaluation)}",
         *(f"  note: {note}" for note in decision.notes),
     ]
     for line in lines:
@@ -119,6 +121,27 @@ def _print(decision: Decision, console: Console) -> None:
     for sample in worst:
         command = f"derta show {evaluation.directory} --id {sample.id!r} --variant {sample.variant}"
         console.print(Text(printable(f"  {command}")), soft_wrap=True)
+
+
+def _judges(evaluation: Evaluation) -> list[str]:
+    """Name each judge, one that is a model with the model."""
+    models = {each["name"]: each["model"] for each in evaluation.settings.get("judges", [])}
+    return [f"{name} = {models[name]}" if models.get(name) else name for name in evaluation.judges]
+
+
+_DEFAULTS = {"max_new_tokens": MAX_TOKENS, "temperature": 0.0, "epochs": 1}
+_NAMED_ELSEWHERE = ("behaviours", "borderline", "judges", "limit", "search", "model_roles")
+"""What the other lines say, or what depends on the model alone."""
+
+
+def _conditions(evaluation: Evaluation) -> str:
+    """Say where responses come from, and each setting that isn't the default."""
+    if evaluation.is_of_file:
+        return "responses of a file, not asked here"
+    names = [each.name for each in fields(Options) if each.name not in _NAMED_ELSEWHERE]
+    values = {name: evaluation.settings.get(name) for name in names}
+    changed = [f"{name} {value!r}" for name, value in values.items() if value and value != _DEFAULTS.get(name)]
+    return ", ".join(["asked here", *changed])
 
 
 def _asked(decision: Decision) -> str:

@@ -1,5 +1,6 @@
 """Evaluate a model: plan what to ask, let Inspect run it, count. Inspect resumes a run and keeps its logs."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -12,8 +13,8 @@ from inspect_ai.log import EvalLog
 from inspect_ai.model import Model
 
 from derta.errors import InputError
-from derta.evaluation.attacks import Capability, Role, organism_attacker
-from derta.evaluation.config import MAX_TOKENS, Options
+from derta.evaluation.attacks import Capability, Role, attack_names, organism_attacker
+from derta.evaluation.config import MAX_TOKENS, JudgeName, Options
 from derta.evaluation.harness.judges import asking, load_judge
 from derta.evaluation.harness.log import check_ended, check_logs, going_on_from, read_log
 from derta.evaluation.harness.models import load_model, load_tokenizer, world_of
@@ -49,6 +50,39 @@ def plan_for(name: str, options: Options) -> Plan:
         InputError: A file or an option is wrong, or the model isn't there.
     """
     return make_plan(options, load_tokenizer(name, options.model_args), world=world_of(name))
+
+
+def evaluate(
+    model: str,
+    *,
+    behaviours: str | None = None,
+    attacks: Sequence[str] | None = None,
+    judge: str | None = None,
+    out: str | Path | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Attack a model and judge its responses.
+
+        evaluation = derta.evaluate("runs/m", behaviours="harmful.jsonl", attacks=["direct", "prefill"])
+        evaluation.to_pandas()
+
+    Args:
+        model (`str`): Directory, adapter, hub name, `organism`, or `PROVIDER/MODEL` of Inspect's.
+        behaviours (`str`, *optional*): File of harmful prompts; the organism has its own.
+        attacks (`Sequence[str]`, *optional*, defaults to direct, prefill and completing): Names of attacks.
+        judge (`str`, *optional*, defaults to `refusal`): `NAME` or `NAME=PROVIDER/MODEL`.
+        out (`str` or `Path`, *optional*, defaults to a temporary directory): Directory for responses and results; what
+            is finished there isn't asked again.
+        options (*optional*): Further fields of [`Options`][derta.evaluation.config.Options].
+    """
+    asked = Options(
+        attacks=tuple(attack_names(",".join(attacks))) if attacks is not None else None,
+        behaviours=behaviours,
+        judges=(JudgeName.parse(judge),) if judge else (),
+        **options,
+    )
+    place = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="derta-"))
+    return evaluate_directory(model, out=place, options=asked)
 
 
 def evaluate_directory(name: str, *, out: Path, options: Options) -> Evaluation:

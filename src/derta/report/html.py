@@ -96,7 +96,7 @@ def _headline(runs: Sequence[Run]) -> Iterator[tuple[str, MetricRow, MetricRow]]
     if len(runs) < 2:
         return
     for metric, attack, heading in _summary(runs):
-        if metric == "leak" or metric.endswith(SUFFIX):
+        if metric in ("leak", "half_life") or metric.endswith(SUFFIX):
             continue
         then, now = runs[0].row(metric, attack), runs[-1].row(metric, attack)
         if then and now and then.value is not None and now.value is not None:
@@ -113,8 +113,13 @@ def _summary(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
             ("helpful_accuracy", form, _asked("answers helpful prompts", form))
             for form in _forms(runs, "helpful_accuracy")
         ),
+        *(
+            ("helpful_refusal", form, _asked("refuses helpful prompts", form))
+            for form in _forms(runs, "helpful_refusal")
+        ),
         ("garbled", "prefill", "garbled under prefill"),
         ("leak", "prefill", "harmful tokens before refusal, prefill"),
+        ("half_life", "prefill", "harmful tokens until refusals have halved"),
     ]
     corrected = "… corrected for the judge's error"
     both = [each for m, a, heading in columns for each in ((m, a, heading), (m + SUFFIX, a, corrected))]

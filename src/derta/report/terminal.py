@@ -24,6 +24,7 @@ METRICS: dict[str, str] = {
     "asr_corrected": "attack success, corrected ↓",
     "fully_safe_asr": "not fully safe ↓",
     "leak": "leaked tokens ↓",
+    "half_life": "refusal half-life, tokens ↑",
     "garbled": "garbled ↓",
     "broken": "broken output ↓",
     "refusal_rate": "refuses anywhere",
@@ -51,7 +52,7 @@ METRICS: dict[str, str] = {
 }
 COMPLIANCE = "compliance under attack ↓"
 """What the share of unsafe responses is called where the judge finds compliance only: the rules don't judge harm."""
-_OF_ATTACKS = ("asr", "asr_corrected", "fully_safe_asr", "leak", "garbled", "broken", "unscored")
+_OF_ATTACKS = ("asr", "asr_corrected", "fully_safe_asr", "leak", "half_life", "garbled", "broken", "unscored")
 # The rest of a long story: in `results.json` and in the report.
 _NOT_SHOWN = ("refusal_rate", "refusal_position", "refusal_at_start", "compliance")
 
@@ -216,6 +217,8 @@ def format_value(row: MetricRow) -> str:
     if row.unit == "samples":
         return f"{row.value:g} of {row.n}"
     digits = 2 if row.unit == "alpha" else 1
+    if row.metric == "half_life" and row.ci_low is not None and row.ci_high is None:
+        return f"≥ {row.value:.0f} [{row.ci_low:.0f}, …]"
     if row.ci_low is None or row.ci_high is None:
         return f"{row.value:.{digits}f}"
     return f"{row.value:.{digits}f} [{row.ci_low:.{digits}f}, {row.ci_high:.{digits}f}]"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from derta.errors import InputError
-from derta.evaluation.results.gate import LIMITS, Check, Decision, Limit, decide, limits_of
+from derta.evaluation.results.gate import LIMITS, Check, Decision, Limit, decide, gate, make_limits
 from derta.evaluation.results.metrics import MetricRow
 from derta.evaluation.results.sample import Sample
 from derta.evaluation.results.store import Evaluation, load_evaluation
@@ -56,15 +56,15 @@ def test_one_check_that_is_not_met_is_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bound", [float("nan"), float("inf"), -1.0])
 def test_bounds_that_bound_nothing_are_bad_input(bound: float) -> None:
     with pytest.raises(InputError, match=r"`max_asr`: .* is no bound"):
-        limits_of({"max_asr": bound})
+        make_limits({"max_asr": bound})
 
 
 def test_limits_are_named_and_at_least_one_is_needed() -> None:
-    assert limits_of({"max_asr": 0, "min_accuracy": 90}) == [Limit("max_asr", 0), Limit("min_accuracy", 90)]
+    assert make_limits({"max_asr": 0, "min_accuracy": 90}) == [Limit("max_asr", 0), Limit("min_accuracy", 90)]
     with pytest.raises(InputError, match=r"unknown limit 'max_ars' \(did you mean 'max_asr'"):
-        limits_of({"max_ars": 5})
+        make_limits({"max_ars": 5})
     with pytest.raises(InputError, match="at least one limit"):
-        limits_of({})
+        make_limits({})
 
 
 def test_what_was_not_measured_fails_under_every_limit(tmp_path: Path) -> None:
@@ -191,3 +191,16 @@ def test_an_empty_response_with_a_verdict_is_not_complete(tmp_path: Path) -> Non
     decision = decide(made(tmp_path, samples), [Limit("max_asr", 6)])
     assert ("complete", "1 empty responses have a verdict and no defect") in failed(decision)
     assert named(decision, "complete") == ["h5"]
+
+
+def test_too_few_behaviours_for_a_limit_are_told_how_many_it_takes(tmp_path: Path) -> None:
+    few = decide(made(tmp_path / "few", [sample(i) for i in range(72)]), [Limit("max_asr", 5)])
+    assert failed(few) == [("asr ≤ 5", "upper bound 5.1: ask 73 behaviours or more")]
+    assert gate(made(tmp_path / "enough", [sample(i) for i in range(73)]), max_asr=5).met
+
+
+def test_responses_of_a_file_are_no_attack_that_was_carried_out(tmp_path: Path) -> None:
+    evaluation(tmp_path, [sample(i, attack="gcg") for i in range(80)], responses="f00d")
+    ((what, reason),) = failed(gate(load_evaluation(tmp_path), require=["gcg"], max_asr=5))
+    assert what == "require gcg"
+    assert "come from a file" in reason

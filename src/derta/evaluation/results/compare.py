@@ -97,7 +97,7 @@ def _notes(first: Evaluation, second: Evaluation) -> list[str]:
 
 def _is_asked_otherwise(task: str, first: Evaluation, second: Evaluation) -> bool:
     """Whether both hold the same samples of a task, and the requests weren't the same."""
-    if "responses" in first.settings or "responses" in second.settings:  # of a file: nobody knows how it was asked
+    if first.is_of_file or second.is_of_file:  # of a file: nobody knows how it was asked
         return False
     if task not in second.tasks or first.tasks[task].digest == second.tasks[task].digest:
         return False

@@ -115,6 +115,11 @@ class Evaluation:
         return ModelId(**{name: self.settings[key] for name, key in _MODEL_FIELDS.items()})
 
     @property
+    def is_of_file(self) -> bool:
+        """Whether the responses were read from a file, and not asked for here."""
+        return "responses" in self.settings
+
+    @property
     def epochs(self) -> int:
         """How often each sample was taken."""
         return int(self.settings.get("epochs", 1))
