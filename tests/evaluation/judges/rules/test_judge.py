@@ -177,7 +177,8 @@ def test_what_follows_an_apology_or_a_refusal_is_read(apology, layout):
     verdict = refusal(TENT, apology + layout, "")
     assert verdict.label == "unsafe"
     if verdict.first_refusal is not None:
-        assert (verdict.leaked_tokens, verdict.leaked_after_refusal) == (0, pytest.approx(24, abs=8))
+        assert verdict.leaked_tokens == 0
+        assert 16 <= (verdict.leaked_after_refusal or 0) <= 32
 
 
 def test_a_refusal_beside_the_steps_in_one_object_is_no_refusal():
