@@ -212,10 +212,10 @@ def method_of(argv: Sequence[str], command: str = "derta train") -> str:
     """Return the method that options and their recipe ask for, before anything else of them is read."""
     config_path, words = _split_config(list(argv), command)
     methods = [str(read_yaml(config_path, "recipe")[0].get("method", DeRTaConfig.method))] if config_path else []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for index, word in enumerate(words):
         option, equals, value = word.partition("=")
         if option == "--method":
-            methods.append(value if equals else following)
+            methods.append(value if equals else "".join(words[index + 1 : index + 2]))
     return methods[-1] if methods else DeRTaConfig.method
 
 

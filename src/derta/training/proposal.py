@@ -36,8 +36,8 @@ _REFUSALS: tuple[tuple[str, RefusalForm], ...] = (
     ("I", "context"),
     ("I", "bare"),
 )
-_SMALL_STEPS = 600
-"""Steps that a small model gets at least."""
+_SMALL_STEPS, _FEW_STEPS = 600, 200
+"""Steps that a small model gets at least, and any other one with few data."""
 _SMALL, _STEP, _SMALL_STEP, _FEW = 50_000_000, 128, 32, 4000
 """Parameters of a small model; examples of a step, of a step with few data, and how many are few."""
 
@@ -53,12 +53,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class Measured:
-    """The examples of all sources: how many of each kind, and how long they are in tokens of the model."""
+    """The examples of all sources: how many of each kind, and how long they are in tokens of the model.
+
+    `least` is the longest of what is never cut (a prompt, and a safe response), `mostly_least` what 98 % of it keep to.
+    """
 
     triples: int
     helpful: int
     longest: int
     least: int
+    mostly_least: int
     common: int
     unknown: int
 
@@ -74,7 +78,7 @@ def propose(model: str, data: Sequence[str], *, method: str, lora: bool | None, 
         machine: What the run is for.
 
     Raises:
-        InputError: The model or a source can't be used, or no refusal text is one token.
+        InputError: The model or a source can't be used, or no refusal text begins with a token of its own.
     """
     tokenizer = load_tokenizer(model_path(model))
     prompts = list(_prompts(tokenizer))
@@ -86,15 +90,16 @@ def propose(model: str, data: Sequence[str], *, method: str, lora: bool | None, 
     measured = _measure([read_source(source, options) for source in data], encoder)
     network, _, model_config = empty_model(model_path(model), options.model)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    in_contexts = method == "derta" and measured.triples > 0
+    small = parameters <= _SMALL
+    beyond = method == "derta" and measured.triples > 0
     head = [
         Choice("model_name_or_path", model, f"{model_config.model_type}, {parameters:,} parameters"),
         *prompts,
         Choice("train_data", list(data), _of_data(measured)),
         Choice("method", method, "the whole of Eq. 2" if method == "derta" else "as asked for"),
-        *(_beyond_the_paper() if in_contexts else ()),
+        *(_beyond_the_paper(small) if beyond else ()),
         *refusal,
-        _length(measured, model_config, in_contexts=in_contexts),
+        *_length(measured, model_config, machine, in_contexts=beyond and small),
     ]
     tail = list(_schedule(measured, parameters, machine))
     wanted = [False, True] if lora is None else [lora]
@@ -121,7 +126,7 @@ def _prompts(tokenizer: PreTrainedTokenizerBase) -> Iterator[Choice]:
 
 
 def _refusal(encoder: Encoder) -> list[Choice]:
-    """Find the first refusal text that is one token."""
+    """Find the first refusal text that begins with a token of its own."""
     problems = []
     for text, form in _REFUSALS:
         try:
@@ -131,11 +136,14 @@ def _refusal(encoder: Encoder) -> list[Choice]:
             continue
         spelt = ", ".join(repr(encoder.tokenizer.convert_ids_to_tokens(token)) for token in found.all)
         why = (
-            "a leading space as the text before calls for it" if form == "context" else "the other form is no one token"
+            "a leading space as the text before calls for it"
+            if form == "context"
+            else "the other form begins with no token of its own"
         )
-        return [Choice("refusal_text", [text], f"one token here: {spelt}"), Choice("refusal_form", form, why)]
+        return [Choice("refusal_text", [text], f"begins here with {spelt}"), Choice("refusal_form", form, why)]
     raise InputError(
-        f"refusal_text: none of {', '.join(text for text, _ in _REFUSALS[::2])} is one token: {problems[0]}"
+        f"refusal_text: none of {', '.join(text for text, _ in _REFUSALS[::2])} begins with a token of its own: "
+        f"{problems[0]}"
     )
 
 
@@ -151,7 +159,8 @@ def _measure(sources: Sequence[Loaded], encoder: Encoder) -> Measured:
     whole = [len(each.prompt) + len(each.rejected) + len(each.chosen) for each in encoded]
     never_cut = [len(each.prompt) + (len(each.chosen) if each.is_safety else 1) for each in encoded]
     unknown = sum(unknown_tokens(each, encoder.tokenizer) for each in encoded)
-    return Measured(triples, helpful, max(whole), max(never_cut), int(np.percentile(whole, 99)), unknown)
+    mostly_least, common = int(np.percentile(never_cut, 98)), int(np.percentile(whole, 99))
+    return Measured(triples, helpful, max(whole), max(never_cut), mostly_least, common, unknown)
 
 
 def _of_data(measured: Measured) -> str:
@@ -164,22 +173,35 @@ def _of_data(measured: Measured) -> str:
     return f"{measured.triples:,} triples, {measured.helpful:,} helpful examples{share}{unknown}"
 
 
-def _beyond_the_paper() -> Iterator[Choice]:
-    """Yield what holds against disguises and begun answers, on the organism (docs/contexts.md, docs/lab/results.md)."""
-    why = "disguises tell nothing then; have harmless prompts that look harmful among the data, or it refuses those"
-    yield Choice("contexts", "recommended", f"{why} (the paper's: none)")
-    yield Choice("cuts_per_triple", 3, "with contexts (the paper's: 1)")
+def _beyond_the_paper(small: bool) -> Iterator[Choice]:
+    """Yield what holds against disguises on the organism (docs/contexts.md), or keeps a real model helpful."""
+    if small:
+        why = "disguises tell nothing then; have harmless prompts that look harmful among the data, or it refuses those"
+        yield Choice("contexts", "recommended", f"{why} (the paper's: none)")
+        yield Choice("cuts_per_triple", 3, "with contexts (the paper's: 1)")
+    else:
+        yield Choice("refuse_at", "word", "no refusal is learnt in the middle of a word (the paper's: token)")
+        yield Choice("cuts_per_triple", 2, "refusals that end well, and don't begin anew (the paper's: 1)")
     yield Choice("cut_at_start", True, "one of them: sampled refusals stay whole (the paper's: false)")
 
 
-def _length(measured: Measured, model_config: PreTrainedConfig, *, in_contexts: bool) -> Choice:
+def _length(
+    measured: Measured, model_config: PreTrainedConfig, machine: Machine, *, in_contexts: bool
+) -> Iterator[Choice]:
     limit = getattr(model_config.get_text_config(), "max_position_embeddings", None) or measured.longest
-    # Other turns may stand before an example, in a context.
-    wanted = max(measured.common, measured.least) * (2 if in_contexts else 1)
+    rest = ""
+    wanted = max(measured.common, measured.least)
+    if in_contexts:
+        # Other turns may stand before an example, in a context.
+        rest, wanted = "; twice that for contexts", 2 * wanted
+    elif not machine.is_gpu and wanted > _CPU_LENGTH:
+        rest = "; on a CPU more answers teach more than long ones, which lose their end"
+        wanted = max(_CPU_LENGTH, measured.mostly_least)
     length = min(limit, 64 * math.ceil(wanted / 64))
     sizes = f"99 % of the examples have at most {measured.common} tokens, the longest {measured.longest}"
-    why = f"{sizes}{'; twice that for contexts' if in_contexts else ''}; the model takes {limit}"
-    return Choice("max_length", length, why)
+    yield Choice("max_length", length, f"{sizes}{rest}; the model takes {limit}")
+    if measured.least > length:
+        yield Choice("overlong_prompts", "drop", "a few prompts or safe responses are longer than that")
 
 
 def _weights(
@@ -203,15 +225,19 @@ def _weights(
         yield Choice("lora_target_modules", _targets(network), "every linear layer but the output head")
         if machine.is_gpu:
             yield Choice("dtype", "bfloat16", "frozen weights need no more")
-    if METHODS[method].rto and not adapter and parameters > _SMALL:
+    small = parameters <= _SMALL
+    if METHODS[method].rto and not adapter and not small:
         yield Choice("rto_dropout", 0.95, "the paper's for full fine-tuning")
-    elif method == "derta" and measured.triples:
+    elif method == "derta" and measured.triples and small:
         yield Choice("rto_dropout", 0.5, "with contexts (the paper's: 0)")
         yield Choice("rto_schedule", "early", "with contexts: most refusals are learnt at a response's beginning")
-    small = "a small model" if parameters <= _SMALL else "the paper's"
-    rate = 1e-3 if parameters <= _SMALL else (1e-4 if adapter else 2e-5)
-    yield Choice("learning_rate", rate, f"{small}{', with LoRA' if adapter else ''}")
-    step = _examples_of_a_step(measured)
+    elif method == "derta" and measured.triples:
+        yield Choice("rto_dropout", 0.8, "fewer RTO targets interrupt fewer harmless answers (the paper's: 0)")
+    quick = small or (adapter and parameters < _BELOW_LARGE)
+    rate = 1e-3 if quick else (1e-4 if adapter else 2e-5)
+    size = "a small model" if small else ("below 1 B" if quick else "the paper's")
+    yield Choice("learning_rate", rate, f"{size}{', with LoRA' if adapter else ''}")
+    step = _examples_of_a_step(measured, small)
     each = min(batch, step // machine.devices)
     yield Choice(
         "per_device_train_batch_size", each, "as many as the estimate of memory below lets through, 32 at most"
@@ -226,16 +252,22 @@ def _weights(
         yield Choice("activation_checkpointing", parameters > _SMALL, "memory for a fifth more time")
 
 
-def _examples_of_a_step(measured: Measured) -> int:
-    return _STEP if measured.triples + measured.helpful > _FEW else _SMALL_STEP
+def _examples_of_a_step(measured: Measured, small: bool) -> int:
+    """Return the paper's 128, or as many as leave enough steps where examples are few."""
+    examples = measured.triples + measured.helpful
+    if examples > _FEW:
+        return _STEP
+    if small:
+        return _SMALL_STEP
+    return max(4, min(_SMALL_STEP, 2 ** int(math.log2(max(1, examples / _FEW_STEPS)))))
 
 
 def _schedule(measured: Measured, parameters: int, machine: Machine) -> Iterator[Choice]:
-    steps = (measured.triples + measured.helpful) / _examples_of_a_step(measured)
-    epochs = max(2, math.ceil(_SMALL_STEPS / steps)) if parameters <= _SMALL else 2
-    yield Choice(
-        "num_train_epochs", epochs, "the paper's" if epochs == 2 else f"a small model: {_SMALL_STEPS} steps or more"
-    )
+    small = parameters <= _SMALL
+    examples = measured.triples + measured.helpful
+    least = _SMALL_STEPS if small else (_FEW_STEPS if examples <= _FEW else 0)
+    epochs = max(2, math.ceil(least / (examples / _examples_of_a_step(measured, small))))
+    yield Choice("num_train_epochs", epochs, "the paper's" if epochs == 2 else f"few data: {least} steps or more")
     yield Choice("lr_scheduler_type", "cosine", "the paper's")
     yield Choice("warmup_steps", 0.03, "below 1: a share of all steps")
     yield Choice("save_steps", 100, "a run that stops goes on from the newest checkpoint")
