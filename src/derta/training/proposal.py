@@ -39,7 +39,11 @@ _REFUSALS: tuple[tuple[str, RefusalForm], ...] = (
 _SMALL_STEPS, _FEW_STEPS = 600, 200
 """Steps that a small model gets at least, and any other one with few data."""
 _SMALL, _STEP, _SMALL_STEP, _FEW = 50_000_000, 128, 32, 4000
-"""Parameters of a small model; examples of a step, of a step with few data, and how many are few."""
+"""Parameters of a small model (an organism); examples of a step, also with few data, and how many are few."""
+_BELOW_LARGE = 1_000_000_000
+"""Parameters below which LoRA learns ten times as fast as the paper's 8 B."""
+_CPU_LENGTH = 256
+"""Tokens of an example on a CPU: a minute more of each answer teaches less than another answer."""
 
 
 @dataclass(frozen=True)
