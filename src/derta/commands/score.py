@@ -14,7 +14,6 @@ from derta.evaluation.inputs.questions import CHECKED, check_task
 from derta.evaluation.inputs.responses import Response, read_responses
 from derta.evaluation.judges import Judge
 from derta.evaluation.quality import check_corrects, find_quality, judge_of
-from derta.evaluation.rejudge import grade_responses, judge_again, judge_responses
 from derta.evaluation.results.judge_quality import JudgeQuality
 from derta.evaluation.results.metrics import MetricRow, ModelId
 from derta.evaluation.results.outcomes import ANSWERS
@@ -98,6 +97,8 @@ def _check_used(args: Namespace) -> None:
 def _score_evaluations(
     directories: Sequence[Path], args: Namespace, judge: Judge, name: str, qualities: Sequence[JudgeQuality]
 ) -> tuple[list[list[MetricRow]], list[Sample]]:
+    from derta.evaluation.rejudge import judge_again
+
     for option in ("attack", "task", "prompts", "answers", "kind", "out"):
         if getattr(args, option) is not None:
             raise InputError(f"`{option}`: an evaluation's directory says this itself; leave it out")
@@ -124,6 +125,8 @@ def _score_evaluations(
 def _score_files(
     args: Namespace, judge: Judge, judge_name: str, qualities: Sequence[JudgeQuality]
 ) -> tuple[list[MetricRow], list[Sample]]:
+    from derta.evaluation.rejudge import grade_responses, judge_responses
+
     files, out, attack, task, kind = args.files, args.out, args.attack, args.task, args.kind or "harmful"
     if out is None:
         raise InputError("`out`: name a directory to write the results to")
