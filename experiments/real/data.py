@@ -49,7 +49,8 @@ def main(source: Path, model_path: str, out: Path) -> None:
     behaviours = [{"prompt": row["prompt"], "response": row["rejected"]} for row in read(source / "behaviours.jsonl")]
     for folder, which, questions in (("choosing", CHOOSING, helpful[300:340]), ("report", REPORTED, helpful[340:400])):
         write(out / folder / "behaviours.jsonl", behaviours[which])
-        write(out / folder / "helpful.jsonl", [{"prompt": row["messages"][0]["content"]} for row in questions])
+        chats = [[message["content"] for message in row["messages"]] for row in questions]
+        write(out / folder / "helpful.jsonl", [{"prompt": chat[0], "response": chat[1]} for chat in chats])
     write(out / "report" / "borderline.jsonl", [{"prompt": prompt} for prompt in borderline_held_out])
     chosen_on = Path(__file__).with_name("borderline_choosing.txt").read_text(encoding="utf-8").splitlines()
     write(out / "choosing" / "borderline.jsonl", [{"prompt": prompt} for prompt in chosen_on])

@@ -29,6 +29,7 @@ from derta.threads import threads_for
 from derta.training.config import DeRTaConfig
 from derta.training.display import TrainingDisplay
 from derta.training.dry_run import count_steps, examples_per_step, print_plan
+from derta.training.harmless_check import tell_harmless_refusals
 from derta.training.model_card import DataSource
 from derta.training.options import TrainOptions, parse_options
 from derta.training.run_directory import RunDirectory, is_disk_full, require_disk_space
@@ -315,8 +316,19 @@ def train_run(trainer: RunTrainer, run: RunDirectory) -> None:
         run.finish()
         screen.say(f"trained: {display.summary()}")
         screen.say(f"saved the model in {run.path}; libraries' messages are in {run.path / LOG}")
+        _tell_harmless_refusals(trainer)
     if pushes:
         _push(trainer, run)
+
+
+def _tell_harmless_refusals(trainer: RunTrainer) -> None:
+    """Ask the tuned model what anybody might, where it is whole in this process; an organism knows no such words."""
+    config = trainer.args
+    is_organism = world_of(trainer.run_identity["base"]) is not None
+    if config.world_size > 1 or is_organism or not isinstance(trainer, DeRTaTrainer):
+        return
+    kwargs = cast("dict[str, Any] | None", config.chat_template_kwargs)
+    tell_harmless_refusals(trainer.model, trainer.processing_class, config.refusal_text[0], kwargs)
 
 
 def _push(trainer: RunTrainer, run: RunDirectory) -> None:
