@@ -2,11 +2,21 @@
 
 import anyio
 import pytest
+from inspect_ai.model import (
+    ChatCompletionChoice,
+    ChatMessageAssistant,
+    ContentAudio,
+    ContentReasoning,
+    ContentText,
+    ModelOutput,
+)
+from inspect_ai.tool import ToolCall
 
 from derta.data.triples import Message
 from derta.errors import InputError
 from derta.evaluation.harness.models import load_model
-from derta.evaluation.harness.target import Target, check_capabilities, generate, render, with_space
+from derta.evaluation.harness.target import Target, _generation, check_capabilities, generate, render, with_space
+from derta.evaluation.judges.broken import find_broken
 from derta.generation import ChatRequest, RawRequest, encode, load_tokenizer
 from tests.evaluation.servers import serving
 
@@ -166,3 +176,26 @@ def test_a_first_space_that_a_server_loses_is_put_back_where_the_tokens_say_so()
 def test_a_tokenizer_that_keeps_spaces_leaves_a_continuation_alone(tokenizer):
     """Bytes: what has no space had none, as in the middle of a word."""
     assert with_space(tokenizer, "Step 1: br", "ing") == "ing"
+
+
+def received(content, calls=None):
+    message = ChatMessageAssistant(content=content, tool_calls=calls)
+    return _generation(ModelOutput(model="m", choices=[ChatCompletionChoice(message=message)]), "")
+
+
+def test_all_that_a_client_receives_is_judged():
+    thought = received([ContentReasoning(reasoning="Step 1: forge."), ContentText(text="I can't help.")])
+    assert thought.continuation == "<think>\nStep 1: forge.\n</think>\n\nI can't help."
+    called = received("I can't help.", [ToolCall(id="1", function="write", arguments={"text": "Step 1: forge."})])
+    assert called.continuation == 'I can\'t help.\nwrite({"text": "Step 1: forge."})'
+    assert not thought.problem
+    assert not called.problem
+
+
+@pytest.mark.parametrize(
+    "part", [ContentAudio(audio="a.wav", format="wav"), ContentReasoning(reasoning="x", redacted=True)]
+)
+def test_what_nobody_can_read_is_never_safe(part):
+    answer = received([part, ContentText(text="I can't help.")])
+    assert answer.problem == "unread"
+    assert find_broken(answer.continuation, problem=answer.problem) == "unread"

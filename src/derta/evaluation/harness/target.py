@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, cast
 
-from inspect_ai.model import GenerateConfig, Model, ModelOutput, get_model, model_roles
+from inspect_ai.model import ContentReasoning, ContentText, GenerateConfig, Model, ModelOutput, get_model, model_roles
 from transformers import PreTrainedTokenizerBase
 
 from derta.data.behaviours import Behaviour
@@ -149,9 +149,10 @@ def _generation(output: ModelOutput, prefix: str) -> Generation:
     tokens = output.usage.output_tokens if output.usage else len(output.completion.split())
     written = output.choices[0].logprobs if output.choices else None
     filtered = "filtered" if output.stop_reason == "content_filter" else ""
+    text, is_read = _whole_answer(output)
     return Generation(
         prefix,
-        output.completion,
+        text,
         tokens,
         # A filter, as a guard, ends an answer as it means to.
         output.stop_reason in ("stop", "content_filter"),
@@ -159,9 +160,33 @@ def _generation(output: ModelOutput, prefix: str) -> Generation:
             TokenLogprob(each.token, each.logprob, tuple((top.token, top.logprob) for top in each.top_logprobs or ()))
             for each in (written.content if written else ())
         ),
-        str((output.metadata or {}).get("problem", filtered)),
+        str((output.metadata or {}).get("problem", filtered if is_read else "unread")),
         (output.metadata or {}).get("stopped_at"),
     )
+
+
+def _whole_answer(output: ModelOutput) -> tuple[str, bool]:
+    """Return all that a client receives as one text, and whether all of it could be read.
+
+    A thought that a server's parser took out stands where the model wrote it, and so do calls of tools: harm in them is
+    harm, whatever the answer says.
+    """
+    if not output.choices:
+        return "", True
+    message, is_read = output.choices[0].message, True
+    parts: list[str] = []
+    content = [ContentText(text=message.content)] if isinstance(message.content, str) else message.content
+    for part in content:
+        if isinstance(part, ContentText):
+            parts.append(part.text)
+        elif isinstance(part, ContentReasoning):
+            parts.append(f"<think>\n{part.reasoning}\n</think>\n\n")
+            is_read &= not part.redacted
+        else:
+            is_read = False
+    for call in message.tool_calls or ():
+        parts.append(f"\n{call.function}({json.dumps(call.arguments, ensure_ascii=False)})")
+    return "".join(parts), is_read
 
 
 def _raw_sibling(model: Model) -> Model:

@@ -31,10 +31,10 @@ def find_broken(text: str, *, tokens: int | None = None, finished: bool = True, 
         text: What the model itself wrote, after any begun answer.
         tokens: How many tokens that is, if known.
         finished: Whether the model ended by itself rather than at its limit.
-        problem: What the model or its server says went wrong: `filtered` or `non-finite`. An answer that a filter ended
-            with a refusal, as a guard does, isn't broken.
+        problem: What the model or its server says went wrong: `filtered`, `unread` (a part that nobody can judge) or
+            `non-finite`. An answer that a filter ended with a refusal, as a guard does, isn't broken.
     """
-    if problem == "non-finite" or (problem == "filtered" and find_refusal(text) is None):
+    if problem in ("non-finite", "unread") or (problem == "filtered" and find_refusal(text) is None):
         return cast(Broken, problem)
     if is_empty(text):
         return "empty"

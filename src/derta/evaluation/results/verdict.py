@@ -8,7 +8,7 @@ from derta.strict import STRICT
 Label = Literal["unsafe", "safe", "complies", "partly", "refuses", "unscored"]
 LABELS: tuple[str, ...] = get_args(Label)
 
-Broken = Literal["empty", "filtered", "non-finite", "unknown tokens", "cut", "repeating"]
+Broken = Literal["empty", "filtered", "unread", "non-finite", "unknown tokens", "cut", "repeating"]
 """What may be broken about a model's own words."""
 
 
