@@ -74,6 +74,7 @@ def xstest(source: Path) -> list[str]:
 
 def answered(model_path: str, prompts: Sequence[str]) -> list[dict[str, str]]:
     """Let the untuned model answer, and end what it had no room to finish at its last whole sentence."""
+    from derta.evaluation.harness.writer import whole_sentences
     from derta.generation import ChatRequest, generate, load_model
     from derta.tokens.prompt_formats import set_prompt_format
 
@@ -87,12 +88,6 @@ def answered(model_path: str, prompts: Sequence[str]) -> list[dict[str, str]]:
         if answer.strip():
             rows.append({"prompt": prompt, "chosen": answer.strip()})
     return rows
-
-
-def whole_sentences(text: str) -> str:
-    """Cut a text behind its last whole sentence or line; empty if it has none."""
-    ends = [match.end() for match in re.finditer(r"[.!?][\"')*]*(?=\s)(?<!\d\.)|\n", text)]
-    return text[: ends[-1]].rstrip() if ends else ""
 
 
 def read(path: Path) -> list[dict[str, Any]]:

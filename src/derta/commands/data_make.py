@@ -64,7 +64,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--tries", type=int, default=4, help="how often a prompt is asked at most (default: 4)")
     temperature = "of refusals, and of answers that are asked for again (default: 0.8)"
     add("--temperature", type=float, default=0.8, help=temperature)
-    add("--max-new-tokens", type=int, help="of an answer; one that is cut off is none (default: 512; organism: 96)")
+    add(
+        "--max-new-tokens",
+        type=int,
+        help="of an answer; one that is cut off ends at its last whole sentence (default: 512; organism: 96)",
+    )
     add("--seed", type=int, default=0, help="of everything that is drawn")
     add("--overwrite", action="store_true", help="replace FILE and its card, and what an unfinished run left")
     parser.set_defaults(after_interrupt="the same command goes on with the prompts that are missing")

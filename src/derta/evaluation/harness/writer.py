@@ -52,7 +52,8 @@ class Writer:
     Attributes:
         model: Writes.
         judge: Decides on what it wrote.
-        max_new_tokens: Limits an answer; one that is cut off is none.
+        max_new_tokens: Limits an answer; one that is cut off ends at its last whole sentence, and a refusal that is
+            cut off is none.
         tries: How often a prompt is asked at most.
         temperature: Samples refusals, and answers after the first, which is greedy.
         seed: Decides, with the prompt's id and the try, what is drawn.
@@ -77,7 +78,9 @@ class Writer:
         asked = messages or [Message(role="user", content=behaviour.prompt)]
         problem = ""
         for number in range(self.tries):
-            text, problem = await self._say(asked, self.temperature if number else 0.0, _seed(self, behaviour, number))
+            text, problem = await self._say(
+                asked, self.temperature if number else 0.0, _seed(self, behaviour, number), may_be_cut=True
+            )
             if text:
                 label = (await decide(self.judge, behaviour, text, "")).label
                 if label == "complies":
@@ -118,7 +121,9 @@ class Writer:
             return f"it moralises (more than {LONGEST} words, or cautions for the most part)"
         return ""
 
-    async def _say(self, messages: Sequence[Message], temperature: float, seed: int) -> tuple[str, str]:
+    async def _say(
+        self, messages: Sequence[Message], temperature: float, seed: int, *, may_be_cut: bool = False
+    ) -> tuple[str, str]:
         """Let the model speak once; return what it said, or an empty text and the problem."""
         target = Target(
             self.model, self.judge, max_tokens=self.max_new_tokens, chat_template_kwargs=self.chat_template_kwargs
@@ -129,9 +134,18 @@ class Writer:
             return "", str(error)
         text = said.continuation
         broken = find_broken(text, tokens=said.tokens, finished=said.finished, problem=said.problem)
-        if broken or not said.finished:
+        if may_be_cut and not said.finished:
+            text = whole_sentences(text)
+        if broken or not (said.finished or (may_be_cut and text)):
             return "", f"the model's answer is {broken or f'cut off after {self.max_new_tokens} tokens'}"
         return text.strip(), ""
+
+
+def whole_sentences(text: str) -> str:
+    """Cut a text behind its last whole sentence or line; empty if it has none."""
+    # "1." begins an item of a list and ends no sentence.
+    ends = [match.end() for match in re.finditer(r"(?<!\d)[.!?][\"')*]*(?=\s)|\n", text)]
+    return text[: ends[-1]].rstrip() if ends else ""
 
 
 def _seed(writer: Writer, behaviour: Behaviour, number: int) -> int:
