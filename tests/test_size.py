@@ -5,8 +5,8 @@ import pytest
 from experiments.house import measure, repeated_classes
 
 MOST = {
-    "lines": 28_070,
-    "modules": 213,
+    "lines": 28_200,
+    "modules": 214,
     "used-once helpers, % of functions": 25.0,
     "commands": 17,
     "words of README": 900,
