@@ -61,7 +61,8 @@ def margins(model: Any, tokenizer: Any, ids: Sequence[int], row: dict[str, str],
         logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 :]
     others = logits.clone()
     others[:, list(ids)] = -torch.inf
-    return logits[:, list(ids)].amax(-1) - others.amax(-1)
+    lead: torch.Tensor = logits[:, list(ids)].amax(-1) - others.amax(-1)
+    return lead
 
 
 def own_answers(model_path: Path, prompts: Path) -> list[dict[str, str]]:

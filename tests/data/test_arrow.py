@@ -2,7 +2,7 @@
 
 import pytest
 from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from derta.data.arrow import as_dataset, canonical, examples_of
@@ -22,7 +22,11 @@ def test_examples_come_back_as_they_were(drawn: list[Example], chunk: int) -> No
         patch.setattr("derta.data.arrow._CHUNK", chunk)
         dataset = as_dataset(drawn)
     assert read_back(dataset) == [as_example(row) for row in dataset] == drawn
-    assert sorted(read_back(mix([dataset], seed=1)), key=repr) == sorted(drawn, key=repr)
+    try:
+        mixed = mix([dataset], seed=1)
+    except InputError:
+        reject()  # a text that is rejected in one row would be learnt in another
+    assert sorted(read_back(mixed), key=repr) == sorted(drawn, key=repr)
 
 
 def test_rows_in_another_form_are_checked_and_those_of_derta_are_not() -> None:

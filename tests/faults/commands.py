@@ -18,17 +18,7 @@ TRAIN = [
     *("--per-device-train-batch-size", "2", "--use-cpu", "true", "--max-steps", "6", "--save-steps", "2"),
     *("--save-total-limit", "2", "--rto-dropout", "0.3"),
 ]
-BASELINE = ["baseline", "door", *TRAIN[1:-2]]
-STUDY = """\
-title: small
-recipe: organism-study
-worlds: [7]
-seeds: [1]
-evaluate: {attacks: direct, limit: 2}
-variants:
-  paper: {max_steps: 4, save_steps: 2, train_data: ["organism?triples=8"]}
-  twice: {train: false, after: paper, evaluate: {attacks: prefill}}
-"""
+BASELINE = ["train", "--method", "door", *TRAIN[1:-2]]
 LORA = ["--use-peft", "true", "--lora-r", "4"]
 EVAL = ["eval", "--model", "organism", "--behaviours", "organism", "--limit", "2"]
 
@@ -101,13 +91,6 @@ COMMANDS = {
         Command("merge", ["merge", "--adapter", "adapter", "--out", "out"], ("adapter",), weights),
         Command("baseline", BASELINE, ("data.jsonl",), finished),
         Command(
-            "study",
-            ["study", "study.yaml", "--out", "out"],
-            ("study.yaml",),
-            lambda folder: (folder / "out/rows.csv").read_text(),
-            of_parts=1,
-        ),
-        Command(
             "data make --organism",
             ["data", "make", "--organism", "--out", "out"],
             (),
@@ -151,7 +134,6 @@ def make(folder: Path) -> None:
     ]
     for name, lines in (("data", examples[:8]), ("large", examples[:40]), ("responses", responses)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "study.yaml").write_text(STUDY)
     needed(run([*TRAIN, *LORA, "--output-dir", "adapter"], folder))
     for checkpoint in (folder / "adapter").glob("checkpoint-*"):
         shutil.rmtree(checkpoint)

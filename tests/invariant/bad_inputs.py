@@ -267,43 +267,6 @@ def of_evaluations() -> Iterator[tuple[str, str, Make]]:
     yield "evaluation.json, deep, again", again, write("evaluation/evaluation.json", NONSENSE["deep"])
 
 
-_STUDY = {"title": "t", "recipe": "organism", "worlds": [7], "seeds": [1], "evaluate": {"attacks": "direct"}}
-
-
-def of_studies() -> Iterator[tuple[str, str, Make]]:
-    """Studies that would fail after hours, or leave something out."""
-    wrong: dict[str, dict[str, Any]] = {
-        "a world twice": {"worlds": [7, 7]},
-        "no world": {"worlds": []},
-        "a seed below 0": {"seeds": [-1]},
-        "an unknown option": {"variants": {"a": {"mehtod": "rto"}}},
-        "an unknown method": {"variants": {"a": {"method": "none"}}},
-        "a cell's own option": {"variants": {"a": {"output_dir": "x"}}},
-        "a constant that is none": {"variants": {"a": {"baseline": "door", "constants": {"alhpa": 1}}}},
-        "an attack that is none": {"evaluate": {"attacks": "drect"}},
-        "a claim without a bound": {"claims": [{"claim": "c", "variant": "a", "metric": "asr"}]},
-    }
-    for name, values in wrong.items():
-        text = json.dumps({**_STUDY, "variants": {"a": {}}, **values})
-        yield f"a study: {name}", "study study.yaml --dry-run", write("study.yaml", text.encode())
-    rows = {
-        "NaN": "7,1,a,x,x,asr,nan,9,0",
-        "of no cell": "7,2,a,x,x,asr,1,9,0",
-        "of other settings": "7,1,a,x,x,asr,1,9,0",
-        "of unknown settings": "7,1,a,x,x,asr,1,9",
-    }
-    for name, row in rows.items():
-        table = f"world,seed,variant,attack,label,metric,value,n,settings\n{row}\n"
-        yield (
-            f"a study's rows: {name}",
-            "study study.yaml --rows rows.csv --page p.md",
-            lambda table=table: (
-                Path("study.yaml").write_text(json.dumps({**_STUDY, "variants": {"a": {}}})),
-                Path("rows.csv").write_text(table),
-            ),
-        )
-
-
 BAD_INPUTS = {
     name: BadInput(argv.split(" "), make)
     for kind in (
@@ -316,7 +279,6 @@ BAD_INPUTS = {
             of_runs,
             of_options,
             of_evaluations,
-            of_studies,
         ),
     )
     for name, argv, make in kind()

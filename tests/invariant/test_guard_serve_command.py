@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def calibration(tmp_path):
 @pytest.fixture
 def started(monkeypatch):
     """Where the guard would have been served."""
-    found = {}
+    found: dict[str, Any] = {}
 
     def listen(host, port):
         found.update(host=host, port=port)

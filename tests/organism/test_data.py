@@ -51,7 +51,7 @@ def test_behaviours() -> None:
 
 
 def test_data_command_writes_what_the_functions_return(tmp_path: Path) -> None:
-    assert main(["organism", "data", "--out", str(tmp_path / "new")]) == 0
+    assert main(["data", "make", "--organism", "--out", str(tmp_path / "new")]) == 0
     train = [json.loads(line) for line in (tmp_path / "new/train.jsonl").read_text().splitlines()]
     assert [row.get("rejected") for row in train] == training_data()["rejected"][:]
     asked = [json.loads(line) for line in (tmp_path / "new/behaviours.jsonl").read_text().splitlines()]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from derta.generation import Generation
+from derta.terminal import screen
 from derta.training import harmless_check
 from derta.training.harmless_check import REQUESTS, tell_harmless_refusals
 
@@ -17,7 +18,7 @@ def told(answers: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[float, st
         return [Generation("", text, 3, True) for text in padded]
 
     monkeypatch.setattr(harmless_check, "generate", generate)
-    monkeypatch.setattr(harmless_check.screen, "say", lambda line, style="": lines.append(line))
+    monkeypatch.setattr(screen, "say", lambda line, style="": lines.append(line))
     share = tell_harmless_refusals(None, None, "Sorry", None)
     return share, lines[0]
 

@@ -263,7 +263,7 @@ def _examples_of_a_step(measured: Measured, small: bool) -> int:
         return _STEP
     if small:
         return _SMALL_STEP
-    return max(4, min(_SMALL_STEP, 2 ** int(math.log2(max(1, examples / _FEW_STEPS)))))
+    return max(4, min(_SMALL_STEP, 1 << int(math.log2(max(1, examples / _FEW_STEPS)))))
 
 
 def _schedule(measured: Measured, parameters: int, machine: Machine) -> Iterator[Choice]:

@@ -328,7 +328,8 @@ def _tell_harmless_refusals(trainer: RunTrainer) -> None:
     if config.world_size > 1 or is_organism or not isinstance(trainer, DeRTaTrainer):
         return
     kwargs = cast("dict[str, Any] | None", config.chat_template_kwargs)
-    tell_harmless_refusals(trainer.model, trainer.processing_class, config.refusal_text[0], kwargs)
+    tokenizer = cast(PreTrainedTokenizerBase, trainer.processing_class)
+    tell_harmless_refusals(trainer.model, tokenizer, config.refusal_text[0], kwargs)
 
 
 def _push(trainer: RunTrainer, run: RunDirectory) -> None:

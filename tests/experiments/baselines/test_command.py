@@ -128,10 +128,3 @@ def test_what_a_baseline_cannot_do_is_one_line(capsys: pytest.CaptureFixture[str
     Path("helpful.jsonl").write_text('{"prompt": "How do I open the door ?", "chosen": "Take a key ."}\n')
     assert "door needs triples" in refused(capsys, "--method", "door", *rest, "--train-data", "helpful.jsonl")
     assert not Path("out").exists()
-
-
-def test_derta_train_refuses_the_recipe_of_a_baseline(capsys: pytest.CaptureFixture[str]) -> None:
-    assert train("sofa", "out") == 0
-    capsys.readouterr()
-    assert main(["train", "--config", "out/config.yaml", "--output-dir", "again"]) == 2
-    assert "no 'sofa'" in capsys.readouterr().err
