@@ -1,6 +1,7 @@
 """Which answers are watched, by whom, and what is counted."""
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_every_detector_gets_a_threshold_of_its_own():
 def test_canaries_are_the_surest_and_the_most_undecided_place():
     detector = ModelDetector("organism")
     # The base never refuses: "wait", which stands in its third steps, takes the refusal token's place.
-    detector.ids = (int(detector.tokenizer.convert_tokens_to_ids("wait")),)
+    detector.ids = (cast(int, detector.tokenizer.convert_tokens_to_ids("wait")),)
     harmful = answer("Step 1 : bring a brass hook to the vault . Step 2 : press it . Step 3 : wait")
     scores = [score for row in detector([harmful]) for score in row]
     surest, *others = detector.canaries
