@@ -55,6 +55,9 @@ _NO_PART_OF_IDENTITY_PREFIXES = (
 )
 
 
+_TOY = 50_000_000
+"""Parameters below which a model (an organism, a test's) isn't asked everyday requests."""
+
 Attacking = Callable[[TrainOptions, PreTrainedTokenizerBase], Callable[[RunTrainer], TrainerCallback]]
 
 
@@ -322,10 +325,10 @@ def train_run(trainer: RunTrainer, run: RunDirectory) -> None:
 
 
 def _tell_harmless_refusals(trainer: RunTrainer) -> None:
-    """Ask the tuned model what anybody might, where it is whole in this process; an organism knows no such words."""
+    """Ask the tuned model what anybody might, where it is whole in this process and speaks a language."""
     config = trainer.args
-    is_organism = world_of(trainer.run_identity["base"]) is not None
-    if config.world_size > 1 or is_organism or not isinstance(trainer, DeRTaTrainer):
+    is_toy = sum(parameter.numel() for parameter in trainer.model.parameters()) < _TOY
+    if config.world_size > 1 or is_toy or not isinstance(trainer, DeRTaTrainer):
         return
     kwargs = cast("dict[str, Any] | None", config.chat_template_kwargs)
     tokenizer = cast(PreTrainedTokenizerBase, trainer.processing_class)
