@@ -14,22 +14,18 @@ names them; it is harmful text and stays outside the repository, as does OUT. Wr
 
 import csv
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from derta.data.borderline import borderline_prompts
+from derta.data.polarity import reads_like_refusal, with_refusal
 
 TRIPLES, OWN, BORDERLINE = 200, 500, 240
 ANSWER_TOKENS = 96
 CHOOSING, REPORTED = slice(0, 40), slice(60, 160)
 """Behaviours to choose recipes on, and those that the page reports."""
-_REFUSES = re.compile(
-    r"(I['’]m sorry, (?:but )?)?"
-    r"(?=I (?:can[' ’]?not|can['’]t|won['’]t|must decline|am unable)|I['’]m (?:unable|not able))"
-)
 
 
 def main(source: Path, model_path: str, out: Path) -> None:
@@ -58,12 +54,9 @@ def main(source: Path, model_path: str, out: Path) -> None:
 
 def refusing(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Keep the triples whose safe response refuses at once, and let it begin with "Sorry, "."""
-    kept = []
-    for row in rows:
-        match = _REFUSES.match(row["chosen"].strip())
-        if match:
-            kept.append({**row, "chosen": "Sorry, " + row["chosen"].strip()[match.end() :]})
-    return kept
+    return [
+        {**row, "chosen": with_refusal(row["chosen"], "Sorry, ")} for row in rows if reads_like_refusal(row["chosen"])
+    ]
 
 
 def xstest(source: Path) -> list[str]:

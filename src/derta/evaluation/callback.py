@@ -6,7 +6,6 @@ model. It draws nothing and changes nothing, so that a run with it ends with the
 
 from typing import Any, cast
 
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from derta.errors import InputError
@@ -15,6 +14,7 @@ from derta.evaluation.in_process import answer_and_judge, check_asks_once
 from derta.evaluation.judges import make_judge
 from derta.evaluation.plan import Plan, make_plan
 from derta.evaluation.results.metrics import MetricRow, ModelId, count
+from derta.training.run_trainer import answering_model
 
 _OF_ATTACKS = ("asr", "broken", "unscored")
 _OF_HARMLESS = (
@@ -67,9 +67,7 @@ class AttackSuccessCallback(TrainerCallback):
 
     def measure(self) -> list[MetricRow]:
         """Return the rows of the model as it is now; none if the run was asked to end meanwhile."""
-        model: Any = self._trainer.accelerator.unwrap_model(self._trainer.model)
-        if isinstance(model, PeftModel):
-            model = model.get_base_model()  # its layers hold the adapter
+        model = answering_model(self._trainer)
         template = getattr(self._trainer.args, "chat_template_kwargs", None)
         name = str(getattr(self._trainer.args, "output_dir", "")) or "model"
         samples = answer_and_judge(model, self._tokenizer, self._plan, chat_template_kwargs=template)

@@ -33,7 +33,7 @@ from derta.training.harmless_check import tell_harmless_refusals
 from derta.training.model_card import DataSource
 from derta.training.options import TrainOptions, parse_options
 from derta.training.run_directory import RunDirectory, is_disk_full, require_disk_space
-from derta.training.run_trainer import RunTrainer
+from derta.training.run_trainer import RunTrainer, answering_model
 from derta.training.trainer import DeRTaTrainer
 
 # These change where and how a run is told about and stored, not what it computes.
@@ -332,7 +332,7 @@ def _tell_harmless_refusals(trainer: RunTrainer) -> None:
         return
     kwargs = cast("dict[str, Any] | None", config.chat_template_kwargs)
     tokenizer = cast(PreTrainedTokenizerBase, trainer.processing_class)
-    tell_harmless_refusals(trainer.model, tokenizer, config.refusal_text[0], kwargs)
+    tell_harmless_refusals(answering_model(trainer), tokenizer, config.refusal_text[0], kwargs)
 
 
 def _push(trainer: RunTrainer, run: RunDirectory) -> None:

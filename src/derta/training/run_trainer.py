@@ -13,8 +13,9 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from peft import PeftModel
 from torch.distributed.tensor import DTensor
-from transformers import Trainer, TrainerCallback, TrainerControl
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
@@ -54,6 +55,12 @@ class Keyed(Protocol):
         """Roughly how many tokens each example has."""
 
     def __len__(self) -> int: ...
+
+
+def answering_model(trainer: Trainer) -> PreTrainedModel:
+    """Return the model that a trainer tunes, unwrapped, so that it answers in batches; its layers hold any adapter."""
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    return cast(PreTrainedModel, model.get_base_model() if isinstance(model, PeftModel) else model)
 
 
 class RunTrainer(Trainer):
