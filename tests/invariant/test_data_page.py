@@ -17,9 +17,6 @@ from derta.data import load_triples
 from derta.data.schemas import SCHEMAS
 from derta.organism import behaviours, path, training_data
 
-# The steps of a page stand on those before them: one worker takes them all.
-pytestmark = pytest.mark.xdist_group("data page")
-
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 TEXT = PAGE.read_text("utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]

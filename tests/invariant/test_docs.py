@@ -19,9 +19,6 @@ from derta.cli import COMMANDS, main
 from derta.organism import behaviours, path, training_data
 from tests.evaluation.servers import serving
 
-# The steps of a page stand on those before them: one worker takes them all.
-pytestmark = pytest.mark.xdist_group("docs")
-
 DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)

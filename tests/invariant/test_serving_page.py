@@ -19,9 +19,6 @@ from derta.cli import main
 from derta.generation import load_model
 from derta.organism import behaviours, path
 
-# The steps of a page stand on those before them: one worker takes them all.
-pytestmark = pytest.mark.xdist_group("serving page")
-
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text("utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 VLLM = os.environ.get("DERTA_VLLM")
