@@ -247,9 +247,10 @@ def save_evaluation(evaluation: Evaluation, **more: Any) -> None:
     head = json.dumps({SEAL: _seal(document, lines.encode()), **document}, ensure_ascii=False)
     try:
         write_json(directory / SETTINGS, {**document, "derta_version": __version__})
-        write_text(directory / RESPONSES, head + "\n" + lines)
         missing = [each.to_json() for each in evaluation.find_missing()]
         save_results(directory / RESULTS, evaluation.rows, **more, unmet=missing)
+        # The seal closes the evaluation and comes last: until then the same command writes all of it again.
+        write_text(directory / RESPONSES, head + "\n" + lines)
     except OSError as error:
         raise InputError(f"`out`: {directory}: can't be written to: {error.strerror or error}") from error
 
