@@ -68,7 +68,6 @@ def tell_harmless_refusals(
     line = f"refuses {share:.0%} of everyday requests ({refused} of {len(requests)})"
     if share > TOO_MANY:
         mend = "train on more helpful examples, in the model's own words, and on harmless prompts that look harmful"
-        screen.say(f"{line}: {mend} (derta data make; docs/tune.md)", style="bold red")
-    else:
-        screen.say(line)
+        line += f": {mend} (derta data make; docs/tune.md)"
+    screen.say(line, style="bold red" if share > TOO_MANY else "")
     return share
